@@ -1,0 +1,98 @@
+"""Attention masks of the block-causal model, from ranks (paper section 4.1, Figure 4). True = may attend."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def source_mask(query_rank: Tensor, key_rank: Tensor) -> Tensor:
+    """Let a token attend to its own segment and to earlier ones: encoder and decoder self-attention.
+
+    Drawn for three segments of which the first and last have two tokens::
+
+        rank_k   0 0 1 2 2
+        rank_q 0 x x . . .
+               0 x x . . .
+               1 x x x . .
+               2 x x x x x
+               2 x x x x x
+
+    Args:
+        query_rank: Ranks of the queries (B, Q).
+        key_rank: Ranks of the keys (B, N).
+
+    Returns:
+        Mask (B, Q, N), bool, True = may attend.
+    """
+    return query_rank[:, :, None] >= key_rank[:, None, :]
+
+
+def target_mask(query_rank: Tensor, key_rank: Tensor) -> Tensor:
+    """Let a query attend to queries of its own segment and of earlier ones, but never of the first: decoder self-attention.
+
+    The first segment has no predecessor to be predicted from, so its queries mean nothing, not even as keys::
+
+        rank_k   0 0 1 2 2
+        rank_q 1 . . x . .
+               2 . . x x x
+               2 . . x x x
+
+    Args:
+        query_rank: Ranks of the queries (B, Q).
+        key_rank: Ranks of the keys (B, N).
+
+    Returns:
+        Mask (B, Q, N), bool, True = may attend.
+    """
+    return source_mask(query_rank, key_rank) & (key_rank[:, None, :] > 0)
+
+
+def memory_mask(query_rank: Tensor, key_rank: Tensor) -> Tensor:
+    """Let a query attend to the tokens of strictly earlier segments: cross-attention.
+
+    ::
+
+        rank_k   0 0 1 2 2
+        rank_q 1 x x . . .
+               2 x x x . .
+               2 x x x . .
+
+    Args:
+        query_rank: Ranks of the queries (B, Q).
+        key_rank: Ranks of the memory's tokens (B, N).
+
+    Returns:
+        Mask (B, Q, N), bool, True = may attend.
+    """
+    return query_rank[:, :, None] > key_rank[:, None, :]
+
+
+def open_empty_rows(mask: Tensor) -> Tensor:
+    """Let queries that may attend to nothing attend to everything, so that their softmax is defined.
+
+    Such rows belong to first-segment queries. Nothing reads their output: :func:`target_mask` hides them from other
+    queries and the loss leaves them out. What attention kernels return for an empty row differs (0 or NaN), and a NaN
+    would poison gradients.
+
+    Args:
+        mask: Mask (B, Q, N), bool, True = may attend.
+
+    Returns:
+        Mask of the same shape in which every row has at least one True.
+    """
+    return mask | ~mask.any(dim=-1, keepdim=True)
+
+
+def additive(mask: Tensor, dtype: torch.dtype) -> Tensor:
+    """Turn a mask into what attention kernels add to their logits: 0 where allowed, minus infinity elsewhere.
+
+    Args:
+        mask: Mask (B, Q, N) or (1, Q, N), bool, True = may attend.
+        dtype: Type of the queries.
+
+    Returns:
+        Bias (B, 1, Q, N) or (1, 1, Q, N), to be broadcast over heads.
+    """
+    bias = torch.zeros(mask.shape, dtype=dtype, device=mask.device)
+    return bias.masked_fill_(~mask, float('-inf'))[:, None]

@@ -1,0 +1,123 @@
+"""Serializations: in which order the segments of a partition are predicted (paper sections 3.1 and 3.3).
+
+The result, and from here on the only truth, is the rank:
+
+    rank (B, N)   int64, tokens in raster order; rank[b, n] is the place of token n's segment in image b's order,
+                  counted from 0 without gaps
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor
+
+from .partition import Grid, Partition, random_order
+
+
+class Serialization(ABC):
+    """Put the segments of a partition in an order: whole groups one after the other, level by level.
+
+    Args:
+        partition: Says which tokens belong together.
+    """
+
+    def __init__(self, partition: Partition) -> None:
+        self.partition = partition
+
+    @abstractmethod
+    def _places(self, ids: Tensor, generator: torch.Generator) -> Tensor:
+        """Give every token the place of its segment among all segments of one level.
+
+        Args:
+            ids: Segment ids of one level (B, N).
+            generator: Source of randomness, on the device of ``ids``.
+
+        Returns:
+            Places (B, N) in 0 .. N - 1: equal for tokens of one segment, different between segments.
+        """
+
+    def __call__(self, batch_size: int, grid: Grid, generator: torch.Generator, device: torch.device) -> Tensor:
+        """Draw the serialization of a batch.
+
+        Args:
+            batch_size: Number of images B.
+            grid: Height and width of the token grid, in tokens; N is their product.
+            generator: Source of randomness, on ``device``.
+            device: Where the result lives.
+
+        Returns:
+            The rank of each token's segment (B, N), int64, dense from 0.
+
+        Raises:
+            ValueError: If the partition does not fit the grid.
+        """
+        levels = self.partition(batch_size, grid, generator, device).unbind(1)  # L x (B, N), fine to coarse
+        rank = torch.zeros_like(levels[-1])
+        for ids in reversed(levels):
+            # Inside equal ranks the finer level decides; ranks of earlier levels stay in front (section 3.3).
+            rank = dense_rank(rank * ids.shape[1] + self._places(ids, generator))
+        return rank
+
+    def tokens_per_segment(self, grid: Grid) -> int | None:
+        """Tell how many tokens every segment has, or None if that number varies (see :class:`Partition`)."""
+        return self.partition.tokens_per_segment(grid)
+
+
+class RandomSerialization(Serialization):
+    """Visit groups in random order and, inside each, its segments in random order, per image.
+
+    All orders that keep groups together are equally likely.
+
+    Paper:
+        Section 3.1 (stochastic serialization), section 3.3 (hierarchical serialization).
+
+    Example:
+        >>> from randsac_mm.segments import SquarePartition
+        >>> draw = RandomSerialization(SquarePartition(4))
+        >>> rank = draw(1, (4, 4), torch.Generator().manual_seed(0), torch.device('cpu'))
+        >>> sorted(set(rank[0].tolist()))
+        [0, 1, 2, 3]
+    """
+
+    def _places(self, ids: Tensor, generator: torch.Generator) -> Tensor:
+        # Ids are below N, so a permutation of N places serves any level; gaps close when ranks are made dense.
+        return random_order(*ids.shape, generator, ids.device).gather(1, ids)
+
+
+class RasterSerialization(Serialization):
+    """Visit segments row by row, by their first token: the fixed order of image GPT, the paper's baseline.
+
+    Paper:
+        Section 3.1 ("pixel-raster", "patch-raster").
+
+    Example:
+        >>> from randsac_mm.segments import PatchPartition
+        >>> RasterSerialization(PatchPartition())(1, (2, 2), torch.Generator(), torch.device('cpu'))
+        tensor([[0, 1, 2, 3]])
+    """
+
+    def _places(self, ids: Tensor, generator: torch.Generator) -> Tensor:
+        tokens = torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
+        first = torch.full_like(ids, ids.shape[1]).scatter_reduce(1, ids, tokens, 'amin')  # (B, N): id -> first token
+        return first.gather(1, ids)
+
+
+def dense_rank(keys: Tensor) -> Tensor:
+    """Replace keys by their place among the different keys of the same row.
+
+    Args:
+        keys: Integers (B, N).
+
+    Returns:
+        Ranks (B, N), int64, from 0 without gaps.
+
+    Example:
+        >>> dense_rank(torch.tensor([[7, 2, 7, 30]]))
+        tensor([[1, 0, 1, 2]])
+    """
+    ordered, places = keys.sort(dim=1)
+    steps = torch.zeros_like(ordered)
+    steps[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
+    return torch.empty_like(keys).scatter_(1, places, steps.cumsum(1))
