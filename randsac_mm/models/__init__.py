@@ -1,0 +1,20 @@
+"""Models, registered in mmpretrain's MODELS."""
+
+from .algorithm import RandSAC, Reconstruction
+from .backbone import RandSACViT
+from .decoder import RandSACDecoder, SkipConnection
+from .head import RandSACHead
+from .preprocessor import RandSACDataPreprocessor, build_serialization
+from .two_stream import TwoStreamRandSAC
+
+__all__ = [
+    'RandSAC',
+    'RandSACDataPreprocessor',
+    'RandSACDecoder',
+    'RandSACHead',
+    'RandSACViT',
+    'Reconstruction',
+    'SkipConnection',
+    'TwoStreamRandSAC',
+    'build_serialization',
+]

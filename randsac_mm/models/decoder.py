@@ -1,0 +1,167 @@
+"""The decoder: positions in, predictions out, reading all encoder layers through learned skip connections (4.1, 4.2)."""
+
+from typing import Literal
+
+import torch
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+
+from randsac_mm.registry import register
+from randsac_mm.segments import Layout, additive
+
+from .layers import EPS, DecoderLayer, NormPosition, init_projections
+from .positions import sincos_positions
+
+SkipInit = Literal['last', 'mean', 'normal']
+MemoryNorm = Literal['none', 'before', 'after']
+
+
+class SkipConnection(BaseModule):
+    """Mix the hidden states of all encoder layers, anew for each decoder layer: Z^l = sum_k W[k, l] H^k.
+
+    The sum runs over the encoder's layers, not its embedding, and has no bias and no softmax, as in the paper.
+
+    Args:
+        encoder_layers: Number of encoder layers, rows of W.
+        decoder_layers: Number of decoder layers, columns of W.
+        encoder_dims: Width D of the hidden states.
+        init: First value of W, which the paper does not give. ``'mean'``: all layers alike, so that every layer is taught from
+            the first step. ``'last'``: all weight on the last layer, which is the masked transformer without skips.
+            ``'normal'``: independent normal numbers of variance 1 / L_enc.
+        norm: Whether hidden states are normalised, which the paper does not say. ``'before'``: each H^k first, by a norm of
+            its own, because the residual stream grows from layer to layer and deep layers would drown the others.
+            ``'none'``: mixed as they are. ``'after'``: each Z^l, by a norm of its own.
+
+    Raises:
+        ValueError: If ``init`` or ``norm`` is none of these.
+
+    Paper:
+        Section 4.2, appendix A.3.
+    """
+
+    def __init__(
+        self,
+        encoder_layers: int,
+        decoder_layers: int,
+        encoder_dims: int,
+        init: SkipInit = 'mean',
+        norm: MemoryNorm = 'before',
+    ) -> None:
+        super().__init__()
+        if init not in ('last', 'mean', 'normal'):
+            raise ValueError(f"skip_init={init!r} must be 'last', 'mean' or 'normal'")
+        if norm not in ('none', 'before', 'after'):
+            raise ValueError(f"memory_norm={norm!r} must be 'none', 'before' or 'after'")
+        self.norm = norm
+        weight = torch.zeros(encoder_layers, decoder_layers)
+        if init == 'last':
+            weight[-1] = 1
+        elif init == 'mean':
+            weight += 1 / encoder_layers
+        else:
+            weight.normal_(std=encoder_layers**-0.5)
+        self.weight = nn.Parameter(weight)
+        norms = {'none': 0, 'before': encoder_layers, 'after': decoder_layers}[norm]
+        self.norms = nn.ModuleList(nn.LayerNorm(encoder_dims, eps=EPS) for _ in range(norms))
+
+    def forward(self, hidden: list[Tensor]) -> list[Tensor]:
+        """Make the memory of every decoder layer.
+
+        Args:
+            hidden: Hidden states H^1 .. H^L_enc, each (B, S, D).
+
+        Returns:
+            Memories Z^1 .. Z^L_dec, each (B, S, D).
+        """
+        if self.norm == 'before':
+            hidden = [norm(h) for norm, h in zip(self.norms, hidden, strict=True)]
+        mixed = torch.einsum('kl,kbsd->lbsd', self.weight, torch.stack(hidden)).unbind(0)
+        if self.norm == 'after':
+            return [norm(z) for norm, z in zip(self.norms, mixed, strict=True)]
+        return list(mixed)
+
+
+@register('MODELS')
+class RandSACDecoder(BaseModule):
+    """Predict every segment from all earlier ones, given nothing but the positions to be predicted.
+
+    Args:
+        num_layers: Number of decoder layers L_dec.
+        embed_dims: Width D of the decoder; it may differ from the encoder's.
+        num_heads: Number of heads; it divides ``embed_dims``.
+        encoder_dims: Width of the encoder.
+        encoder_layers: Number of encoder layers L_enc.
+        feedforward_channels: Width of the feed-forward networks' hidden layers. Default: 4 D.
+        drop_path_rate: Probability of leaving out a branch, the same in every layer. The paper uses none.
+        qkv_bias: Whether queries, keys and values have a bias.
+        skip: Whether decoder layers read a learned mixture of all encoder layers (4.2), or all read the last one (4.1).
+        skip_init: First value of the mixture, see :class:`SkipConnection`.
+        memory_norm: Normalisation around the mixture, see :class:`SkipConnection`.
+        norm_position: ``'pre'`` puts norms at the entrance of each branch and one after the last layer, as in the encoder,
+            which trains without warm-up tricks; ``'post'`` after each sum, as in Vaswani et al. The paper does not say.
+        init_cfg: Initialisation from a checkpoint, as in mmengine. Without it the weights are Xavier uniform.
+
+    Raises:
+        ValueError: If sizes do not fit each other or an option is unknown.
+
+    Paper:
+        Section 4.1 "Autoregressive Segment Decoder", section 4.2, appendix A.3.
+    """
+
+    def __init__(
+        self,
+        num_layers: int,
+        embed_dims: int,
+        num_heads: int,
+        encoder_dims: int,
+        encoder_layers: int,
+        feedforward_channels: int | None = None,
+        drop_path_rate: float = 0.0,
+        qkv_bias: bool = True,
+        skip: bool = True,
+        skip_init: SkipInit = 'mean',
+        memory_norm: MemoryNorm = 'before',
+        norm_position: NormPosition = 'pre',
+        init_cfg: dict | list[dict] | None = None,
+    ) -> None:
+        super().__init__(init_cfg)
+        if num_layers < 1:
+            raise ValueError(f'num_layers={num_layers} must be at least 1: the decoder makes the predictions')
+        self.num_layers = num_layers
+        self.embed_dims = embed_dims
+        self.encoder_dims = encoder_dims
+        self.encoder_layers = encoder_layers
+        self.skip = SkipConnection(encoder_layers, num_layers, encoder_dims, skip_init, memory_norm) if skip else None
+        self.layers = nn.ModuleList(
+            DecoderLayer(
+                embed_dims,
+                encoder_dims,
+                num_heads,
+                feedforward_channels or 4 * embed_dims,
+                drop_path_rate,
+                qkv_bias,
+                norm_position,
+            )
+            for _ in range(num_layers)
+        )
+        self.ln = nn.LayerNorm(embed_dims, eps=EPS) if norm_position == 'pre' else nn.Identity()
+        init_projections(self.layers)
+
+    def forward(self, hidden: list[Tensor], layout: Layout, grid: tuple[int, int]) -> Tensor:
+        """Decode the targets of a layout.
+
+        Args:
+            hidden: Hidden states H^1 .. H^L_enc of the encoder, each (B, S, D_enc).
+            layout: Which T tokens to predict, and the masks.
+            grid: Height and width of the token grid.
+
+        Returns:
+            Decoded tokens (B, T, D), normalised, ready for the head.
+        """
+        memory = self.skip(hidden) if self.skip is not None else [hidden[-1]] * self.num_layers
+        x = sincos_positions(grid, self.embed_dims, memory[0].device)[0, layout.target]  # (B, T, D), no content
+        target_bias = additive(layout.target_mask, x.dtype)
+        memory_bias = additive(layout.memory_mask, x.dtype)
+        for layer, z in zip(self.layers, memory, strict=True):
+            x = layer(x, z, target_bias, memory_bias)
+        return self.ln(x)

@@ -1,0 +1,119 @@
+"""The data preprocessor: stacks and normalises images and draws their serialization."""
+
+import torch
+from mmpretrain.models.utils.data_preprocessor import SelfSupDataPreprocessor
+from torch import Tensor
+
+from randsac_mm import segments
+from randsac_mm.registry import TASK_UTILS, register
+
+for _strategy in (
+    segments.PatchPartition,
+    segments.SquarePartition,
+    segments.BlobPartition,
+    segments.ShuffledPartition,
+    segments.RasterSerialization,
+    segments.RandomSerialization,
+):
+    register('TASK_UTILS')(_strategy)
+
+
+def build_serialization(cfg: dict | segments.Serialization) -> segments.Serialization:
+    """Build a serialization, and the partitions inside it, from config.
+
+    Args:
+        cfg: As ``dict(type='RandomSerialization', partition=dict(type='SquarePartition', hierarchy=(16, 4)))``, or a
+            serialization that is already built.
+
+    Returns:
+        The serialization.
+    """
+
+    def build(part: object) -> object:
+        if not isinstance(part, dict):
+            return part
+        built = {key: build(value) for key, value in part.items()}
+        return TASK_UTILS.build(built) if 'type' in built else built
+
+    return build(cfg)
+
+
+@register('MODELS')
+class RandSACDataPreprocessor(SelfSupDataPreprocessor):
+    """Stack, convert and normalise images and, in training, draw a serialization for each.
+
+    Seeds come from torch's global generator on the CPU, one number a step, so that a run repeats and, with that generator's
+    state in the checkpoint, resumes exactly. Processes that share a seed still draw different serializations.
+
+    Args:
+        serialization: The serialization or its config, see :func:`build_serialization`.
+        patch_size: Side P of a patch, in pixels. :class:`RandSAC` fills it in from its backbone.
+        mean: Mean of each channel, in pixel values 0 .. 255.
+        std: Standard deviation of each channel, same units.
+        to_rgb: Whether to swap the first and third channel.
+        non_blocking: Whether to copy to the device asynchronously.
+    """
+
+    def __init__(
+        self,
+        serialization: dict | segments.Serialization,
+        patch_size: int | None = None,
+        mean: list[float] | None = None,
+        std: list[float] | None = None,
+        to_rgb: bool = False,
+        non_blocking: bool = False,
+    ) -> None:
+        super().__init__(mean=mean, std=std, to_rgb=to_rgb, non_blocking=non_blocking)
+        self.serialization = build_serialization(serialization)
+        self.patch_size = patch_size
+
+    def forward(self, data: dict, training: bool = False) -> dict:
+        """Prepare a batch.
+
+        Args:
+            data: ``inputs``, images (B, C, H, W) or a list of (C, H, W), and optionally ``data_samples``.
+            training: Whether to draw a serialization.
+
+        Returns:
+            ``inputs`` (B, C, H, W), normalised, float32; ``data_samples``; and in training ``rank`` (B, N) and
+            ``tokens_per_segment``, see :func:`randsac_mm.segments.sorted_layout`.
+
+        Raises:
+            ValueError: If the images of a batch differ in size.
+        """
+        data = self.cast_data(data)
+        images = data['inputs']
+        if not isinstance(images, Tensor):
+            sizes = {tuple(image.shape) for image in images}
+            if len(sizes) > 1:
+                raise ValueError(
+                    f'images of one batch have different shapes {sorted(sizes)}: end the pipeline with a crop to one size, '
+                    'such as RandomResizedCrop'
+                )
+            images = torch.stack(list(images))
+        if self._channel_conversion:
+            images = images[:, [2, 1, 0]]
+        images = images.float()
+        if self._enable_normalize:
+            images = (images - self.mean) / self.std
+        batch = {'inputs': images, 'data_samples': data.get('data_samples')}
+        if training:
+            batch.update(self.draw(images))
+        return batch
+
+    def draw(self, images: Tensor) -> dict:
+        """Draw the serialization of a batch of images (B, C, H, W): ``rank`` (B, N) and ``tokens_per_segment``."""
+        if self.patch_size is None:
+            raise ValueError('patch_size is not set: give it to RandSACDataPreprocessor, or use it inside RandSAC')
+        grid = (images.shape[2] // self.patch_size, images.shape[3] // self.patch_size)
+        return {
+            'rank': self.serialization(len(images), grid, self._generator(images.device), images.device),
+            'tokens_per_segment': self.serialization.tokens_per_segment(grid),
+        }
+
+    @staticmethod
+    def _generator(device: torch.device) -> torch.Generator:
+        """Make this step's generator on the device of the batch, without waiting for that device."""
+        process = torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
+        seed = int(torch.randint(2**62, ())) + process
+        return torch.Generator(device).manual_seed(seed)
