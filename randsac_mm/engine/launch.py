@@ -1,0 +1,196 @@
+"""What ``tools/train.py`` and ``tools/test.py`` do between the command line and the runner."""
+
+import re
+from difflib import get_close_matches
+from inspect import signature
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.registry import RUNNERS
+from mmengine.runner import FlexibleRunner, Runner
+
+import randsac_mm.engine.checkpoint
+import randsac_mm.engine.optim
+import randsac_mm.engine.workers  # noqa: F401  (so that any config may name what is registered there)
+from randsac_mm.engine.distributed import prepare_cpu_processes
+
+# Keys that no runner takes as an argument but that mmengine or OpenMMLab's libraries look up in a config.
+_OTHER_KEYS = {
+    'activation_checkpointing', 'auto_scale_lr', 'compile', 'custom_imports', 'efficient_conv_bn_eval',
+    'find_unused_parameters', 'launcher', 'load_from', 'model_wrapper_cfg', 'resume', 'runner_type', 'strategy',
+    'sync_bn', 'tta_model', 'tta_pipeline', 'work_dir',
+}  # fmt: skip
+
+
+def load_config(path: str, options: dict[str, Any] | None, work_dir: str | None, launcher: str) -> Config:
+    """Read a config and apply the command line to it.
+
+    Args:
+        path: The config file.
+        options: ``--cfg-options``, parsed: dotted keys and values.
+        work_dir: ``--work-dir``; without it the config's, or else ``./work_dirs/<name of the config>``.
+        launcher: ``--launcher``.
+
+    Returns:
+        The config; ``work_dir`` and ``launcher`` are set.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file is no config, or an option names a key that neither the config nor mmengine knows.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f'there is no config {path}')
+    if Path(path).suffix not in ('.py', '.json', '.yml', '.yaml'):
+        raise ValueError(f'{path} is no config: its name must end in .py, .json, .yml or .yaml')
+    cfg = Config.fromfile(path)
+    if cfg.get('model') is None:
+        raise ValueError(f'{path} defines no model; give the config of a run, not one of the parts in _base_')
+    _check_options(cfg, options or {})
+    try:
+        cfg.merge_from_dict(options or {})
+    except (AssertionError, KeyError, TypeError) as error:
+        raise ValueError(f'--cfg-options do not fit {path}: {error}') from error
+    cfg.launcher = launcher
+    if work_dir is not None:
+        cfg.work_dir = work_dir
+    elif cfg.get('work_dir') is None:
+        cfg.work_dir = str(Path('work_dirs', Path(path).stem))
+    return cfg
+
+
+def _check_options(cfg: Config, options: dict[str, Any]) -> None:
+    known = set(cfg) | set(signature(Runner).parameters) | set(signature(FlexibleRunner).parameters) | _OTHER_KEYS
+    for option in options:
+        first = option.split('.')[0]
+        if first not in known:
+            close = get_close_matches(first, sorted(known), n=1)
+            hint = f'did you mean {close[0]}?' if close else f'it has {", ".join(sorted(cfg))}'
+            raise ValueError(f'--cfg-options {option}: the config has no {first}; {hint}')
+
+
+def use_amp(cfg: Config) -> None:
+    """Make the optimiser wrapper compute in bfloat16 (``--amp``), unless it already uses mixed precision.
+
+    Raises:
+        ValueError: If the config's wrapper is neither plain nor one of mixed precision.
+    """
+    wrapper = cfg.get('optim_wrapper')
+    if wrapper is None:
+        raise ValueError('--amp: the config has no optim_wrapper')
+    kind = wrapper.get('type', 'OptimWrapper' if 'optimizer' in wrapper else 'several wrappers')
+    name = (kind if isinstance(kind, str) else kind.__name__).rpartition('.')[2]
+    if name == 'OptimWrapper':
+        wrapper.update(type='AutocastOptimWrapper', dtype='bfloat16')
+    elif name not in ('AutocastOptimWrapper', 'AmpOptimWrapper'):
+        raise ValueError(
+            f'--amp: optim_wrapper is {name}, and only OptimWrapper can be switched; choose its precision in the config'
+        )
+
+
+def use_auto_scale_lr(cfg: Config) -> None:
+    """Scale the learning rate by the actual total batch size over the config's (``--auto-scale-lr``).
+
+    Raises:
+        ValueError: If the config does not say for which batch size its learning rate is meant.
+    """
+    scale = cfg.get('auto_scale_lr') or {}
+    if 'base_batch_size' not in scale:
+        raise ValueError(
+            '--auto-scale-lr: the config has no auto_scale_lr.base_batch_size, the total batch size its lr is meant for'
+        )
+    cfg.auto_scale_lr.enable = True
+
+
+def skip_validation(cfg: Config) -> None:
+    """Train without validating (``--no-validate``)."""
+    cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
+
+
+def use_resume(cfg: Config, resume: str) -> bool:
+    """Continue a run (``--resume``).
+
+    Args:
+        cfg: The config; ``resume`` and ``load_from`` are set.
+        resume: ``'latest'``: the last checkpoint in ``work_dir``; ``'auto'``: the same, or a new run if there is none;
+            otherwise a checkpoint, or a work directory whose last checkpoint is meant.
+
+    Returns:
+        Whether a checkpoint was found; False only for ``'auto'``.
+
+    Raises:
+        FileNotFoundError: If there is no checkpoint to continue from.
+    """
+    named = resume not in ('latest', 'auto')
+    folder = Path(resume if named else cfg.work_dir)
+    # FSDP and DeepSpeed checkpoints are folders as well, but hold no pointer.
+    if named and folder.exists() and not (folder / 'last_checkpoint').exists():
+        found: Path | None = folder
+    else:
+        found = find_checkpoint(folder)
+    if found is None and resume != 'auto':
+        if named:
+            raise FileNotFoundError(f'--resume {resume}: there is no such checkpoint')
+        raise FileNotFoundError(
+            f'--resume: there is no checkpoint in {folder.resolve()}; check --work-dir, name the checkpoint '
+            '(--resume FILE), leave --resume out, or use --resume auto to start a new run where none exists'
+        )
+    cfg.resume = found is not None
+    if found is not None:
+        cfg.load_from = str(found)
+    return found is not None
+
+
+def find_checkpoint(work_dir: str | Path) -> Path | None:
+    """Find the last complete checkpoint in a work directory.
+
+    ``last_checkpoint`` holds an absolute path; if the folder has been moved since, the file of that name in the folder
+    is meant. Without a usable ``last_checkpoint`` the checkpoint with the highest number counts.
+
+    Args:
+        work_dir: A work directory, which need not exist.
+
+    Returns:
+        The checkpoint, or None if there is none.
+    """
+    work_dir = Path(work_dir)
+    pointer = work_dir / 'last_checkpoint'
+    if pointer.is_file():
+        saved = Path(pointer.read_text().strip())
+        for candidate in (work_dir / saved.name, saved):
+            if saved.name and candidate.exists():
+                return candidate
+    numbered = [(re.fullmatch(r'(?:epoch|iter)_(\d+)\.pth', p.name), p) for p in work_dir.glob('*.pth')]
+    complete = [(int(match[1]), path) for match, path in numbered if match]
+    return max(complete)[1] if complete else None
+
+
+def build_runner(cfg: Config) -> Runner | FlexibleRunner:
+    """Build the runner that the config asks for; ``FlexibleRunner`` if it has a strategy (FSDP, DeepSpeed).
+
+    Raises:
+        ValueError: If the launcher's environment is incomplete.
+    """
+    if cfg.get('strategy') is not None:
+        cfg.setdefault('runner_type', 'FlexibleRunner')
+        cfg.setdefault('env_cfg', {})  # it fails on None
+    prepare_cpu_processes(cfg)
+    return RUNNERS.build(cfg)
+
+
+def use_checkpoint_for_test(cfg: Config, checkpoint: str) -> None:
+    """Test the weights of ``checkpoint``.
+
+    Raises:
+        ValueError: If the config has no test set.
+        FileNotFoundError: If there is no such checkpoint.
+    """
+    if cfg.get('test_dataloader') is None:
+        raise ValueError(
+            'the config has no test_dataloader, as is usual in pre-training. To see what the model predicts run '
+            'tools/visualization/reconstruct.py CONFIG CHECKPOINT; to measure its features train a config that loads '
+            'the checkpoint into a backbone, and test that one'
+        )
+    if not Path(checkpoint).exists():
+        raise FileNotFoundError(f'there is no checkpoint {checkpoint}')
+    cfg.load_from, cfg.resume = checkpoint, False

@@ -1,0 +1,141 @@
+"""A checkpoint is complete or absent, at any moment, and holds nothing but tensors and plain values."""
+
+import multiprocessing
+import os
+import shutil
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from engine.toy_engine import assert_same, last_checkpoint, train, trained_state
+from mmengine.fileio import LocalBackend
+from mmengine.hooks import CheckpointHook
+from mmengine.logging import HistoryBuffer
+from mmengine.registry import HOOKS
+
+from randsac_mm.engine import ResumableCheckpointHook
+
+
+def test_every_checkpoint_loads_with_weights_only(tmp_path):
+    runner = train(tmp_path, epochs=2, val=True, save_best='acc')
+    files = sorted(tmp_path.glob('*.pth'))
+    assert [f.name for f in files] == ['best_acc_epoch_2.pth', 'epoch_1.pth', 'epoch_2.pth']
+    for file in files:
+        checkpoint = torch.load(file, weights_only=True)
+        assert {'meta', 'state_dict', 'message_hub'} <= checkpoint.keys()
+        assert checkpoint['state_dict'].keys() == runner.model.state_dict().keys()
+    assert len(checkpoint['meta']['random_states']) == 1
+
+
+def test_logged_history_survives(tmp_path):
+    train(tmp_path, epochs=2)
+    resumed = train(tmp_path, resume=tmp_path / 'epoch_1.pth', epochs=2)
+    history = resumed.message_hub.get_scalar('train/loss')
+    assert isinstance(history, HistoryBuffer)
+    assert len(history.data[0]) == 8
+
+
+def test_one_checkpoint_is_refused():
+    with pytest.raises(ValueError, match=r'max_keep_ckpts=1 leaves no way back.*set it to 2 or more'):
+        ResumableCheckpointHook(max_keep_ckpts=1)
+
+
+def test_unknown_option_is_refused():
+    with pytest.raises(TypeError, match='no option max_keep_checkpoints'):
+        ResumableCheckpointHook(max_keep_checkpoints=3)
+
+
+def test_registered_for_every_library():
+    assert HOOKS.get('ResumableCheckpointHook') is ResumableCheckpointHook
+    assert issubclass(ResumableCheckpointHook, CheckpointHook)
+
+
+def test_old_checkpoints_go_and_come_back_never(tmp_path):
+    train(tmp_path, epochs=4, stop=13, max_keep_ckpts=2)
+    assert sorted(p.name for p in tmp_path.glob('*.pth')) == ['epoch_2.pth', 'epoch_3.pth']
+    train(tmp_path, epochs=4, resume=last_checkpoint(tmp_path), max_keep_ckpts=2)
+    assert sorted(p.name for p in tmp_path.glob('*.pth')) == ['epoch_3.pth', 'epoch_4.pth']
+
+
+def write_half(self, data, path, put=LocalBackend.put):
+    """Fail in the middle of the third checkpoint."""
+    if 'epoch_3' not in str(path):
+        return put(self, data, path)
+    put(self, bytes(data)[: len(data) // 2], path)
+    raise OSError('No space left on device')
+
+
+def test_failed_write_leaves_the_previous_checkpoints(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(LocalBackend, 'put', write_half)
+        with pytest.raises(OSError, match='No space left'):
+            train(tmp_path, epochs=4, max_keep_ckpts=2)
+    assert sorted(p.name for p in tmp_path.glob('*.pth*')) == ['epoch_1.pth', 'epoch_2.pth']
+    assert last_checkpoint(tmp_path) == tmp_path / 'epoch_2.pth'
+    resumed = train(tmp_path, epochs=4, resume=last_checkpoint(tmp_path), max_keep_ckpts=2)
+    assert_same(trained_state(resumed), trained_state(train(tmp_path / 'whole', epochs=4)))
+
+
+def _die_while_writing(work_dir):
+    def put(self, data, path, put=LocalBackend.put):
+        if 'epoch_3' in str(path):
+            put(self, bytes(data)[: len(data) // 2], path)
+            os.kill(os.getpid(), signal.SIGKILL)
+        return put(self, data, path)
+
+    LocalBackend.put = put
+    train(work_dir, epochs=4, max_keep_ckpts=2)
+
+
+@pytest.mark.filterwarnings('ignore:This process .* is multi-threaded:DeprecationWarning')
+def test_kill_while_writing_leaves_a_folder_to_resume(tmp_path):
+    process = multiprocessing.get_context('fork').Process(target=_die_while_writing, args=(tmp_path,))
+    process.start()
+    process.join(60)
+    assert process.exitcode == -signal.SIGKILL
+    assert sorted(p.name for p in tmp_path.glob('*.pth*')) == ['epoch_1.pth', 'epoch_2.pth', 'epoch_3.pth.partial']
+    resumed = train(tmp_path, epochs=4, resume=last_checkpoint(tmp_path), max_keep_ckpts=2)
+    assert sorted(p.name for p in tmp_path.glob('*.pth*')) == ['epoch_3.pth', 'epoch_4.pth']
+    assert_same(trained_state(resumed), trained_state(train(tmp_path / 'whole', epochs=4)))
+
+
+def test_a_checkpoint_is_deleted_after_the_pointer_has_moved_on(tmp_path, monkeypatch):
+    def remove(self, path, remove=LocalBackend.remove):
+        pointed = last_checkpoint(tmp_path)
+        assert pointed.name > Path(path).name
+        torch.load(pointed, weights_only=True)
+        removed.append(Path(path).name)
+        remove(self, path)
+
+    removed = []
+    monkeypatch.setattr(LocalBackend, 'remove', remove)
+    train(tmp_path, epochs=4, max_keep_ckpts=2)
+    assert removed == ['epoch_1.pth', 'epoch_2.pth']
+
+
+def test_best_checkpoint_is_replaced_by_a_better_one(tmp_path):
+    # Scores 0.5, 0.7, 0.6, 0.9
+    train(tmp_path, epochs=4, stop=13, val=True, save_best='acc', max_keep_ckpts=2)
+    assert [p.name for p in tmp_path.glob('best*')] == ['best_acc_epoch_2.pth']
+    moved = tmp_path.parent / 'moved'
+    shutil.copytree(tmp_path, moved)
+    options = {'epochs': 4, 'val': True, 'save_best': 'acc', 'max_keep_ckpts': 2}
+    runner = train(moved, resume=moved / 'epoch_3.pth', **options)  # the scores start at 0.5 again
+    assert [p.name for p in moved.glob('best*')] == ['best_acc_epoch_2.pth']
+    assert runner.message_hub.get_info('best_score') == 0.7
+    assert [p.name for p in tmp_path.glob('best*')] == ['best_acc_epoch_2.pth'], "another folder's file was deleted"
+
+
+def test_better_checkpoint_deletes_its_predecessor_only_afterwards(tmp_path, monkeypatch):
+    def remove(self, path, remove=LocalBackend.remove):
+        names.append((Path(path).name, sorted(p.name for p in tmp_path.glob('best*'))))
+        remove(self, path)
+
+    names = []
+    monkeypatch.setattr(LocalBackend, 'remove', remove)
+    train(tmp_path, epochs=4, val=True, save_best='acc')
+    assert names == [
+        ('best_acc_epoch_1.pth', ['best_acc_epoch_1.pth', 'best_acc_epoch_2.pth']),
+        ('best_acc_epoch_2.pth', ['best_acc_epoch_2.pth', 'best_acc_epoch_4.pth']),
+    ]

@@ -1,0 +1,177 @@
+"""A run that was interrupted and resumed ends as if nothing had happened, wherever it was interrupted."""
+
+import pytest
+import torch
+from engine.toy_engine import Interrupted, assert_same, last_checkpoint, toy_config, train, trained_state
+from mmengine.runner import FlexibleRunner, Runner
+
+from randsac_mm.engine import ResumableCheckpointHook
+from randsac_mm.engine.fast_forward import ResumedBatches
+
+RUNS = {
+    'epochs': ({'epochs': 3}, 6),
+    'epochs, validation': ({'epochs': 3, 'val': True}, 10),
+    'epochs, workers': ({'epochs': 3, 'workers': 2}, 9),
+    'iterations, endless sampler': ({'iters': 11, 'sampler': 'InfiniteSampler'}, 6),
+    'iterations, validation': ({'iters': 11, 'sampler': 'InfiniteSampler', 'val': True}, 8),
+    'iterations, finite sampler': ({'iters': 5}, 3),
+}
+
+
+@pytest.mark.parametrize('name', RUNS)
+def test_resumed_run_equals_uninterrupted_run(tmp_path, name):
+    options, stop = RUNS[name]
+    expected = trained_state(train(tmp_path / 'whole', **options))
+    train(tmp_path / 'parts', stop=stop, **options)
+    resumed = train(tmp_path / 'parts', resume=last_checkpoint(tmp_path / 'parts'), **options)
+    assert_same(trained_state(resumed), expected)
+
+
+def test_finite_sampler_resumes_in_its_second_pass(tmp_path):
+    expected = trained_state(train(tmp_path / 'whole', iters=11))
+    train(tmp_path / 'parts', stop=8, iters=11)  # exactly at the end of a pass
+    train(tmp_path / 'parts', stop=10, resume=last_checkpoint(tmp_path / 'parts'), iters=11)
+    resumed = train(tmp_path / 'parts', resume=last_checkpoint(tmp_path / 'parts'), iters=11)
+    assert last_checkpoint(tmp_path / 'parts').name == 'iter_11.pth'
+    assert_same(trained_state(resumed), expected)
+
+
+@pytest.mark.parametrize('options', [{'epochs': 2}, {'iters': 8, 'sampler': 'InfiniteSampler'}])
+def test_run_without_a_seed_in_the_config_resumes_with_the_same_order(tmp_path, options):
+    expected = trained_state(train(tmp_path / 'whole', seed=None, **options))
+    name = 'epoch_1.pth' if 'epochs' in options else 'iter_4.pth'
+    resumed = train(tmp_path / 'parts', resume=tmp_path / 'whole' / name, seed=None, **options)
+    assert_same(trained_state(resumed), expected)
+
+
+def test_flexible_runner_resumes_as_well(tmp_path):
+    def run(folder, stop=None, resume=None):
+        config = toy_config(folder, epochs=3, val=True, save_best='acc')
+        config['optim_wrapper']['type'] = 'OptimWrapper'
+        config['custom_hooks'] = [{'type': 'Interrupt', 'iteration': stop}]
+        runner = FlexibleRunner(**config, resume=resume or False, strategy={'type': 'SingleDeviceStrategy'})
+        if stop is None:
+            runner.train()
+        else:
+            with pytest.raises(Interrupted):
+                runner.train()
+        return trained_state(runner)
+
+    expected = run(tmp_path / 'whole')
+    run(tmp_path / 'parts', stop=10)
+    assert_same(run(tmp_path / 'parts', resume=str(last_checkpoint(tmp_path / 'parts'))), expected)
+
+
+class WithoutSkipping:
+    """The endless iterator of mmengine 0.10.7: made at once, and unable to skip."""
+
+    def __init__(self, dataloader):
+        self._dataloader = dataloader
+        self._iterator = iter(dataloader)
+        self._epoch = 0
+
+    def __next__(self):
+        try:
+            return next(self._iterator)
+        except StopIteration:
+            self._epoch += 1
+            self._dataloader.sampler.set_epoch(self._epoch)
+            self._iterator = iter(self._dataloader)
+            return next(self._iterator)
+
+
+@pytest.mark.parametrize('workers', [0, 2])
+@pytest.mark.parametrize(
+    ('sampler', 'done', 'total'), [('InfiniteSampler', 6, 20), ('DefaultSampler', 6, 9), ('DefaultSampler', 4, 9)]
+)
+def test_batches_of_a_loop_that_cannot_skip(sampler, done, total, workers):
+    def endless():
+        config = toy_config('.', iters=9, sampler=sampler, workers=workers)['train_dataloader']
+        return WithoutSkipping(Runner.build_dataloader(config, seed=0))
+
+    def images(batches):
+        return [[value.floor().int().tolist() for value in batch['inputs']] for batch in batches]
+
+    whole = endless()
+    expected = [next(whole) for _ in range(total)]
+    restored = []
+    resumed = ResumedBatches(endless(), done, lambda: restored.append(True))
+    assert [next(resumed) for _ in range(done)] == [None] * done
+    assert not restored
+    rest = [next(resumed) for _ in range(total - done)]
+    assert restored == [True]
+    # Values are index + noise in [0, 1): rounding down gives the index.
+    assert images(rest) == images(expected[done:])
+
+
+def test_the_comparison_notices_lost_random_states(tmp_path, monkeypatch):
+    monkeypatch.setattr(ResumableCheckpointHook, '_restore_random_state', lambda *args: None)
+    options = {'epochs': 3}
+    expected = trained_state(train(tmp_path / 'whole', **options))
+    train(tmp_path / 'parts', stop=6, **options)
+    resumed = train(tmp_path / 'parts', resume=last_checkpoint(tmp_path / 'parts'), **options)
+    with pytest.raises(AssertionError, match='different'):
+        assert_same(trained_state(resumed), expected)
+
+
+def test_validation_does_not_change_the_training(tmp_path):
+    plain = trained_state(train(tmp_path / 'plain', epochs=2))
+    validated = trained_state(train(tmp_path / 'validated', epochs=2, val=True))
+    assert_same(plain, validated)
+
+
+def test_run_resumes_from_a_checkpoint_written_after_validation(tmp_path):
+    options = {'epochs': 3, 'val': True, 'save_best': 'acc'}
+    expected = trained_state(train(tmp_path / 'whole', **options))
+    meta = torch.load(tmp_path / 'whole' / 'epoch_2.pth', weights_only=True)['meta']
+    assert (meta['epoch'], meta['iter']) == (2, 8)
+    resumed = train(tmp_path / 'parts', resume=tmp_path / 'whole' / 'epoch_2.pth', **options)
+    assert_same(trained_state(resumed), expected)
+
+
+def test_other_number_of_ranks_warns_and_starts_ranks_apart(tmp_path, monkeypatch):
+    train(tmp_path, epochs=2)
+    drawn, warnings = [], []
+    for rank in range(2):
+        monkeypatch.setattr('randsac_mm.engine.checkpoint.get_world_size', lambda: 2)
+        monkeypatch.setattr('randsac_mm.engine.checkpoint.get_rank', lambda rank=rank: rank)
+        hook = ResumableCheckpointHook()
+        runner = Runner(**toy_config(tmp_path / str(rank), epochs=2))
+        monkeypatch.setattr(runner.logger, 'warning', warnings.append)
+        hook._restore_random_state(runner, torch.load(tmp_path / 'epoch_1.pth', weights_only=True)['meta'])
+        drawn.append(torch.rand(3))
+    assert not torch.equal(*drawn)
+    assert sum('written by 1 processes and 2 resume it' in m for m in warnings) == 2
+
+
+@pytest.mark.parametrize(
+    ('before', 'after', 'message'),
+    [
+        ({'epochs': 3}, {'epochs': 5}, r'param_scheduler\[0\] \(CosineAnnealingLR\) end is 20 in the config and 12'),
+        ({'iters': 6}, {'iters': 9}, r'T_max is 9 in the config and 6 in the checkpoint.*keep_schedule=True'),
+    ],
+)
+def test_changed_schedule_is_refused(tmp_path, before, after, message):
+    train(tmp_path, stop=5, **before)
+    with pytest.raises(ValueError, match=message):
+        train(tmp_path, resume=last_checkpoint(tmp_path), **after)
+    train(tmp_path, resume=last_checkpoint(tmp_path), keep_schedule=True, **after)
+
+
+def test_longer_training_with_the_old_schedule_is_refused(tmp_path):
+    train(tmp_path, epochs=2)
+    config = toy_config(tmp_path, epochs=2)
+    config['train_cfg']['max_epochs'] = 4
+    config.update(resume=True, load_from=str(last_checkpoint(tmp_path)))
+    with pytest.raises(ValueError, match='max_iters is 16 in the config and 8 in the checkpoint, whose schedule ends'):
+        Runner(**config).train()
+
+
+def test_loading_weights_is_no_resuming(tmp_path):
+    train(tmp_path / 'first', epochs=2)
+    config = toy_config(tmp_path / 'second', epochs=3)
+    config['load_from'] = str(last_checkpoint(tmp_path / 'first'))
+    runner = Runner(**config)
+    runner.train()
+    assert runner.epoch == 3
+    assert len(runner.message_hub.get_scalar('train/loss').data[0]) == 12

@@ -1,0 +1,62 @@
+#!/usr/bin/env python
+"""Measure a trained model on the test set of its config (classification, segmentation, detection).
+
+Example:
+    python tools/test.py CONFIG work_dirs/NAME/epoch_100.pth --out metrics.json
+"""
+
+import argparse
+import functools
+import os
+import sys
+from pathlib import Path
+
+import mmengine
+import torch
+from mmengine.config import DictAction
+from mmengine.evaluator import DumpResults
+
+from randsac_mm.engine import launch
+
+
+def parse_args() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('config', help='config file with a test_dataloader')
+    parser.add_argument('checkpoint', help='checkpoint whose weights fit the config, every one of them')
+    parser.add_argument('--work-dir', help='folder for logs (default: ./work_dirs/NAME_OF_CONFIG)')
+    parser.add_argument('--out', help='also write FILE.json: the metrics, or FILE.pkl: every prediction')
+    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='change the config')
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.out and Path(args.out).suffix not in ('.json', '.pkl'):
+        parser.error(f'--out {args.out}: its name must end in .json (metrics) or .pkl (predictions)')
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    return args
+
+
+def main() -> None:
+    """Prepare the config, build the runner, test."""
+    args = parse_args()
+    try:
+        cfg = launch.load_config(args.config, args.cfg_options, args.work_dir, args.launcher)
+        launch.use_checkpoint_for_test(cfg, args.checkpoint)
+        launch.prepare_cpu_processes(cfg)
+    except (FileNotFoundError, ValueError) as error:
+        sys.exit(f'test.py: error: {error}')
+
+    runner = launch.build_runner(cfg)
+    # mmengine would only warn about weights that are missing or left over, and measure a half-random model.
+    runner.load_checkpoint = functools.partial(runner.load_checkpoint, strict=True)
+    if args.out and args.out.endswith('.pkl'):
+        runner.test_evaluator.metrics.append(DumpResults(out_file_path=args.out))
+    metrics = runner.test()
+    if args.out and args.out.endswith('.json') and runner.rank == 0:
+        mmengine.dump({name: float(value) for name, value in metrics.items()}, args.out, indent=2)
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,75 @@
+#!/usr/bin/env python
+"""Train a model from a config of any OpenMMLab library: pre-training, fine-tuning, segmentation, detection.
+
+Examples:
+    python tools/train.py configs/randsac/vit-t_cifar10.py --amp
+    python tools/train.py configs/randsac/vit-t_cifar10.py --resume            # go on where the run stopped
+    bash tools/dist_train.sh configs/randsac/vit-b_in1k.py 8 --resume auto     # for jobs that may be restarted
+"""
+
+import argparse
+import os
+import sys
+
+import torch
+from mmengine.config import DictAction
+
+from randsac_mm.engine import launch
+
+
+def parse_args() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('config', help='config file')
+    parser.add_argument('--work-dir', help='folder for logs and checkpoints (default: ./work_dirs/NAME_OF_CONFIG)')
+    parser.add_argument(
+        '--resume',
+        nargs='?',
+        const='latest',
+        metavar='auto|CHECKPOINT',
+        help='continue from the last checkpoint in the work dir, an error if there is none; "auto": start a new run if '
+        'there is none; or continue from CHECKPOINT (or from the last one of that work dir)',
+    )
+    parser.add_argument('--amp', action='store_true', help='compute in bfloat16, on CPU or GPU')
+    parser.add_argument(
+        '--auto-scale-lr', action='store_true', help='scale the lr by actual over intended total batch size'
+    )
+    parser.add_argument('--no-validate', action='store_true', help='train without validating')
+    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
+    parser.add_argument(
+        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='change the config: a.b.c=1 d="[1,2]"'
+    )
+    # torch.distributed.launch passes it, in one spelling or the other; torchrun sets the variable itself.
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    return args
+
+
+def main() -> None:
+    """Prepare the config, build the runner, train."""
+    args = parse_args()
+    try:
+        cfg = launch.load_config(args.config, args.cfg_options, args.work_dir, args.launcher)
+        if args.no_validate:
+            launch.skip_validation(cfg)
+        if args.amp:
+            launch.use_amp(cfg)
+        if args.auto_scale_lr:
+            launch.use_auto_scale_lr(cfg)
+        resume = args.resume or ('latest' if cfg.get('resume') and not cfg.get('load_from') else None)
+        resumed = launch.use_resume(cfg, resume) if resume else True
+        launch.prepare_cpu_processes(cfg)
+    except (FileNotFoundError, ValueError) as error:
+        sys.exit(f'train.py: error: {error}')
+
+    runner = launch.build_runner(cfg)
+    if not resumed:
+        runner.logger.warning(f'--resume auto: no checkpoint in {runner.work_dir}, so this is a new run from the start')
+    runner.train()
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
+if __name__ == '__main__':
+    main()
