@@ -1,0 +1,17 @@
+"""Data sets and loading, registered in mmpretrain's DATASETS and TRANSFORMS."""
+
+from .cifar import PreparedCIFAR10
+from .digits import Digits
+from .images import UnreadableImageError, find_fault, read_image
+from .loading import LoadImageStrict
+from .unlabelled import UnlabelledImageFolder
+
+__all__ = [
+    'Digits',
+    'LoadImageStrict',
+    'PreparedCIFAR10',
+    'UnlabelledImageFolder',
+    'UnreadableImageError',
+    'find_fault',
+    'read_image',
+]

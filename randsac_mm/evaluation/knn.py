@@ -1,0 +1,85 @@
+"""Weighted nearest neighbours, the judge that has nothing to train."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .checks import check_pair
+
+
+@torch.no_grad()
+def knn_predict(
+    train_x: Tensor,
+    train_y: Tensor,
+    test_x: Tensor,
+    k: int = 20,
+    temperature: float = 0.07,
+    batch_size: int = 1024,
+) -> Tensor:
+    """Let the k nearest training features vote for each test feature's class.
+
+    Nearness is cosine similarity s, and a neighbour's vote weighs exp(s / temperature), as usual for self-supervised
+    features since Wu et al. (2018). The search is exact. The class with the largest sum wins, the lower one in a tie.
+
+    Args:
+        train_x: Features (n, D) to search.
+        train_y: Their classes (n,), integers from 0.
+        test_x: Features (m, D) to classify, on the same device.
+        k: Number of neighbours, at most n.
+        temperature: The smaller, the more the nearest ones count.
+        batch_size: Test features in a step, which holds batch_size x n similarities.
+
+    Returns:
+        Predicted classes (m,), int64.
+
+    Raises:
+        ValueError: If k is not from 1 to n, or another argument is not positive.
+    """
+    if not 1 <= k <= len(train_x):
+        raise ValueError(f'k={k} must be from 1 to the number of training features, {len(train_x)}')
+    if temperature <= 0 or batch_size < 1:
+        raise ValueError(f'temperature={temperature} and batch_size={batch_size} must be positive')
+    train = F.normalize(train_x.float(), dim=1)
+    classes = int(train_y.max()) + 1
+    predictions = []
+    for batch in F.normalize(test_x.float(), dim=1).split(batch_size):
+        similarity, nearest = (batch @ train.T).topk(k, dim=1)
+        # Less the nearest's: the same winner, and no overflow at a low temperature.
+        weight = ((similarity - similarity[:, :1]) / temperature).exp()
+        votes = weight.new_zeros(len(batch), classes).scatter_add_(1, train_y.long()[nearest], weight)
+        predictions.append(votes.argmax(1))
+    return torch.cat(predictions)
+
+
+def knn_accuracy(
+    train_x: Tensor,
+    train_y: Tensor,
+    test_x: Tensor,
+    test_y: Tensor,
+    k: int = 20,
+    temperature: float = 0.07,
+) -> float:
+    """Measure how well nearest neighbours classify, see :func:`knn_predict`.
+
+    Args:
+        train_x: Features (n, D) to search.
+        train_y: Their classes (n,), integers from 0.
+        test_x: Features (m, D) to classify.
+        test_y: Their true classes (m,).
+        k: Number of neighbours, at most n.
+        temperature: The smaller, the more the nearest ones count.
+
+    Returns:
+        Accuracy in percent.
+
+    Raises:
+        ValueError: If sizes do not match, k is too large, or a feature is not finite.
+
+    Example:
+        >>> x, y = torch.eye(2), torch.arange(2)
+        >>> knn_accuracy(x, y, torch.tensor([[2.0, 1.0], [3.0, 1.0]]), y, k=1)
+        50.0
+    """
+    check_pair(train_x, train_y, test_x, test_y)
+    predicted = knn_predict(train_x, train_y, test_x, k, temperature)
+    return 100 * (predicted == test_y).double().mean().item()
