@@ -1,0 +1,31 @@
+# CIFAR-100 at its own 32 px (C.1.1, D.1).
+# Resized crops and flips only, as MAE (B.4): no colour jitter.
+train_pipeline = [
+    dict(
+        type='RandomResizedCrop',
+        scale=32,
+        crop_ratio_range=(0.2, 1.0),
+        aspect_ratio_range=(3.0 / 4.0, 4.0 / 3.0),
+        backend='pillow',
+        interpolation='bicubic',
+    ),
+    dict(type='RandomFlip', prob=0.5),
+    dict(type='PackInputs'),
+]
+train_dataloader = dict(
+    batch_size=512,
+    num_workers=4,
+    # Fresh workers with fresh seeds in every epoch, so that a resumed run sees the same crops as an uninterrupted one.
+    persistent_workers=False,
+    pin_memory=True,
+    drop_last=True,
+    worker_init_fn=dict(type='seed_worker'),
+    sampler=dict(type='DefaultSampler', shuffle=True),
+    collate_fn=dict(type='default_collate'),
+    dataset=dict(
+        type='CIFAR100',
+        data_root='data/cifar100',
+        split='train',
+        pipeline=train_pipeline,
+    ),
+)

@@ -1,0 +1,25 @@
+# What every pre-training run has in common.
+default_scope = 'mmpretrain'
+# Registers our types, whoever runs this config: our tools or another OpenMMLab project's.
+custom_imports = dict(imports=['randsac_mm'], allow_failed_imports=False)
+
+default_hooks = dict(
+    timer=dict(type='IterTimerHook'),
+    logger=dict(type='LoggerHook', interval=50),
+    param_scheduler=dict(type='ParamSchedulerHook'),
+    # Keeps the random state of every process: a resumed run ends with the weights of an uninterrupted one.
+    checkpoint=dict(type='ResumableCheckpointHook', interval=1, max_keep_ckpts=3),
+    # Another order of images in every epoch; without it, distributed runs repeat the first one.
+    sampler_seed=dict(type='DistSamplerSeedHook'),
+)
+env_cfg = dict(
+    cudnn_benchmark=False,
+    mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0),
+    dist_cfg=dict(backend='nccl'),
+)
+vis_backends = [dict(type='LocalVisBackend')]
+visualizer = dict(type='UniversalVisualizer', vis_backends=vis_backends)
+log_level = 'INFO'
+load_from = None
+resume = False
+randomness = dict(seed=0, diff_rank_seed=True)

@@ -1,0 +1,217 @@
+"""The quick start: pre-train on scikit-learn's digits, judge the frozen encoder, draw what happened."""
+
+import copy
+import json
+import platform
+import shlex
+import statistics
+import sys
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+import mmengine
+import mmpretrain
+import torch
+from mmengine.config import Config
+from mmengine.runner import Runner
+from torch import Tensor
+
+from randsac_mm.datasets import Digits
+from randsac_mm.evaluation import extract_features, knn_accuracy, linear_probe_accuracy
+from randsac_mm.models import RandSAC
+from randsac_mm.version import __version__
+from randsac_mm.visualization import animate_serialization, draw_loss_curve, draw_reconstruction, draw_serialization
+
+RASTER = dict(type='RasterSerialization', partition=dict(type='PatchPartition'))
+
+
+class Labelled(NamedTuple):
+    """Hold images (B, 1, 8, 8), float32 pixel values 0 .. 255, and their labels (B,)."""
+
+    images: Tensor
+    labels: Tensor
+
+
+class Scores(NamedTuple):
+    """Hold accuracies on held-out digits, in percent."""
+
+    knn: float
+    linear: float
+
+
+def load_digits(split: str) -> Labelled:
+    """Read one split of the digits, ``'train'`` or ``'test'``, whole."""
+    digits = Digits(split=split)
+    return Labelled(digits.images.float(), digits.labels)
+
+
+def judge(features: tuple[Tensor, Tensor], train: Labelled, test: Labelled) -> Scores:
+    """Classify held-out digits by features of the training and the test digits, each (B, D)."""
+    seen, unseen = features
+    return Scores(
+        knn=knn_accuracy(seen, train.labels, unseen, test.labels),
+        linear=linear_probe_accuracy(seen, train.labels, unseen, test.labels),
+    )
+
+
+def judge_encoder(model: RandSAC, train: Labelled, test: Labelled) -> Scores:
+    """Classify held-out digits by the averaged tokens of a frozen encoder."""
+
+    def features(data: Labelled) -> Tensor:
+        return extract_features(model.backbone, model.data_preprocessor(dict(inputs=data.images))['inputs'])
+
+    return judge((features(train), features(test)), train, test)
+
+
+def pretrain(
+    config: Path, work_dir: Path, seed: int, raster: bool, epochs: int | None
+) -> tuple[RandSAC, RandSAC, float]:
+    """Pre-train once.
+
+    Args:
+        config: The config to run.
+        work_dir: Where logs and checkpoints go.
+        seed: Seed of weights, order of images and serializations.
+        raster: Whether to predict patches in raster order, the baseline, instead of what the config says.
+        epochs: Number of epochs, or None for the config's.
+
+    Returns:
+        The untrained model, the trained one, and the seconds that training took.
+    """
+    cfg = Config.fromfile(config)
+    cfg.work_dir, cfg.randomness.seed = str(work_dir), seed
+    cfg.experiment_name = work_dir.name
+    if raster:
+        cfg.model.data_preprocessor.serialization = RASTER
+    if epochs is not None:
+        shorten(cfg, epochs)
+    runner = Runner.from_cfg(cfg)
+    untrained = copy.deepcopy(runner.model)
+    start = time.perf_counter()
+    trained = runner.train()
+    return untrained, trained, time.perf_counter() - start
+
+
+def shorten(cfg: Config, epochs: int) -> None:
+    """Set the number of epochs, and let warm-up and cosine decay end with them."""
+    if epochs < 2:
+        raise ValueError(f'--epochs {epochs} leaves no room for a warm-up and a decay: use 2 or more')
+    warmup = min(cfg.warmup_epochs, epochs // 2)
+    cfg.train_cfg.max_epochs = cfg.max_epochs = epochs
+    warm, decay = cfg.param_scheduler
+    warm.end = decay.begin = cfg.warmup_epochs = warmup
+    decay.end, decay.T_max = epochs, epochs - warmup
+
+
+def draw(model: RandSAC, test: Labelled, work_dir: Path, seed: int) -> dict[str, str]:
+    """Draw a serialization (still and moving), reconstructions and the loss curve; return where they are."""
+    paths = {
+        name: work_dir / name for name in ('serialization.png', 'serialization.gif', 'reconstruction.png', 'loss.png')
+    }
+    torch.manual_seed(seed)
+    inputs = model.data_preprocessor(dict(inputs=test.images[:8]))['inputs']
+    rank = model.data_preprocessor.draw(inputs)['rank']
+    grid = model.backbone.patch_resolution
+    image = test.images[0].byte().expand(3, -1, -1).permute(1, 2, 0).numpy()  # (H, W, 3)
+    draw_serialization(image, rank[0], grid, paths['serialization.png'])
+    animate_serialization(image, rank[0], grid, paths['serialization.gif'])
+    draw_reconstruction(model, inputs, paths['reconstruction.png'], rank=rank)
+    draw_loss_curve(newest_scalars(work_dir), paths['loss.png'])
+    return {name: str(path) for name, path in paths.items()}
+
+
+def newest_scalars(work_dir: Path) -> Path:
+    """Find the log of the latest run in a work directory, mmengine's ``scalars.json``."""
+    return max(work_dir.glob('*/vis_data/scalars.json'), key=lambda path: path.stat().st_mtime)
+
+
+def mean_scores(scores: Iterable[Scores]) -> Scores:
+    """Average over seeds."""
+    return Scores(*(statistics.mean(column) for column in zip(*scores, strict=True)))
+
+
+def table(rows: dict[str, list[Scores]]) -> str:
+    """Write scores as a table for people: the mean, and all seeds if there are several."""
+    lines = [f'{"features":<34}{"kNN %":>8}{"linear %":>10}']
+    for name, scores in rows.items():
+        mean = mean_scores(scores)
+        seeds = f'   (seeds: {", ".join(f"{s.knn:.1f}/{s.linear:.1f}" for s in scores)})' if len(scores) > 1 else ''
+        lines.append(f'{name:<34}{mean.knn:>8.1f}{mean.linear:>10.1f}{seeds}')
+    return '\n'.join(lines)
+
+
+def run(config: Path, out: Path, seeds: list[int], with_raster: bool, epochs: int | None) -> dict:
+    """Pre-train with every seed, judge, draw, and write ``summary.json``.
+
+    Args:
+        config: The config to run.
+        out: Folder for everything that is written.
+        seeds: One run for each; pictures are of the first.
+        with_raster: Whether to run raster order beside it, at the same budget.
+        epochs: Number of epochs, or None for the config's.
+
+    Returns:
+        The summary.
+    """
+    train, test = load_digits('train'), load_digits('test')
+    raw = judge((train.images.flatten(1), test.images.flatten(1)), train, test)
+    rows: dict[str, list[Scores]] = {'raw pixels': [raw], 'encoder, untrained': [], 'encoder, RandSAC': []}
+    if with_raster:
+        rows['encoder, raster order'] = []
+    seconds: list[float] = []
+    pictures: dict[str, str] = {}
+    for seed in seeds:
+        work_dir = out / f'randsac_seed{seed}'
+        untrained, trained, took = pretrain(config, work_dir, seed, False, epochs)
+        rows['encoder, untrained'].append(judge_encoder(untrained, train, test))
+        rows['encoder, RandSAC'].append(judge_encoder(trained, train, test))
+        seconds.append(took)
+        pictures = pictures or draw(trained, test, work_dir, seed)
+        if with_raster:
+            raster = pretrain(config, out / f'raster_seed{seed}', seed, True, epochs)[1]
+            rows['encoder, raster order'].append(judge_encoder(raster, train, test))
+    summary = {
+        'command': shlex.join(sys.argv),
+        'config': str(config),
+        'data': f'scikit-learn digits: {len(train.labels)} to learn from, {len(test.labels)} held out',
+        'epochs': epochs or Config.fromfile(config, import_custom_modules=False).max_epochs,
+        'seeds': seeds,
+        'training_seconds': [round(s, 1) for s in seconds],
+        'hardware': f'{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads',
+        'versions': {
+            'randsac_mm': __version__,
+            'torch': torch.__version__,
+            'mmengine': mmengine.__version__,
+            'mmpretrain': mmpretrain.__version__,
+        },
+        'accuracy_percent': {name: [s._asdict() for s in scores] for name, scores in rows.items()},
+        'pictures': pictures,
+        'checkpoints': str(out / f'randsac_seed{seeds[0]}'),
+    }
+    (out / 'summary.json').write_text(json.dumps(summary, indent=2) + '\n')
+    print(f'\n{table(rows)}\n')
+    return summary
+
+
+def farewell(out: Path, summary: dict) -> str:
+    """Say what the numbers mean, where everything is, and what to do next."""
+    pictures = '\n'.join(f'  {path}' for path in summary['pictures'].values())
+    return f"""\
+Data: {summary['data']}. Encoders are frozen, their tokens averaged.
+Raw pixels are strong here, because the digits are centred and of one size: what counts is how far pre-training,
+which saw no label, lifts the encoder above the same encoder untrained.
+Training took {summary['training_seconds'][0]:.0f} s.
+
+Pictures:
+{pictures}
+Numbers:      {out / 'summary.json'}
+Checkpoints:  {summary['checkpoints']}
+
+Next:
+  your own images   python tools/train.py configs/randsac/vit-b_folder.py \\
+                        --cfg-options train_dataloader.dataset.data_root=/my/photos --auto-scale-lr
+  CIFAR-10          python tools/prepare_cifar10.py && python tools/train.py configs/randsac/vit-t_cifar10.py
+  ImageNet, 8 GPUs  bash tools/dist_train.sh configs/randsac/vit-b_in1k.py 8
+  (with {sys.executable} as python, or after: source {Path(sys.prefix) / 'bin' / 'activate'})"""
