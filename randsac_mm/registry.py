@@ -1,6 +1,6 @@
 """The scope ``randsac_mm`` and the one decorator that registers our types wherever users name them."""
 
-from typing import Callable
+from collections.abc import Callable
 
 from mmengine import registry as root
 from mmengine.registry import Registry

@@ -12,11 +12,11 @@ import sys
 from pathlib import Path
 
 import mmengine
-import torch
 from mmengine.config import DictAction
 from mmengine.evaluator import DumpResults
 
 from randsac_mm.engine import launch
+from randsac_mm.engine.distributed import leave_process_group
 
 
 def parse_args() -> argparse.Namespace:
@@ -54,8 +54,8 @@ def main() -> None:
     metrics = runner.test()
     if args.out and args.out.endswith('.json') and runner.rank == 0:
         mmengine.dump({name: float(value) for name, value in metrics.items()}, args.out, indent=2)
-    if torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
+    del runner
+    leave_process_group()
 
 
 if __name__ == '__main__':

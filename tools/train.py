@@ -11,10 +11,10 @@ import argparse
 import os
 import sys
 
-import torch
 from mmengine.config import DictAction
 
 from randsac_mm.engine import launch
+from randsac_mm.engine.distributed import leave_process_group
 
 
 def parse_args() -> argparse.Namespace:
@@ -67,8 +67,8 @@ def main() -> None:
     if not resumed:
         runner.logger.warning(f'--resume auto: no checkpoint in {runner.work_dir}, so this is a new run from the start')
     runner.train()
-    if torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
+    del runner
+    leave_process_group()
 
 
 if __name__ == '__main__':

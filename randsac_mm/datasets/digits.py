@@ -24,8 +24,8 @@ class Digits(Dataset):
     counted in blocks of 4 x 4, so that a pixel is one of 0 .. 16. Here it is round(255 / 16 * value), uint8.
 
     The split is fixed and needs no random numbers: the first 1,437 images of the file to learn from, the last 360 to be
-    judged on, 33 to 37 of each class. Neighbours in the file are often from the same hand, so it is cut, not shuffled: a
-    random split lets a classifier recognise the hand (a linear one on raw pixels gains six points).
+    judged on, 33 to 37 of each class. Neighbours in the file are often from the same hand, so it is cut, not shuffled:
+    a random split lets a classifier recognise the hand (a linear one on raw pixels gains six points).
 
     Items are made for speed, since one step of the quick start takes milliseconds: a whole batch is one indexing
     operation (``__getitems__``), and the data samples are made once and shared between epochs.

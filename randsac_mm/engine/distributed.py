@@ -1,5 +1,6 @@
 """Several processes without a GPU; with one, mmengine's own start-up is left alone."""
 
+import gc
 import os
 import subprocess
 from datetime import timedelta
@@ -47,6 +48,18 @@ def prepare_cpu_processes(cfg: Config) -> None:
         return
     wrapper['find_unused_parameters'] = cfg.get('find_unused_parameters', False)
     cfg['model_wrapper_cfg'] = {**wrapper, **(cfg.get('model_wrapper_cfg') or {}), 'device_ids': None}
+
+
+def leave_process_group() -> None:
+    """Disconnect the processes of a run, together.
+
+    Without the barrier a process may still be sending when another has gone; gloo then aborts it, after its work is
+    done but with an error status. The collection ends DistributedDataParallel's use of the group before the group ends.
+    """
+    if torch.distributed.is_initialized():
+        gc.collect()
+        torch.distributed.barrier()
+        torch.distributed.destroy_process_group()
 
 
 def _set_environment(launcher: str) -> None:

@@ -6,6 +6,7 @@ from inspect import signature
 from pathlib import Path
 from typing import Any
 
+import torch
 from mmengine.config import Config
 from mmengine.registry import RUNNERS
 from mmengine.runner import FlexibleRunner, Runner
@@ -174,6 +175,10 @@ def build_runner(cfg: Config) -> Runner | FlexibleRunner:
     if cfg.get('strategy') is not None:
         cfg.setdefault('runner_type', 'FlexibleRunner')
         cfg.setdefault('env_cfg', {})  # it fails on None
+    if not torch.cuda.is_available():
+        for name in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
+            if cfg.get(name):
+                cfg[name].pop('pin_memory', None)  # nothing to pin for; torch would warn in every epoch
     prepare_cpu_processes(cfg)
     return RUNNERS.build(cfg)
 

@@ -10,6 +10,8 @@ from torch import Tensor
 from randsac_mm.registry import register
 from randsac_mm.segments import Layout, dense_rank, raster_layout, sorted_layout
 
+from .preprocessor import RandSACDataPreprocessor
+
 
 class Reconstruction(NamedTuple):
     """Hold what a model predicts for whole images.
@@ -97,13 +99,18 @@ class RandSAC(BaseSelfSupervisor):
             inputs: Normalised images (B, C, H, W).
             data_samples: Not read; there are no labels.
             rank: The serialization (B, N), tokens in raster order, dense from 0. Drawn if not given.
-            tokens_per_segment: Size of every segment of ``rank``, in tokens, if they are all equal, for a faster layout.
+            tokens_per_segment: Size of every segment of ``rank`` in tokens, if all are equal, for a faster layout.
 
         Returns:
             ``loss``, the mean squared error over all predicted patches, a scalar.
+
+        Raises:
+            ValueError: If ``rank`` has the wrong shape. Its values are not looked at, which would stop a GPU; see
+                :meth:`reconstruct`.
         """
         if rank is None:
             rank, tokens_per_segment = self.data_preprocessor.draw(inputs).values()
+        self._check_shape(inputs, rank)
         layout = sorted_layout(rank, tokens_per_segment)
         pred = self.predict(inputs, layout)
         return {'loss': self.head.loss(pred, inputs, layout.target, layout.predicted)}
@@ -140,10 +147,13 @@ class RandSAC(BaseSelfSupervisor):
         pred = self.predict(inputs, layout)
         return Reconstruction(pred * layout.predicted[..., None], rank, layout.predicted)
 
-    def _check_rank(self, inputs: Tensor, rank: Tensor) -> Tensor:
+    def _check_shape(self, inputs: Tensor, rank: Tensor) -> None:
         expected = (len(inputs), math.prod(self.backbone.grid(*inputs.shape[2:])))
         if tuple(rank.shape) != expected:
             raise ValueError(f'rank has shape {tuple(rank.shape)}, but these images need (B, N) = {expected}')
+
+    def _check_rank(self, inputs: Tensor, rank: Tensor) -> Tensor:
+        self._check_shape(inputs, rank)
         if not torch.equal(rank, dense_rank(rank)) or not (rank.amax(dim=1) > 0).all():
             raise ValueError(
                 'rank must count the segments of every image from 0 without gaps and have at least two of them; '
@@ -154,7 +164,15 @@ class RandSAC(BaseSelfSupervisor):
     def _check_parts(self) -> None:
         """Compare the sizes that a config states more than once."""
         backbone, neck, head = self.backbone, self.neck, self.head
+        if not isinstance(self.data_preprocessor, RandSACDataPreprocessor):
+            raise ValueError(
+                f'{type(self).__name__} draws serializations in its data preprocessor, but that is a '
+                f'{type(self.data_preprocessor).__name__}: set data_preprocessor=dict(type="RandSACDataPreprocessor", '
+                'serialization=...)'
+            )
+        given = self.data_preprocessor.patch_size
         pairs = [
+            ('data_preprocessor.patch_size', given or backbone.patch_size, 'backbone.patch_size', backbone.patch_size),
             ('head.patch_size', head.patch_size, 'backbone.patch_size', backbone.patch_size),
             ('head.in_channels', head.in_channels, 'backbone.in_channels', backbone.in_channels),
             *self._decoder_pairs(neck, head, backbone),

@@ -56,8 +56,8 @@ class RandSACViT(BaseBackbone):
     conversion; :meth:`encode` is the pre-training view of the same weights.
 
     Args:
-        arch: Name in mmpretrain's zoo (``'deit-tiny'``, ``'deit-small'``, ``'base'``, ``'large'``, ...; its ``'small'`` is
-            768 wide, not the ViT-S of the paper) or a dict with ``embed_dims``, ``num_layers``, ``num_heads`` and
+        arch: Name in mmpretrain's zoo (``'deit-tiny'``, ``'deit-small'``, ``'base'``, ``'large'``, ...; its ``'small'``
+            is 768 wide, not the ViT-S of the paper) or a dict with ``embed_dims``, ``num_layers``, ``num_heads`` and
             ``feedforward_channels``.
         img_size: Usual height and width in pixels, one number or two. Other sizes are accepted at any time.
         patch_size: Side P of a patch, in pixels.
@@ -68,7 +68,7 @@ class RandSACViT(BaseBackbone):
         drop_path_rate: Probability of leaving out a branch of the last layer, growing linearly from 0 at the first.
         qkv_bias: Whether queries, keys and values have a bias.
         final_norm: Whether the last layer's output is normalised.
-        frozen_stages: Number of layers that are not trained, from the input; -1 for none, 0 for the patch embedding only.
+        frozen_stages: Number of layers, from the input, that are not trained; -1: none, 0: only the patch embedding.
         init_cfg: Initialisation from a checkpoint, as in mmengine. Without it the weights are Xavier uniform.
 
     Raises:
@@ -153,8 +153,8 @@ class RandSACViT(BaseBackbone):
         p = self.patch_size
         if height < p or width < p or height % p or width % p:
             raise ValueError(
-                f'an image of {height} x {width} pixels cannot be cut in patches of {p} x {p}. Resize, crop or pad it to '
-                f'multiples of {p} (for example pad_size_divisor={p} in the data preprocessor)'
+                f'an image of {height} x {width} pixels cannot be cut in patches of {p} x {p}. Resize, crop or pad it '
+                f'to multiples of {p} (for example pad_size_divisor={p} in the data preprocessor)'
             )
         return height // p, width // p
 
@@ -244,7 +244,7 @@ class RandSACViT(BaseBackbone):
     def _positions(self, grid: tuple[int, int], like: Tensor) -> Tensor:
         if grid == self.patch_resolution:
             return self.pos_embed
-        return sincos_positions(grid, self.embed_dims, like.device)
+        return sincos_positions(grid, self.embed_dims, like.device).to(self.pos_embed.dtype)
 
     def _check_images(self, images: Tensor) -> tuple[int, int]:
         if images.ndim != 4 or images.shape[1] != self.in_channels:
@@ -272,8 +272,8 @@ class RandSACViT(BaseBackbone):
         if self.frozen_stages < 0:
             return
         frozen = [self.patch_embed, *self.layers[: self.frozen_stages]]
-        if self.frozen_stages == self.num_layers and self.final_norm:
-            frozen.append(self.ln1)
+        if self.frozen_stages == self.num_layers:
+            frozen += [getattr(self, name) for name in ('ln1', 'ln2') if hasattr(self, name)]
         for module in frozen:
             nn.Module.train(module, False)
             module.requires_grad_(False)
@@ -283,7 +283,8 @@ def _arch_settings(arch: str | dict) -> dict:
     """Look up the sizes of an architecture, with an error that lists the choices."""
     if isinstance(arch, str):
         if arch.lower() not in VisionTransformer.arch_zoo:
-            raise ValueError(f'arch={arch!r} is unknown. Choose one of {sorted(VisionTransformer.arch_zoo)}, or give a dict')
+            known = sorted(VisionTransformer.arch_zoo)
+            raise ValueError(f'arch={arch!r} is unknown. Choose one of {known}, or give a dict')
         return VisionTransformer.arch_zoo[arch.lower()]
     if set(arch) != set(_ARCH_KEYS):
         raise ValueError(f'arch={dict(arch)} must have exactly the keys {_ARCH_KEYS}')
@@ -300,15 +301,15 @@ def _keep_fixed_positions(module: RandSACViT, state_dict: dict, prefix: str, *ar
     if key not in state_dict:
         return
     saved = state_dict[key]
-    tokens, dims = saved.shape[1:]
+    tokens = saved.shape[1] if saved.ndim == 3 and saved.shape[2] == module.embed_dims else 0
     for height in range(1, tokens + 1):
-        if tokens % height == 0 and dims == module.embed_dims:
-            made = sincos_positions((height, tokens // height), dims)
+        if tokens % height == 0:
+            made = sincos_positions((height, tokens // height), module.embed_dims)
             if torch.allclose(saved.cpu().float(), made, atol=1e-2):  # half precision included
                 state_dict[key] = module.pos_embed.data
                 return
     raise ValueError(
-        f'{key} of the checkpoint, shape {tuple(saved.shape)}, holds no fixed sine-cosine positions of {module.embed_dims} '
-        'channels: the checkpoint belongs to another architecture or has learned positions. Load it into the architecture '
-        'that it was saved from'
+        f'{key} of the checkpoint, shape {tuple(saved.shape)}, holds no fixed sine-cosine positions of '
+        f'{module.embed_dims} channels: the checkpoint belongs to another architecture or has learned positions. Load '
+        'it into the architecture that it was saved from'
     )

@@ -1,4 +1,4 @@
-"""The decoder: positions in, predictions out, reading all encoder layers through learned skip connections (4.1, 4.2)."""
+"""The decoder: positions in, predictions out; it reads all encoder layers by learned skip connections (4.1, 4.2)."""
 
 from typing import Literal
 
@@ -25,11 +25,11 @@ class SkipConnection(BaseModule):
         encoder_layers: Number of encoder layers, rows of W.
         decoder_layers: Number of decoder layers, columns of W.
         encoder_dims: Width D of the hidden states.
-        init: First value of W, which the paper does not give. ``'mean'``: all layers alike, so that every layer is taught from
-            the first step. ``'last'``: all weight on the last layer, which is the masked transformer without skips.
-            ``'normal'``: independent normal numbers of variance 1 / L_enc.
-        norm: Whether hidden states are normalised, which the paper does not say. ``'before'``: each H^k first, by a norm of
-            its own, because the residual stream grows from layer to layer and deep layers would drown the others.
+        init: First value of W, which the paper does not give. ``'mean'``: all layers alike, so that each is
+            taught from the first step. ``'last'``: all weight on the last layer, which is the masked transformer
+            without skips. ``'normal'``: independent normal numbers of variance 1 / L_enc.
+        norm: Whether hidden states are normalised, which the paper does not say. ``'before'``: each H^k first, by a norm
+            of its own, because the residual stream grows from layer to layer and deep layers would drown the others.
             ``'none'``: mixed as they are. ``'after'``: each Z^l, by a norm of its own.
 
     Raises:
@@ -97,8 +97,8 @@ class RandSACDecoder(BaseModule):
         skip: Whether decoder layers read a learned mixture of all encoder layers (4.2), or all read the last one (4.1).
         skip_init: First value of the mixture, see :class:`SkipConnection`.
         memory_norm: Normalisation around the mixture, see :class:`SkipConnection`.
-        norm_position: ``'pre'`` puts norms at the entrance of each branch and one after the last layer, as in the encoder,
-            which trains without warm-up tricks; ``'post'`` after each sum, as in Vaswani et al. The paper does not say.
+        norm_position: ``'pre'`` puts norms at the entrance of each branch and one after the last layer, as in the
+            encoder, which trains without warm-up tricks; ``'post'`` after each sum, as in Vaswani et al. The paper does not say.
         init_cfg: Initialisation from a checkpoint, as in mmengine. Without it the weights are Xavier uniform.
 
     Raises:
@@ -160,6 +160,7 @@ class RandSACDecoder(BaseModule):
         """
         memory = self.skip(hidden) if self.skip is not None else [hidden[-1]] * self.num_layers
         x = sincos_positions(grid, self.embed_dims, memory[0].device)[0, layout.target]  # (B, T, D), no content
+        x = x.to(self.layers[0].ln1.weight.dtype)  # not the memory's, which is half precision under autocast
         target_bias = additive(layout.target_mask, x.dtype)
         memory_bias = additive(layout.memory_mask, x.dtype)
         for layer, z in zip(self.layers, memory, strict=True):

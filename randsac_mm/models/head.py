@@ -19,8 +19,8 @@ class RandSACHead(BaseModule):
         embed_dims: Width D of the tokens that come in.
         patch_size: Side P of a patch, in pixels.
         in_channels: Number of image channels C.
-        norm_pix: Whether a patch's target is normalised by the mean and standard deviation of that patch. The paper does
-            so except in its CIFAR ablations (Tables 1-6, 9).
+        norm_pix: Whether a patch's target is normalised by the mean and standard deviation of that patch. The paper
+            does so except in its CIFAR ablations (Tables 1-6, 9).
         init_cfg: Initialisation from a checkpoint, as in mmengine.
 
     Raises:
@@ -41,8 +41,8 @@ class RandSACHead(BaseModule):
         super().__init__(init_cfg)
         if norm_pix and patch_size**2 * in_channels < 2:
             raise ValueError(
-                f'norm_pix=True has no meaning for patches of {patch_size} x {patch_size} x {in_channels} = 1 number: their '
-                'standard deviation is 0. Set norm_pix=False or a larger patch_size'
+                f'norm_pix=True has no meaning for patches of {patch_size} x {patch_size} x {in_channels} = 1 number: '
+                'their standard deviation is 0. Set norm_pix=False or a larger patch_size'
             )
         self.embed_dims = embed_dims
         self.patch_size = patch_size
@@ -68,7 +68,7 @@ class RandSACHead(BaseModule):
         return cut.permute(0, 5, 1, 3, 2, 4).flatten(4).flatten(2, 3)
 
     def target(self, images: Tensor) -> Tensor:
-        """Give what is to be predicted for images (B, C, H, W): patches (B, N, P * P * C), normalised if ``norm_pix``."""
+        """Give the targets of images (B, C, H, W): patches (B, N, P * P * C), normalised if ``norm_pix``."""
         patches = self.patchify(images)
         if not self.norm_pix:
             return patches
@@ -93,7 +93,8 @@ class RandSACHead(BaseModule):
         Returns:
             Mean squared error over all numbers of all patches that count, a scalar.
         """
-        truth = self.target(images)
+        wide = torch.promote_types(images.dtype, torch.float32)  # half precision is too coarse for a patch's statistics
+        truth = self.target(images.to(wide))
         truth = truth.gather(1, target[..., None].expand(-1, -1, truth.shape[2]))
-        error = (pred.float() - truth).square().mean(dim=-1)  # (B, T)
+        error = (pred.to(wide) - truth).square().mean(dim=-1)  # (B, T)
         return (error * predicted).sum() / predicted.sum()

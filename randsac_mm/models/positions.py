@@ -30,11 +30,13 @@ def sincos_positions(grid: tuple[int, int], embed_dims: int, device: torch.devic
     """
     if embed_dims % 4:
         raise ValueError(
-            f'embed_dims={embed_dims} must be a multiple of 4: sine and cosine for each of the two axes share the channels'
+            f'embed_dims={embed_dims} must be a multiple of 4: sine and cosine of the two axes share the channels'
         )
-    # Made on the CPU in float64, so that every device gets the same numbers.
-    frequency = _TEMPERATURE ** -(torch.arange(embed_dims // 4, dtype=torch.float64) / (embed_dims // 4))
-    rows, columns = torch.meshgrid(*(torch.arange(n, dtype=torch.float64) for n in grid), indexing='ij')
+    # Made on the CPU in float64, so that every device gets the same numbers. Said explicitly, because the cache must not
+    # keep what a default device, such as `meta`, was in force for.
+    exact = dict(dtype=torch.float64, device='cpu')
+    frequency = _TEMPERATURE ** -(torch.arange(embed_dims // 4, **exact) / (embed_dims // 4))
+    rows, columns = torch.meshgrid(*(torch.arange(n, **exact) for n in grid), indexing='ij')
     angles = [axis.reshape(-1, 1) * frequency for axis in (columns, rows)]  # 2 x (N, D / 4)
     halves = [torch.cat([angle.sin(), angle.cos()], dim=1) for angle in angles]  # 2 x (N, D / 2)
     return torch.cat(halves, dim=1).float()[None].to(device)

@@ -27,23 +27,33 @@ def build_serialization(cfg: dict | segments.Serialization) -> segments.Serializ
 
     Returns:
         The serialization.
+
+    Raises:
+        ValueError: If ``cfg`` describes anything else, such as a partition.
     """
 
     def build(part: object) -> object:
         if not isinstance(part, dict):
             return part
         built = {key: build(value) for key, value in part.items()}
-        return TASK_UTILS.build(built) if 'type' in built else built
+        # Plain names are ours even while another library's default scope, such as mmseg's, is active.
+        return TASK_UTILS.build({'_scope_': 'randsac_mm', **built}) if 'type' in built else built
 
-    return build(cfg)
+    serialization = build(cfg)
+    if not isinstance(serialization, segments.Serialization):
+        raise ValueError(
+            f'serialization={cfg!r} is no serialization: use dict(type="RandomSerialization", '
+            'partition=dict(type=...)), or RasterSerialization'
+        )
+    return serialization
 
 
 @register('MODELS')
 class RandSACDataPreprocessor(SelfSupDataPreprocessor):
     """Stack, convert and normalise images and, in training, draw a serialization for each.
 
-    Seeds come from torch's global generator on the CPU, one number a step, so that a run repeats and, with that generator's
-    state in the checkpoint, resumes exactly. Processes that share a seed still draw different serializations.
+    Seeds come from torch's global generator on the CPU, one number a step, so that a run repeats and, with that
+    generator's state in the checkpoint, resumes exactly. Processes that share a seed still draw different serializations.
 
     Args:
         serialization: The serialization or its config, see :func:`build_serialization`.
@@ -87,8 +97,8 @@ class RandSACDataPreprocessor(SelfSupDataPreprocessor):
             sizes = {tuple(image.shape) for image in images}
             if len(sizes) > 1:
                 raise ValueError(
-                    f'images of one batch have different shapes {sorted(sizes)}: end the pipeline with a crop to one size, '
-                    'such as RandomResizedCrop'
+                    f'images of one batch have different shapes {sorted(sizes)}: end the pipeline with a crop to one '
+                    'size, such as RandomResizedCrop'
                 )
             images = torch.stack(list(images))
         if self._channel_conversion:
@@ -102,10 +112,26 @@ class RandSACDataPreprocessor(SelfSupDataPreprocessor):
         return batch
 
     def draw(self, images: Tensor) -> dict:
-        """Draw the serialization of a batch of images (B, C, H, W): ``rank`` (B, N) and ``tokens_per_segment``."""
+        """Draw the serialization of a batch of images.
+
+        Args:
+            images: Images (B, C, H, W).
+
+        Returns:
+            ``rank`` (B, N), int64, and ``tokens_per_segment``, an int or None.
+
+        Raises:
+            ValueError: If ``patch_size`` is not set or does not divide the images, or the partition does not fit.
+        """
         if self.patch_size is None:
             raise ValueError('patch_size is not set: give it to RandSACDataPreprocessor, or use it inside RandSAC')
-        grid = (images.shape[2] // self.patch_size, images.shape[3] // self.patch_size)
+        height, width = images.shape[2:]
+        if height % self.patch_size or width % self.patch_size:
+            raise ValueError(
+                f'images of {height} x {width} pixels cannot be cut in patches of patch_size={self.patch_size}: resize '
+                f'or crop them to multiples of {self.patch_size}'
+            )
+        grid = (height // self.patch_size, width // self.patch_size)
         return {
             'rank': self.serialization(len(images), grid, self._generator(images.device), images.device),
             'tokens_per_segment': self.serialization.tokens_per_segment(grid),

@@ -13,8 +13,8 @@ from .positions import sincos_positions
 class TwoStreamRandSAC(RandSAC):
     """Predict segments with a second stream of tokens through the same encoder layers.
 
-    The content stream holds patches and positions and follows the source mask. The query stream holds positions only and
-    reads the content stream by the memory mask: strictly earlier segments. Tokens that are predicted jointly do not see
+    The content stream holds patches and positions and follows the source mask. The query stream holds positions only
+    and reads the content stream by the memory mask: strictly earlier segments. Tokens that are predicted jointly do not see
     each other, and both streams share all weights.
 
     Args:
@@ -36,7 +36,7 @@ class TwoStreamRandSAC(RandSAC):
         backbone = self.backbone
         content = backbone.embed_source(inputs, layout)  # (B, S, D)
         grid = backbone.grid(*inputs.shape[2:])
-        query = sincos_positions(grid, backbone.embed_dims, inputs.device)[0, layout.target]  # (B, T, D)
+        query = sincos_positions(grid, backbone.embed_dims, inputs.device)[0, layout.target].to(content)  # (B, T, D)
         source_bias = additive(layout.source_mask, content.dtype)
         memory_bias = additive(layout.memory_mask, content.dtype)
         for i, layer in enumerate(backbone.layers):

@@ -16,16 +16,16 @@ _EXTENT = 2.0  # token positions span [-2, 2] on both axes (A.2)
 class BlobPartition(Partition):
     """Give each token to the closest of K random axis-aligned Gaussians, and group the blobs in the same way.
 
-    A token at (y, x) goes to the component with the least ((y - m_y) / s_y)^2 + ((x - m_x) / s_x)^2. Coarser levels follow
-    "the same logic" (section 3.3): fresh Gaussians, and each blob goes whole to the one closest to the centroid of its
+    A token at (y, x) goes to the component with the least ((y - m_y) / s_y)^2 + ((x - m_x) / s_x)^2. Coarser levels
+    follow "the same logic" (section 3.3): fresh Gaussians, and each blob goes whole to the one closest to the centroid of its
     tokens. A component may win nothing, so an image can have fewer segments than asked, but never fewer than two.
 
     Args:
         hierarchy: Number of Gaussians per level, from fine to coarse: ``11`` or ``(11, 5)``.
         mean_range: Interval of the uniform distribution of the means. The paper names the distribution, its published
             text lost the numbers. Default: the whole grid, so that no place is special.
-        std_range: Interval of the uniform distribution of the standard deviations, same units (the grid is 4 wide). Lost
-            as well. Only the ratio of its ends matters, since distances are compared and never thresholded. Default
+        std_range: Interval of the uniform distribution of the standard deviations, same units (the grid is 4 wide).
+            Lost as well. Only the ratio of its ends matters, since distances are compared and never thresholded. Default
             (0.5, 1.5): ellipses up to three times as long as wide and clearly unequal in size, while of 11 components
             on an 8 x 8 grid 10.7 win a token on average.
 
@@ -48,12 +48,8 @@ class BlobPartition(Partition):
         std_range: tuple[float, float] = (0.5, 1.5),
     ) -> None:
         self.hierarchy = parse_hierarchy(hierarchy)
-        if not mean_range[0] <= mean_range[1]:
-            raise ValueError(f'mean_range={mean_range} must be (low, high) with low <= high')
-        if not 0 < std_range[0] <= std_range[1]:
-            raise ValueError(f'std_range={std_range} must be (low, high) with 0 < low <= high')
-        self.mean_range = mean_range
-        self.std_range = std_range
+        self.mean_range = _parse_range('mean_range', mean_range, -math.inf)
+        self.std_range = _parse_range('std_range', std_range, 0.0)
 
     def check(self, grid: Grid) -> None:
         """See base class."""
@@ -85,7 +81,7 @@ class BlobPartition(Partition):
             generator: Source of randomness, on the device of ``points``.
 
         Returns:
-            Ids of the closest component (B, M), of the second closest (B, M), and by how much the first is closer (B, M).
+            Ids of the closest component (B, M), of the second closest (B, M), and the difference (B, M).
         """
         draws = torch.rand(2, len(points), 1, k, 2, generator=generator, device=points.device)  # mean and std per axis
         mean = draws[0] * (self.mean_range[1] - self.mean_range[0]) + self.mean_range[0]  # (B, 1, K, 2)
@@ -93,6 +89,14 @@ class BlobPartition(Partition):
         distance = ((points[:, :, None] - mean) / std).square().sum(-1)  # (B, M, K) squared Mahalanobis distance
         (first, second), (closest, runner_up) = (t.unbind(-1) for t in distance.topk(2, largest=False))
         return closest, runner_up, second - first
+
+
+def _parse_range(name: str, ends: Sequence[float], above: float) -> tuple[float, float]:
+    """Check that an interval is two finite numbers greater than ``above``, the smaller one first."""
+    if not isinstance(ends, Sequence) or len(ends) != 2 or not above < ends[0] <= ends[1] < math.inf:
+        limit = f'{above:g} < low <= high' if above > -math.inf else 'low <= high'
+        raise ValueError(f'{name}={ends!r} must be two finite numbers (low, high) with {limit}')
+    return ends[0], ends[1]
 
 
 def _positions(grid: Grid, device: torch.device) -> Tensor:
@@ -104,7 +108,7 @@ def _positions(grid: Grid, device: torch.device) -> Tensor:
 
 
 def _centroids(points: Tensor, ids: Tensor, k: int) -> Tensor:
-    """Average the points (B, N, 2) of each of ``k`` segments with ids (B, N); an empty one sits at the centre (B, K, 2)."""
+    """Average the points (B, N, 2) of each of ``k`` segments with ids (B, N): (B, K, 2), an empty one at the centre."""
     sums = points.new_zeros(len(ids), k, 3)
     with_ones = torch.cat([points, torch.ones_like(points[..., :1])], dim=-1)  # (B, N, 3)
     sums.scatter_add_(1, ids[..., None].expand_as(with_ones), with_ones)

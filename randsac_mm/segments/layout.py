@@ -60,7 +60,7 @@ def sorted_layout(rank: Tensor, tokens_per_segment: int | None = None) -> Layout
 
     Args:
         rank: Ranks (B, N), tokens in raster order, dense from 0, at least two segments per image.
-        tokens_per_segment: Size of every segment in tokens if they are all equal, else None. With it the masks are built
+        tokens_per_segment: Size of every segment in tokens if all are equal, else None. With it the masks are built
             once for the batch and a whole segment is left out at both ends. Without it one token is left out at both
             ends (a segment has at least one), so that shapes do not depend on what was drawn.
 

@@ -29,7 +29,7 @@ def source_mask(query_rank: Tensor, key_rank: Tensor) -> Tensor:
 
 
 def target_mask(query_rank: Tensor, key_rank: Tensor) -> Tensor:
-    """Let a query attend to queries of its own segment and of earlier ones, but never of the first: decoder self-attention.
+    """Let a query attend to queries of its own and earlier segments, but never of the first: decoder self-attention.
 
     The first segment has no predecessor to be predicted from, so its queries mean nothing, not even as keys::
 

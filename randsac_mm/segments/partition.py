@@ -4,12 +4,13 @@ A partition maps the token grid of every image in a batch to segment ids on one 
 
     ids (B, L, N)   int64, tokens in raster order; level 0 holds the segments, level L - 1 the coarsest groups
 
-Levels nest: tokens with the same id on level l have the same id on every level above it. Ids are labels, not ranks: they
-may leave gaps (an ellipse that wins no token). Ranks, made by :mod:`.serialization`, have none.
+Levels nest: tokens with the same id on level l have the same id on every level above it. Ids are labels, not ranks:
+they may leave gaps (an ellipse that wins no token). Ranks, made by :mod:`.serialization`, have none.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -79,7 +80,7 @@ def parse_hierarchy(hierarchy: int | Sequence[int]) -> tuple[int, ...]:
         >>> parse_hierarchy(16), parse_hierarchy([16, 4])
         ((16,), (16, 4))
     """
-    levels = (hierarchy,) if isinstance(hierarchy, int) else tuple(hierarchy)
+    levels = tuple(hierarchy) if isinstance(hierarchy, Sequence) else (hierarchy,)
     if not levels or any(isinstance(k, bool) or not isinstance(k, int) for k in levels):
         raise ValueError(f'hierarchy={hierarchy!r} must be one number of segments or several, as 16 or (16, 4)')
     if min(levels) < 2:
@@ -87,7 +88,7 @@ def parse_hierarchy(hierarchy: int | Sequence[int]) -> tuple[int, ...]:
             f'hierarchy={levels} has a level with {min(levels)} segment(s): a single segment has no predecessor to be '
             'predicted from. Use at least 2 on every level, and leave out a level of 1'
         )
-    if any(fine <= coarse for fine, coarse in zip(levels, levels[1:], strict=False)):
+    if any(fine <= coarse for fine, coarse in itertools.pairwise(levels)):
         raise ValueError(f'hierarchy={levels} must fall from fine to coarse, as in (16, 4)')
     return levels
 
@@ -161,14 +162,14 @@ class SquarePartition(Partition):
                     'patch size, or BlobPartition, which takes any number'
                 )
             sides.append(possible[k])
-        for fine, coarse in zip(sides, sides[1:], strict=False):
+        for fine, coarse in itertools.pairwise(sides):
             if coarse % fine:
                 above = sorted({c for c, m in possible.items() if m > fine and m % fine == 0}, reverse=True)
                 fits = f'it divides into {above}' if above else 'no larger square holds them whole'
                 raise ValueError(
                     f'hierarchy={self.hierarchy} does not divide on a grid of {height} x {width} tokens: squares of '
-                    f'{coarse} x {coarse} tokens would cut squares of {fine} x {fine}. Above {possible_count(grid, fine)} '
-                    f'squares, {fits}'
+                    f'{coarse} x {coarse} tokens would cut squares of {fine} x {fine}. Above '
+                    f'{counts[fine]} squares, {fits}'
                 )
         return tuple(sides)
 
@@ -187,11 +188,6 @@ class SquarePartition(Partition):
     def tokens_per_segment(self, grid: Grid) -> int:
         """See base class: M^2."""
         return self._sides(grid)[0] ** 2
-
-
-def possible_count(grid: Grid, side: int) -> int:
-    """Count the squares of ``side`` x ``side`` tokens that tile ``grid``."""
-    return grid[0] * grid[1] // side**2
 
 
 class ShuffledPartition(Partition):

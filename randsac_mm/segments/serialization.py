@@ -83,7 +83,8 @@ class RandomSerialization(Serialization):
 
     def _places(self, ids: Tensor, generator: torch.Generator) -> Tensor:
         # Ids are below N, so a permutation of N places serves any level; gaps close when ranks are made dense.
-        return random_order(*ids.shape, generator, ids.device).gather(1, ids)
+        batch_size, tokens = ids.shape
+        return random_order(batch_size, tokens, generator, ids.device).gather(1, ids)
 
 
 class RasterSerialization(Serialization):
@@ -108,7 +109,7 @@ def dense_rank(keys: Tensor) -> Tensor:
     """Replace keys by their place among the different keys of the same row.
 
     Args:
-        keys: Integers (B, N).
+        keys: Integers of any type (B, N).
 
     Returns:
         Ranks (B, N), int64, from 0 without gaps.
@@ -118,6 +119,6 @@ def dense_rank(keys: Tensor) -> Tensor:
         tensor([[1, 0, 1, 2]])
     """
     ordered, places = keys.sort(dim=1)
-    steps = torch.zeros_like(ordered)
+    steps = torch.zeros_like(ordered, dtype=torch.int64)
     steps[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
-    return torch.empty_like(keys).scatter_(1, places, steps.cumsum(1))
+    return torch.empty_like(steps).scatter_(1, places, steps.cumsum(1))
