@@ -22,7 +22,13 @@ from randsac_mm.datasets import Digits
 from randsac_mm.evaluation import extract_features, knn_accuracy, linear_probe_accuracy
 from randsac_mm.models import RandSAC
 from randsac_mm.version import __version__
-from randsac_mm.visualization import animate_serialization, draw_loss_curve, draw_reconstruction, draw_serialization
+from randsac_mm.visualization import (
+    animate_serialization,
+    draw_loss_curve,
+    draw_reconstruction,
+    draw_serialization,
+    serialize,
+)
 
 RASTER = dict(type='RasterSerialization', partition=dict(type='PatchPartition'))
 
@@ -110,14 +116,13 @@ def draw(model: RandSAC, test: Labelled, work_dir: Path, seed: int) -> dict[str,
     paths = {
         name: work_dir / name for name in ('serialization.png', 'serialization.gif', 'reconstruction.png', 'loss.png')
     }
-    torch.manual_seed(seed)
     inputs = model.data_preprocessor(dict(inputs=test.images[:8]))['inputs']
-    rank = model.data_preprocessor.draw(inputs)['rank']
     grid = model.backbone.patch_resolution
+    rank, groups = serialize(model.data_preprocessor.serialization, len(inputs), grid, seed)
     image = test.images[0].byte().expand(3, -1, -1).permute(1, 2, 0).numpy()  # (H, W, 3)
-    draw_serialization(image, rank[0], grid, paths['serialization.png'])
-    animate_serialization(image, rank[0], grid, paths['serialization.gif'])
-    draw_reconstruction(model, inputs, paths['reconstruction.png'], rank=rank)
+    draw_serialization(image, rank[0], grid, paths['serialization.png'], groups[0])
+    animate_serialization(image, rank[0], grid, paths['serialization.gif'], groups=groups[0])
+    draw_reconstruction(model, inputs, paths['reconstruction.png'], rank, groups)
     draw_loss_curve(newest_scalars(work_dir), paths['loss.png'])
     return {name: str(path) for name, path in paths.items()}
 

@@ -28,9 +28,9 @@ class SkipConnection(BaseModule):
         init: First value of W, which the paper does not give. ``'mean'``: all layers alike, so that each is
             taught from the first step. ``'last'``: all weight on the last layer, which is the masked transformer
             without skips. ``'normal'``: independent normal numbers of variance 1 / L_enc.
-        norm: Whether hidden states are normalised, which the paper does not say. ``'before'``: each H^k first, by a norm
-            of its own, because the residual stream grows from layer to layer and deep layers would drown the others.
-            ``'none'``: mixed as they are. ``'after'``: each Z^l, by a norm of its own.
+        norm: Whether hidden states are normalised, which the paper does not say. ``'before'``: each H^k first, by a
+            norm of its own, because the residual stream grows from layer to layer and deep layers would drown the
+            others. ``'none'``: mixed as they are. ``'after'``: each Z^l, by a norm of its own.
 
     Raises:
         ValueError: If ``init`` or ``norm`` is none of these.
@@ -98,7 +98,8 @@ class RandSACDecoder(BaseModule):
         skip_init: First value of the mixture, see :class:`SkipConnection`.
         memory_norm: Normalisation around the mixture, see :class:`SkipConnection`.
         norm_position: ``'pre'`` puts norms at the entrance of each branch and one after the last layer, as in the
-            encoder, which trains without warm-up tricks; ``'post'`` after each sum, as in Vaswani et al. The paper does not say.
+            encoder, which trains without warm-up tricks; ``'post'`` after each sum, as in Vaswani et al. The paper does
+            not say.
         init_cfg: Initialisation from a checkpoint, as in mmengine. Without it the weights are Xavier uniform.
 
     Raises:
@@ -127,6 +128,7 @@ class RandSACDecoder(BaseModule):
         super().__init__(init_cfg)
         if num_layers < 1:
             raise ValueError(f'num_layers={num_layers} must be at least 1: the decoder makes the predictions')
+        sincos_positions((1, 1), embed_dims)  # raises now, not in the first step, if positions cannot be that wide
         self.num_layers = num_layers
         self.embed_dims = embed_dims
         self.encoder_dims = encoder_dims

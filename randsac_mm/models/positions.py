@@ -32,8 +32,8 @@ def sincos_positions(grid: tuple[int, int], embed_dims: int, device: torch.devic
         raise ValueError(
             f'embed_dims={embed_dims} must be a multiple of 4: sine and cosine of the two axes share the channels'
         )
-    # Made on the CPU in float64, so that every device gets the same numbers. Said explicitly, because the cache must not
-    # keep what a default device, such as `meta`, was in force for.
+    # Made on the CPU in float64, so that every device gets the same numbers; explicitly, because the cache must not
+    # keep what was made while another default device, such as meta, was in force.
     exact = dict(dtype=torch.float64, device='cpu')
     frequency = _TEMPERATURE ** -(torch.arange(embed_dims // 4, **exact) / (embed_dims // 4))
     rows, columns = torch.meshgrid(*(torch.arange(n, **exact) for n in grid), indexing='ij')

@@ -53,7 +53,8 @@ class RandSACDataPreprocessor(SelfSupDataPreprocessor):
     """Stack, convert and normalise images and, in training, draw a serialization for each.
 
     Seeds come from torch's global generator on the CPU, one number a step, so that a run repeats and, with that
-    generator's state in the checkpoint, resumes exactly. Processes that share a seed still draw different serializations.
+    generator's state in the checkpoint, resumes exactly. Processes that share a seed still draw different
+    serializations.
 
     Args:
         serialization: The serialization or its config, see :func:`build_serialization`.
@@ -89,7 +90,7 @@ class RandSACDataPreprocessor(SelfSupDataPreprocessor):
             ``tokens_per_segment``, see :func:`randsac_mm.segments.sorted_layout`.
 
         Raises:
-            ValueError: If the images of a batch differ in size.
+            ValueError: If the images of a batch differ in size, or ``to_rgb`` finds other than three channels.
         """
         data = self.cast_data(data)
         images = data['inputs']
@@ -102,6 +103,11 @@ class RandSACDataPreprocessor(SelfSupDataPreprocessor):
                 )
             images = torch.stack(list(images))
         if self._channel_conversion:
+            if images.shape[1] != 3:
+                raise ValueError(
+                    f'to_rgb=True swaps the first and third of 3 channels, but these images have {images.shape[1]} '
+                    'channel(s): set to_rgb=False'
+                )
             images = images[:, [2, 1, 0]]
         images = images.float()
         if self._enable_normalize:

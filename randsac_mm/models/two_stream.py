@@ -14,8 +14,8 @@ class TwoStreamRandSAC(RandSAC):
     """Predict segments with a second stream of tokens through the same encoder layers.
 
     The content stream holds patches and positions and follows the source mask. The query stream holds positions only
-    and reads the content stream by the memory mask: strictly earlier segments. Tokens that are predicted jointly do not see
-    each other, and both streams share all weights.
+    and reads the content stream by the memory mask: strictly earlier segments. Tokens that are predicted jointly do not
+    see each other, and both streams share all weights.
 
     Args:
         backbone: Config of the encoder, a :class:`RandSACViT`.

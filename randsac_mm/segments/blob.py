@@ -17,17 +17,18 @@ class BlobPartition(Partition):
     """Give each token to the closest of K random axis-aligned Gaussians, and group the blobs in the same way.
 
     A token at (y, x) goes to the component with the least ((y - m_y) / s_y)^2 + ((x - m_x) / s_x)^2. Coarser levels
-    follow "the same logic" (section 3.3): fresh Gaussians, and each blob goes whole to the one closest to the centroid of its
-    tokens. A component may win nothing, so an image can have fewer segments than asked, but never fewer than two.
+    follow "the same logic" (section 3.3): fresh Gaussians, and each blob goes whole to the one closest to the centroid
+    of its tokens. A component may win nothing, so an image can have fewer segments than asked, but never fewer than
+    two.
 
     Args:
         hierarchy: Number of Gaussians per level, from fine to coarse: ``11`` or ``(11, 5)``.
         mean_range: Interval of the uniform distribution of the means. The paper names the distribution, its published
             text lost the numbers. Default: the whole grid, so that no place is special.
         std_range: Interval of the uniform distribution of the standard deviations, same units (the grid is 4 wide).
-            Lost as well. Only the ratio of its ends matters, since distances are compared and never thresholded. Default
-            (0.5, 1.5): ellipses up to three times as long as wide and clearly unequal in size, while of 11 components
-            on an 8 x 8 grid 10.7 win a token on average.
+            Lost as well. Only the ratio of its ends matters, since distances are compared and never thresholded.
+            Default (0.5, 1.5): ellipses up to three times as long as wide and clearly unequal in size, while of 11
+            components on an 8 x 8 grid 10.7 win a token on average.
 
     Raises:
         ValueError: If ``hierarchy`` is malformed, an interval is empty, or a standard deviation could be 0 or less.

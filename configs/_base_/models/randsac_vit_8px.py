@@ -20,8 +20,8 @@ model = dict(
     head=dict(type='RandSACHead', embed_dims=96, patch_size=2, in_channels=1, norm_pix=False),
     data_preprocessor=dict(
         type='RandSACDataPreprocessor',
-        mean=[77.89],
-        std=[95.71],
+        mean=[77.94],
+        std=[95.91],
         serialization=dict(type='RandomSerialization', partition=dict(type='SquarePartition', hierarchy=(16, 4))),
     ),
 )

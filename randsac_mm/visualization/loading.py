@@ -1,0 +1,155 @@
+"""Between files and models: weights, images of any size, pixels of what a model sees."""
+
+import pickle
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from mmengine.config import ConfigDict
+from mmpretrain.registry import DATASETS
+from PIL import Image
+from sklearn.datasets import load_sample_image
+from torch import Tensor
+
+from randsac_mm.models import RandSAC
+
+
+def load_weights(model: RandSAC, path: str | Path) -> None:
+    """Load a checkpoint into a model, all of it or not at all.
+
+    Args:
+        model: The model.
+        path: A checkpoint of the same config.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it cannot be read safely, or a tensor is missing, left over or of another shape; all are listed.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f'there is no checkpoint {path}')
+    try:
+        checkpoint = torch.load(path, map_location='cpu', weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        raise ValueError(
+            f'{path} is no checkpoint that can be read safely: {str(error).splitlines()[0]} (a checkpoint of '
+            "ResumableCheckpointHook can; of another one keep torch.save({'state_dict': ...}) only)"
+        ) from error
+    state = checkpoint.get('state_dict', checkpoint) if isinstance(checkpoint, dict) else {}
+    own = model.state_dict()
+    missing = sorted(own.keys() - state.keys())
+    unexpected = sorted(state.keys() - own.keys())
+    shapes = [
+        f'{key}: {tuple(state[key].shape)} in the checkpoint, {tuple(own[key].shape)} in the model'
+        for key in sorted(own.keys() & state.keys())
+        if state[key].shape != own[key].shape and key != 'backbone.pos_embed'  # fixed, made for the model's own grid
+    ]
+    if missing or unexpected or shapes:
+        raise ValueError(
+            f'{path} does not fit the config, nothing was loaded.\n  missing: {missing}\n  left over: {unexpected}\n'
+            f'  other shape: {shapes}\nUse the config that it was trained with'
+        )
+    model.load_state_dict(state)
+
+
+def sample_photo(name: str = 'flower') -> np.ndarray:
+    """Read a photograph that ships with scikit-learn, ``'flower'`` or ``'china'``: (427, 640, 3), uint8, RGB."""
+    return load_sample_image(f'{name}.jpg')
+
+
+def fit_image(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Resize an image until it just covers a size, and cut out its centre.
+
+    Args:
+        image: Array (H, W, 3), uint8.
+        size: Height and width that are wanted, in pixels.
+
+    Returns:
+        Array (*size, 3), uint8.
+    """
+    height, width = size
+    scale = max(height / image.shape[0], width / image.shape[1])
+    covering = (max(width, round(image.shape[1] * scale)), max(height, round(image.shape[0] * scale)))
+    resized = Image.fromarray(image).resize(covering, Image.Resampling.BICUBIC)
+    left, top = (covering[0] - width) // 2, (covering[1] - height) // 2
+    return np.asarray(resized.crop((left, top, left + width, top + height)))
+
+
+def to_inputs(model: RandSAC, images: Sequence[np.ndarray]) -> Tensor:
+    """Prepare images of any size for a model, without augmentation.
+
+    Args:
+        model: The model; its backbone says the size, its data preprocessor the normalisation and the channel order.
+        images: Arrays (H, W, 3), uint8, RGB.
+
+    Returns:
+        Normalised images (B, C, *img_size), on the model's device.
+
+    Raises:
+        ValueError: If the model reads neither 1 nor 3 channels.
+    """
+    channels, preprocessor = model.backbone.in_channels, model.data_preprocessor
+    if channels not in (1, 3):
+        raise ValueError(
+            f'backbone.in_channels={channels}: pictures can be made of 1 (grey) or 3 (colour) channels only'
+        )
+    fitted = [fit_image(image, model.backbone.img_size) for image in images]
+    if channels == 1:
+        fitted = [np.asarray(Image.fromarray(image).convert('L'))[..., None] for image in fitted]
+    batch = torch.from_numpy(np.stack(fitted)).permute(0, 3, 1, 2)
+    if preprocessor._channel_conversion:
+        batch = batch.flip(1)  # it expects what mmcv loads, BGR, and will turn it round
+    return preprocessor({'inputs': batch})['inputs']
+
+
+def to_pixels(model: RandSAC, inputs: Tensor) -> np.ndarray:
+    """Undo the normalisation of a model's inputs.
+
+    Args:
+        model: The model.
+        inputs: Normalised images (B, C, H, W); C is 1 or 3.
+
+    Returns:
+        Array (B, H, W, 3), uint8, RGB.
+    """
+    preprocessor = model.data_preprocessor
+    pixels = inputs.detach().float()
+    if preprocessor._enable_normalize:
+        pixels = pixels * preprocessor.std + preprocessor.mean
+    pixels = pixels.clamp(0, 255).round().byte().permute(0, 2, 3, 1).cpu()
+    return pixels.expand(-1, -1, -1, 3).numpy()
+
+
+def dataset_inputs(model: RandSAC, cfg: ConfigDict, num: int, seed: int) -> Tensor:
+    """Pick images of a config's data set and prepare them without augmentation.
+
+    Args:
+        model: The model.
+        cfg: The config of the run. Its test, else validation, else training data set is used, with everything in the
+            pipeline but loading replaced by a resize and a centre crop.
+        num: Number of images.
+        seed: Of the choice.
+
+    Returns:
+        Normalised images (B, C, *img_size), on the model's device; B is ``num``, or less for a smaller data set.
+
+    Raises:
+        ValueError: If the config has no data set.
+    """
+    loaders = [cfg[name] for name in ('test_dataloader', 'val_dataloader', 'train_dataloader') if cfg.get(name)]
+    if not loaders:
+        raise ValueError('the config has no data set; name image files instead')
+    dataset_cfg = loaders[0].dataset.copy()
+    if dataset_cfg.get('pipeline'):
+        size = model.backbone.img_size
+        loading = [step for step in dataset_cfg.pipeline if 'Load' in step.type]
+        resize = dict(type='ResizeEdge', scale=max(size), edge='short', backend='pillow', interpolation='bicubic')
+        dataset_cfg.pipeline = [
+            *loading,
+            resize,
+            dict(type='CenterCrop', crop_size=tuple(size)),
+            dict(type='PackInputs'),
+        ]
+    dataset = DATASETS.build(dataset_cfg)
+    order = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(seed))[:num]
+    return model.data_preprocessor({'inputs': [dataset[int(i)]['inputs'] for i in order]})['inputs']

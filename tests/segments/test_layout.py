@@ -1,0 +1,117 @@
+"""Contract: both layouts describe one relation, "this token may read that one", among tokens whose result is read."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from randsac_mm.segments import (
+    BlobPartition,
+    PatchPartition,
+    RandomSerialization,
+    ShuffledPartition,
+    SquarePartition,
+    dense_rank,
+    raster_layout,
+    sorted_layout,
+)
+
+GRID = (4, 6)
+PARTITIONS = {
+    'patch': PatchPartition(),
+    'square': SquarePartition(6),
+    'square-2': SquarePartition((24, 6)),
+    'blob': BlobPartition(7),
+    'blob-2': BlobPartition((7, 3)),
+    'shuffled': ShuffledPartition(SquarePartition(6)),
+}
+
+
+def pairs(mask, queries, keys):
+    """List the pairs (query, key), as tokens in raster order, that a mask (Q, N) allows."""
+    return {(queries[q], keys[k]) for q, k in mask.nonzero().tolist()}
+
+
+def relations(layout, image, rank):
+    """List who reads whom: in the encoder, in the decoder and across, among tokens that matter for a prediction."""
+    source, target = layout.source[image].tolist(), layout.target[image].tolist()
+    predicted = {t for t, p in zip(target, layout.predicted[image].tolist(), strict=True) if p}
+    shared = image if len(layout.source_mask) > 1 else 0
+    kept = {n for n in source if rank[n] < max(rank)}  # nobody may read the last segment
+    found = (
+        pairs(layout.source_mask[shared], source, source),
+        pairs(layout.target_mask[shared], target, target),
+        pairs(layout.memory_mask[shared], target, source),
+    )
+    askers = (kept, predicted, predicted)
+    return [{(q, k) for q, k in relation if q in asking} for relation, asking in zip(found, askers, strict=True)]
+
+
+def rules(rank):
+    tokens = range(len(rank))
+    last = max(rank)
+    return [
+        {(q, k) for q in tokens for k in tokens if rank[k] <= rank[q] < last},
+        {(q, k) for q in tokens for k in tokens if 0 < rank[k] <= rank[q]},
+        {(q, k) for q in tokens for k in tokens if rank[k] < rank[q]},
+    ]
+
+
+@pytest.mark.parametrize('fast', [True, False], ids=['with-size', 'without-size'])
+@pytest.mark.parametrize('partition', PARTITIONS.values(), ids=PARTITIONS)
+def test_layouts_describe_the_same_relation(partition, fast):
+    for seed in range(3):
+        rank = RandomSerialization(partition)(4, GRID, torch.Generator().manual_seed(seed), torch.device('cpu'))
+        size = partition.tokens_per_segment(GRID) if fast else None
+        simple, quick = raster_layout(rank), sorted_layout(rank, size)
+        for image, ranks in enumerate(rank.tolist()):
+            expected = rules(ranks)
+            assert relations(simple, image, ranks) == expected
+            assert relations(quick, image, ranks) == expected
+
+
+@given(keys=st.lists(st.integers(0, 5), min_size=2, max_size=9).filter(lambda keys: len(set(keys)) > 1))
+def test_layouts_agree_on_any_rank(keys):
+    rank = dense_rank(torch.tensor([keys]))
+    expected = rules(rank[0].tolist())
+    assert relations(raster_layout(rank), 0, rank[0].tolist()) == expected
+    assert relations(sorted_layout(rank), 0, rank[0].tolist()) == expected
+
+
+@pytest.mark.parametrize(
+    ('partition', 'left_out', 'masks'),
+    [(SquarePartition(6), 4, 1), (PatchPartition(), 1, 1), (BlobPartition(7), 1, 5)],
+    ids=['square', 'patch', 'blob'],
+)
+def test_shapes(partition, left_out, masks):
+    rank = RandomSerialization(partition)(5, GRID, torch.Generator().manual_seed(0), torch.device('cpu'))
+    layout = sorted_layout(rank, partition.tokens_per_segment(GRID))
+    n = 24 - left_out
+    assert layout.source.shape == layout.target.shape == layout.predicted.shape == (5, n)
+    for mask in (layout.source_mask, layout.target_mask, layout.memory_mask):
+        assert mask.shape == (masks, n, n)
+        assert mask.dtype == torch.bool
+        assert mask.any(dim=-1).all(), 'an attention kernel would get a row with nothing to attend to'
+    simple = raster_layout(rank)
+    assert simple.source.shape == simple.target.shape == simple.predicted.shape == (5, 24)
+    for mask in (simple.source_mask, simple.target_mask, simple.memory_mask):
+        assert mask.shape == (5, 24, 24)
+        assert mask.any(dim=-1).all()
+
+
+def test_predicted_is_all_but_the_first_segment():
+    rank = torch.tensor([[2, 0, 1, 0, 2], [0, 1, 1, 1, 1]])
+    assert raster_layout(rank).predicted.tolist() == [[True, False, True, False, True], [False, True, True, True, True]]
+    layout = sorted_layout(rank)
+    assert layout.target.tolist() == [[3, 2, 0, 4], [1, 2, 3, 4]]
+    assert layout.source.tolist() == [[1, 3, 2, 0], [0, 1, 2, 3]]
+    assert layout.predicted.tolist() == [[False, True, True, True], [True, True, True, True]]
+
+
+def test_equal_segments_share_one_block_triangular_mask():
+    rank = torch.tensor([[1, 0, 2, 0, 1, 2], [0, 0, 2, 1, 2, 1]])
+    layout = sorted_layout(rank, 2)
+    assert layout.source_mask is layout.target_mask is layout.memory_mask
+    assert layout.source_mask.int().tolist() == [[[1, 1, 0, 0], [1, 1, 0, 0], [1, 1, 1, 1], [1, 1, 1, 1]]]
+    assert layout.source.tolist() == [[1, 3, 0, 4], [0, 1, 3, 5]]
+    assert layout.target.tolist() == [[0, 4, 2, 5], [3, 5, 2, 4]]

@@ -1,0 +1,49 @@
+#!/usr/bin/env python
+"""Print parameters and multiply-adds of a pre-training model for one image, as executed and as the paper counts.
+
+Example:
+    python tools/analysis/complexity.py configs/randsac/vit-b_in1k.py
+    python tools/analysis/complexity.py configs/randsac/vit-t_cifar10.py --measure --json complexity.json
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from mmengine.config import DictAction
+from mmengine.registry import init_default_scope
+from mmpretrain.registry import MODELS
+
+from randsac_mm.complexity import complexity, measure, report
+from randsac_mm.engine.launch import load_config
+from randsac_mm.models import RandSAC
+
+
+def main() -> None:
+    """Build the model, count, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('config', help='config of a pre-training run')
+    parser.add_argument('--measure', action='store_true', help='also count what is executed by running the model once')
+    parser.add_argument('--json', type=Path, metavar='FILE', help='also write the figures to FILE')
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='change the config')
+    args = parser.parse_args()
+    try:
+        cfg = load_config(args.config, args.cfg_options, None, 'none')
+        init_default_scope('mmpretrain')
+        model = MODELS.build(cfg.model)
+    except (FileNotFoundError, ValueError) as error:
+        sys.exit(f'complexity.py: error: {error}')
+    if not isinstance(model, RandSAC):
+        sys.exit(f'complexity.py: error: {args.config} builds a {type(model).__name__}, not a RandSAC model')
+    measured = measure(model.eval()) if args.measure else None
+    print(report(model, measured))
+    if args.json:
+        figures = {part: cost._asdict() for part, cost in complexity(model).items()}
+        args.json.write_text(
+            json.dumps({'config': args.config, 'parts': figures, 'measured': measured}, indent=2) + '\n'
+        )
+
+
+if __name__ == '__main__':
+    main()
