@@ -9,6 +9,7 @@ from typing import NamedTuple
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.hooks import Hook
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
@@ -16,6 +17,7 @@ from mmpretrain.registry import MODELS
 from modelindex.load_model_index import load
 
 from randsac_mm.complexity import complexity
+from randsac_mm.engine.launch import use_resume
 
 ROOT = Path(__file__).resolve().parents[1]
 PRETRAIN = sorted((ROOT / 'configs' / 'randsac').glob('*.py'))
@@ -161,6 +163,35 @@ def test_smoke_config_trains(path: Path, tmp_path: Path) -> None:
     assert all(torch.isfinite(p).all() for p in after)
     assert runner.message_hub.get_scalar('train/loss').current() > 0
     assert list(tmp_path.glob('epoch_2.pth'))
+
+
+class Stop(Hook):
+    """Interrupts a run in its second epoch."""
+
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None) -> None:
+        if runner.epoch == 1 and batch_idx == 2:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize('name', ['randsac_vit_digits', 'randsac_vit_blob_digits'])
+def test_interrupted_and_resumed_run_ends_with_the_same_bits(name: str, tmp_path: Path) -> None:
+    def runner(work_dir: str) -> Runner:
+        cfg = Config.fromfile(ROOT / 'configs' / 'smoke' / f'{name}.py')
+        cfg.work_dir, cfg.experiment_name = str(tmp_path / work_dir), f'{name}_{work_dir}'
+        if (tmp_path / work_dir).exists():
+            cfg.experiment_name += '_resumed'
+            use_resume(cfg, 'latest')
+        return Runner.from_cfg(cfg)
+
+    whole = runner('whole').train()
+    stopped = runner('parts')
+    stopped.register_hook(Stop())
+    with pytest.raises(KeyboardInterrupt):
+        stopped.train()
+    assert not (tmp_path / 'parts' / 'epoch_2.pth').exists()
+    resumed = runner('parts').train()
+    for (key, expected), value in zip(whole.state_dict().items(), resumed.state_dict().values(), strict=True):
+        assert torch.equal(expected, value), key
 
 
 def test_model_index_lists_every_config() -> None:

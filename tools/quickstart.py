@@ -3,6 +3,8 @@
 import argparse
 from pathlib import Path
 
+import torch
+
 from randsac_mm.quickstart import farewell, run
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -19,6 +21,8 @@ def main() -> None:
     parser.add_argument('--epochs', type=int, help="epochs instead of the config's; at least 2")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
+    # Matrices this small only lose time on more threads.
+    torch.set_num_threads(min(torch.get_num_threads(), 4))
     config = ROOT / 'configs' / 'randsac' / 'vit_digits.py'
     print(farewell(args.out, run(config, args.out, args.seeds, args.raster, args.epochs)))
 

@@ -3,8 +3,6 @@
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
-from mmengine.model import BaseModule
 from mmpretrain.models.backbones import VisionTransformer
 from mmpretrain.models.backbones.base_backbone import BaseBackbone
 from torch import Tensor, nn
@@ -12,40 +10,11 @@ from torch import Tensor, nn
 from randsac_mm.registry import register
 from randsac_mm.segments import Layout, additive
 
-from .layers import EPS, EncoderLayer, init_projections
+from .layers import EPS, EncoderLayer, PatchEmbed, init_projections
 from .positions import sincos_positions
 
 _ARCH_KEYS = ('embed_dims', 'num_layers', 'num_heads', 'feedforward_channels')
 _OUT_TYPES = ('raw', 'featmap', 'avg_featmap')
-
-
-class PatchEmbed(BaseModule):
-    """Project patches of pixels to tokens; one weight, read as a convolution or as a matrix.
-
-    Args:
-        in_channels: Number of image channels C.
-        embed_dims: Width D of the tokens.
-        patch_size: Side P of a patch, in pixels.
-    """
-
-    def __init__(self, in_channels: int, embed_dims: int, patch_size: int) -> None:
-        super().__init__()
-        self.patch_size = patch_size
-        self.projection = nn.Conv2d(in_channels, embed_dims, patch_size, patch_size)
-        nn.init.xavier_uniform_(self.projection.weight.view(embed_dims, -1))  # as the linear layer that it is
-        nn.init.zeros_(self.projection.bias)
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Map images (B, C, H, W) to tokens (B, N, D) in raster order."""
-        return self.projection(images).flatten(2).transpose(1, 2)
-
-    def forward_some(self, images: Tensor, places: Tensor) -> Tensor:
-        """Embed only some patches: map images (B, C, H, W) and places in raster order (B, S) to tokens (B, S, D)."""
-        p = self.patch_size
-        patches = images.unflatten(3, (-1, p)).unflatten(2, (-1, p))  # (B, C, h, P, w, P)
-        patches = patches.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)  # (B, N, C * P * P)
-        some = patches.gather(1, places[..., None].expand(-1, -1, patches.shape[2]))
-        return F.linear(some, self.projection.weight.flatten(1), self.projection.bias)
 
 
 @register('MODELS')
