@@ -8,6 +8,7 @@ import hypothesis
 import numpy as np
 import pytest
 import torch
+from mmengine.registry import DefaultScope
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -41,6 +42,12 @@ def seeds() -> None:
     random.seed(0)
     np.random.seed(0)
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def no_default_scope() -> None:
+    """Forget the default scope that a runner of an earlier test has set: it decides where registries look for names."""
+    DefaultScope._instance_dict.clear()
 
 
 @pytest.fixture(scope='session')

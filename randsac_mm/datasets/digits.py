@@ -49,7 +49,7 @@ class Digits(Dataset):
     Example:
         >>> digits = Digits('test')
         >>> len(digits), tuple(digits[0]['inputs'].shape), digits[0]['data_samples'].gt_label
-        (360, (1, 8, 8), tensor([0]))
+        (360, (1, 8, 8), tensor([4]))
     """
 
     def __init__(self, split: str = 'train', pipeline: Sequence = (), with_label: bool = True) -> None:
