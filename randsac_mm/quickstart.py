@@ -116,7 +116,7 @@ def draw(model: RandSAC, test: Labelled, work_dir: Path, seed: int) -> dict[str,
     paths = {
         name: work_dir / name for name in ('serialization.png', 'serialization.gif', 'reconstruction.png', 'loss.png')
     }
-    inputs = model.data_preprocessor(dict(inputs=test.images[:8]))['inputs']
+    inputs = model.data_preprocessor(dict(inputs=test.images[:5]))['inputs']
     grid = model.backbone.patch_resolution
     rank, groups = serialize(model.data_preprocessor.serialization, len(inputs), grid, seed)
     image = test.images[0].byte().expand(3, -1, -1).permute(1, 2, 0).numpy()  # (H, W, 3)

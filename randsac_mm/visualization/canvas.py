@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 Grid = tuple[int, int]
 Colour = tuple[int, int, int]
 
-INK, PAPER, UNKNOWN = (38, 38, 46), (255, 255, 255), (228, 229, 234)
+INK, PAPER, UNKNOWN, ACCENT = (38, 38, 46), (255, 255, 255), (228, 229, 234), (232, 62, 110)
 _SMALL = 64  # images up to this many pixels wide are enlarged without blur
 
 
@@ -74,6 +74,27 @@ def outline(image: np.ndarray, ids: np.ndarray, grid: Grid, colour: Colour, widt
     for y, x in zip(*np.nonzero(table[1:] != table[:-1]), strict=True):
         bar(x * cell, (y + 1) * cell, (x + 1) * cell, (y + 1) * cell)
     return np.asarray(picture)
+
+
+def frame(image: np.ndarray, inside: np.ndarray, colour: Colour, width: int) -> np.ndarray:
+    """Draw a line around a region, on its inner side, also where it meets the edge of the image.
+
+    Args:
+        image: A panel.
+        inside: The region (H, W), bool.
+        colour: Of the line.
+        width: Of the line, in pixels.
+
+    Returns:
+        A new panel.
+    """
+    height, across = inside.shape
+    padded = np.pad(inside, width)
+    core = inside.copy()
+    for dy in range(-width, width + 1):
+        for dx in range(-width, width + 1):
+            core &= padded[width + dy : width + dy + height, width + dx : width + dx + across]
+    return np.where((inside & ~core)[..., None], np.array(colour, np.uint8), image)
 
 
 def write_centred(picture: Image.Image, centre: tuple[float, float], text: str, size: int, fill: Colour) -> None:

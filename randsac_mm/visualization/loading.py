@@ -61,18 +61,19 @@ def fit_image(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Resize an image until it just covers a size, and cut out its centre.
 
     Args:
-        image: Array (H, W, 3), uint8.
+        image: Array (H, W, C), uint8; C is 1 or 3.
         size: Height and width that are wanted, in pixels.
 
     Returns:
-        Array (*size, 3), uint8.
+        Array (*size, C), uint8.
     """
     height, width = size
     scale = max(height / image.shape[0], width / image.shape[1])
     covering = (max(width, round(image.shape[1] * scale)), max(height, round(image.shape[0] * scale)))
-    resized = Image.fromarray(image).resize(covering, Image.Resampling.BICUBIC)
+    picture = Image.fromarray(image[..., 0] if image.shape[2] == 1 else image)
+    resized = picture.resize(covering, Image.Resampling.BICUBIC)
     left, top = (covering[0] - width) // 2, (covering[1] - height) // 2
-    return np.asarray(resized.crop((left, top, left + width, top + height)))
+    return np.array(resized.crop((left, top, left + width, top + height))).reshape(height, width, -1)
 
 
 def to_inputs(model: RandSAC, images: Sequence[np.ndarray]) -> Tensor:
@@ -126,7 +127,7 @@ def dataset_inputs(model: RandSAC, cfg: ConfigDict, num: int, seed: int) -> Tens
     Args:
         model: The model.
         cfg: The config of the run. Its test, else validation, else training data set is used, with everything in the
-            pipeline but loading replaced by a resize and a centre crop.
+            pipeline but loading replaced by :func:`fit_image`.
         num: Number of images.
         seed: Of the choice.
 
@@ -141,15 +142,10 @@ def dataset_inputs(model: RandSAC, cfg: ConfigDict, num: int, seed: int) -> Tens
         raise ValueError('the config has no data set; name image files instead')
     dataset_cfg = loaders[0].dataset.copy()
     if dataset_cfg.get('pipeline'):
-        size = model.backbone.img_size
         loading = [step for step in dataset_cfg.pipeline if 'Load' in step.type]
-        resize = dict(type='ResizeEdge', scale=max(size), edge='short', backend='pillow', interpolation='bicubic')
-        dataset_cfg.pipeline = [
-            *loading,
-            resize,
-            dict(type='CenterCrop', crop_size=tuple(size)),
-            dict(type='PackInputs'),
-        ]
+        dataset_cfg.pipeline = [*loading, dict(type='PackInputs')]
     dataset = DATASETS.build(dataset_cfg)
     order = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(seed))[:num]
-    return model.data_preprocessor({'inputs': [dataset[int(i)]['inputs'] for i in order]})['inputs']
+    images = [dataset[int(i)]['inputs'].permute(1, 2, 0).numpy() for i in order]
+    fitted = np.stack([fit_image(image, model.backbone.img_size) for image in images])
+    return model.data_preprocessor({'inputs': torch.from_numpy(fitted).permute(0, 3, 1, 2)})['inputs']

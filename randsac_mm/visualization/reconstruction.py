@@ -10,14 +10,14 @@ from torch import Tensor
 from randsac_mm.models import RandSAC
 
 from .canvas import (
-    INK,
+    ACCENT,
     PAPER,
     UNKNOWN,
     beside,
     captioned,
     cell_size,
     enlarge,
-    outline,
+    frame,
     paragraph,
     per_pixel,
     save,
@@ -33,6 +33,9 @@ TARGET_NOTE = (
     'and contrast come from the original, only the structure inside is predicted.'
 )
 PIXEL_NOTE = 'The model predicts pixels directly; nothing in the predicted patches comes from the original.'
+_STEP_NOTE = (
+    'Outlined: predicted, each segment from the true pixels of all segments before it. Blank: what comes later.'
+)
 
 
 class Reconstructed(NamedTuple):
@@ -139,8 +142,8 @@ def draw_reconstruction(
         panels += [blank] * (columns - len(spans)) + [composite]  # blobs: fewer segments than in another row
         captions += [''] * (columns - len(spans)) + ['first + predicted']
         rows.append(beside([captioned(*pair, 13) for pair in zip(panels, captions, strict=True)], gap=8))
-    note = paragraph(TARGET_NOTE if done.uses_target else PIXEL_NOTE, rows[0].width, 14)
-    save(stacked([*rows, note]), path)
+    note = f'{_STEP_NOTE} {TARGET_NOTE if done.uses_target else PIXEL_NOTE}'
+    save(stacked([*rows, paragraph(note, rows[0].width, 14)]), path)
     return done
 
 
@@ -148,7 +151,7 @@ def _step(
     original: np.ndarray, composite: np.ndarray, ranks: np.ndarray, grid: tuple[int, int], span: np.ndarray
 ) -> np.ndarray:
     """Draw the predictions of some ranks, on what was known before and blank where nothing is known yet."""
-    place = per_pixel(ranks, grid, original.shape[0] // grid[0])[..., None]
-    panel = np.where(place < span[0], original, np.array(UNKNOWN, np.uint8))
-    panel = np.where((place >= span[0]) & (place <= span[-1]), composite, panel)
-    return outline(panel, ((ranks >= span[0]) & (ranks <= span[-1])).astype(int), grid, INK, 2)
+    place = per_pixel(ranks, grid, original.shape[0] // grid[0])
+    now = (place >= span[0]) & (place <= span[-1])
+    panel = np.where((place < span[0])[..., None], original, np.array(UNKNOWN, np.uint8))
+    return frame(np.where(now[..., None], composite, panel), now, ACCENT, 2)

@@ -116,15 +116,15 @@ def serialization_panel(
     # Over a grey picture the colours stay those of the legend.
     grey = enlarge(image, grid, cell).mean(-1, keepdims=True)
     panel = (1 - _TINT) * grey + _TINT * per_pixel(colours, grid, cell)
-    panel = outline(panel.round().astype(np.uint8), ranks, grid, PAPER, max(1, cell // 24))
+    panel = outline(panel.round().astype(np.uint8), ranks, grid, PAPER, min(max(1, cell // 24), 3))
     for depth, level in enumerate(levels if levels is not None else ()):
-        panel = outline(panel, level, grid, PAPER, max(5, cell // 5) + 4 * depth)
-        panel = outline(panel, level, grid, INK, max(3, cell // 9) + 4 * depth)
+        panel = outline(panel, level, grid, PAPER, min(max(5, cell // 5), 8) + 4 * depth)
+        panel = outline(panel, level, grid, INK, min(max(3, cell // 9), 5) + 4 * depth)
     if not numbers:
         return panel
     picture = Image.fromarray(panel)
     for rank, y, x, tokens in _islands(ranks.reshape(grid)):
-        size = round(min(cell * 0.62 * min(tokens, 4) ** 0.5, 34))
+        size = round(min(cell * 0.5 * min(tokens, 4) ** 0.5, 34))
         if size >= 7:
             write_centred(picture, ((x + 0.5) * cell, (y + 0.5) * cell), str(rank), size, PAPER)
     return np.asarray(picture)
@@ -156,9 +156,7 @@ def animate_serialization(
     now[0] = 'segment 0: given, nothing to predict it from'
     frames = []
     for r in range(count + 1):
-        panel = _moment(large, ranks, grid, r)
-        for depth, level in enumerate(levels):
-            panel = outline(panel, level, grid, INK, max(2, cell // 14) + 2 * depth)
+        panel = _moment(large, ranks, grid, levels, r)
         frames.append(stacked([captioned(panel, now[r] if r < count else 'complete', 17)], margin=8))
     # One palette for all frames, or colours would flicker. It comes from a frame with many colours and the whole image.
     both = beside([frames[count // 2], frames[-1], _swatch(rank_colours(count), frames[0].height)], gap=0)
@@ -171,16 +169,16 @@ def animate_serialization(
     return path
 
 
-def _moment(large: np.ndarray, ranks: np.ndarray, grid: Grid, r: int) -> np.ndarray:
-    """Draw what is known when segment ``r`` is about to be predicted."""
+def _moment(large: np.ndarray, ranks: np.ndarray, grid: Grid, levels: np.ndarray, r: int) -> np.ndarray:
+    """Draw what is known when segment ``r`` is about to be predicted, without any lines inside of that."""
     cell = large.shape[0] // grid[0]
-    count = int(ranks.max()) + 1
     place = per_pixel(ranks, grid, cell)[..., None]
-    panel = np.where(place < r, large, np.array(UNKNOWN, np.uint8))
-    if r < count:
-        panel = np.where(place == r, rank_colours(count)[r], panel)
-    lines = np.where(ranks < r, -1, ranks)  # none inside what is visible
-    return outline(panel, lines, grid, PAPER, max(1, cell // 20))
+    colour = rank_colours(int(ranks.max()) + 1)[min(r, int(ranks.max()))]
+    panel = np.where(place == r, colour, np.array(UNKNOWN, np.uint8))
+    panel = outline(panel, ranks, grid, PAPER, min(max(1, cell // 20), 4))
+    for depth, level in enumerate(levels):
+        panel = outline(panel, level, grid, INK, min(max(2, cell // 14), 4) + 2 * depth)
+    return np.where(place < r, large, panel)
 
 
 def _swatch(colours: np.ndarray, height: int) -> Image.Image:
