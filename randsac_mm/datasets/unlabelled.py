@@ -43,7 +43,7 @@ class UnlabelledImageFolder(BaseDataset):
             ``dict(type='LoadImageStrict')``.
         extensions: Endings of image files, in lower case; upper case is taken as well. None tries every file.
         check: What to do with each file at the start.
-            ``'header'``: read type and size, and see whether the end is there; a million files take a minute or two.
+            ``'header'``: read type and size, and see whether the end is there, 0.1 to 0.2 ms a file.
             Files without a recognisable end (truncated, or neither JPEG nor PNG) are decoded.
             ``'decode'``: decode every file, some milliseconds each. This finds all that cannot be read.
             ``'none'``: open no file; for a folder known to be sound.
