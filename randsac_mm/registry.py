@@ -9,10 +9,12 @@ from mmpretrain import registry as mmpretrain_registry
 _LOCATIONS = {
     'DATASETS': ['randsac_mm.datasets'],
     'HOOKS': ['randsac_mm.engine'],
-    'MODELS': ['randsac_mm.models'],
+    'MODELS': ['randsac_mm.models', 'randsac_mm.transfer'],
+    'OPTIM_WRAPPER_CONSTRUCTORS': ['randsac_mm.transfer'],
     'OPTIM_WRAPPERS': ['randsac_mm.engine'],
     'TASK_UTILS': ['randsac_mm.models'],
     'TRANSFORMS': ['randsac_mm.datasets'],
+    'WEIGHT_INITIALIZERS': ['randsac_mm.transfer'],
 }
 
 
@@ -25,17 +27,21 @@ def _scoped(name: str) -> Registry:
 DATASETS = _scoped('DATASETS')
 HOOKS = _scoped('HOOKS')
 MODELS = _scoped('MODELS')
+OPTIM_WRAPPER_CONSTRUCTORS = _scoped('OPTIM_WRAPPER_CONSTRUCTORS')
 OPTIM_WRAPPERS = _scoped('OPTIM_WRAPPERS')
 TASK_UTILS = _scoped('TASK_UTILS')
 TRANSFORMS = _scoped('TRANSFORMS')
+WEIGHT_INITIALIZERS = _scoped('WEIGHT_INITIALIZERS')
 
 _OURS = {
     'DATASETS': DATASETS,
     'HOOKS': HOOKS,
     'MODELS': MODELS,
+    'OPTIM_WRAPPER_CONSTRUCTORS': OPTIM_WRAPPER_CONSTRUCTORS,
     'OPTIM_WRAPPERS': OPTIM_WRAPPERS,
     'TASK_UTILS': TASK_UTILS,
     'TRANSFORMS': TRANSFORMS,
+    'WEIGHT_INITIALIZERS': WEIGHT_INITIALIZERS,
 }
 
 

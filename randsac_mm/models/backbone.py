@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from randsac_mm.registry import register
 from randsac_mm.segments import Layout, additive
+from randsac_mm.transfer import pyramid_indices
 
 from .layers import EPS, EncoderLayer, PatchEmbed, init_projections
 from .positions import sincos_positions
@@ -31,7 +32,8 @@ class RandSACViT(BaseBackbone):
         img_size: Usual height and width in pixels, one number or two. Other sizes are accepted at any time.
         patch_size: Side P of a patch, in pixels.
         in_channels: Number of image channels C.
-        out_indices: Layers whose output :meth:`forward` returns; negative ones count from the end.
+        out_indices: Layers whose output :meth:`forward` returns; negative ones count from the end. ``'segmentation'``
+            and ``'detection'`` choose four by :func:`randsac_mm.transfer.pyramid_indices`.
         out_type: ``'featmap'`` (B, D, H / P, W / P), ``'raw'`` (B, N, D) or ``'avg_featmap'`` (B, D), the normalised
             average of all tokens.
         drop_path_rate: Probability of leaving out a branch of the last layer, growing linearly from 0 at the first.
@@ -58,7 +60,7 @@ class RandSACViT(BaseBackbone):
         img_size: int | Sequence[int] = 224,
         patch_size: int = 16,
         in_channels: int = 3,
-        out_indices: int | Sequence[int] = -1,
+        out_indices: int | str | Sequence[int] = -1,
         out_type: str = 'featmap',
         drop_path_rate: float = 0.0,
         qkv_bias: bool = True,
@@ -223,7 +225,9 @@ class RandSACViT(BaseBackbone):
             )
         return self.grid(*images.shape[2:])
 
-    def _check_indices(self, out_indices: int | Sequence[int]) -> list[int]:
+    def _check_indices(self, out_indices: int | str | Sequence[int]) -> list[int]:
+        if isinstance(out_indices, str):
+            return pyramid_indices(out_indices, self.num_layers)
         indices = [out_indices] if isinstance(out_indices, int) else list(out_indices)
         for i in indices:
             if not -self.num_layers <= i < self.num_layers:
