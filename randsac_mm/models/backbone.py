@@ -3,27 +3,31 @@
 from collections.abc import Sequence
 
 import torch
-from mmpretrain.models.backbones import VisionTransformer
-from mmpretrain.models.backbones.base_backbone import BaseBackbone
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from randsac_mm.registry import register
 from randsac_mm.segments import Layout, additive
-from randsac_mm.transfer import pyramid_indices
+from randsac_mm.transfer.checkpoint import strict_init_cfg
 
-from .layers import EPS, EncoderLayer, PatchEmbed, init_projections
-from .positions import sincos_positions
+from .embedding import ViTEmbedding
+from .encoder_layer import EncoderLayer
+from .layers import EPS, init_projections
+from .options import arch_settings, choose_method, layer_indices, window_layers
+from .relative_position import RelativePositionBias
+from .windows import padding_bias
 
-_ARCH_KEYS = ('embed_dims', 'num_layers', 'num_heads', 'feedforward_channels')
 _OUT_TYPES = ('raw', 'featmap', 'avg_featmap')
 
 
 @register('MODELS')
-class RandSACViT(BaseBackbone):
-    """Encode images with a Vision Transformer without class token and with fixed sine-cosine positions.
+class RandSACViT(ViTEmbedding):
+    """Encode images with a Vision Transformer without class token.
 
     :meth:`forward` is mmpretrain's ``VisionTransformer`` in parameter names and numbers, so a checkpoint needs no
-    conversion; :meth:`encode` is the pre-training view of the same weights.
+    conversion; :meth:`encode` is the pre-training view of the same weights. The defaults are the paper's plain ViT
+    with fixed sine-cosine positions; windows, position biases and the ``method`` of somebody else's checkpoint are for
+    transfer.
 
     Args:
         arch: Name in mmpretrain's zoo (``'deit-tiny'``, ``'deit-small'``, ``'base'``, ``'large'``, ...; its ``'small'``
@@ -38,12 +42,22 @@ class RandSACViT(BaseBackbone):
             average of all tokens.
         drop_path_rate: Probability of leaving out a branch of the last layer, growing linearly from 0 at the first.
         qkv_bias: Whether queries, keys and values have a bias.
-        final_norm: Whether the last layer's output is normalised.
-        frozen_stages: Number of layers, from the input, that are not trained; -1: none, 0: only the patch embedding.
+        final_norm: Whether the last layer's output is normalised. None: if the method's checkpoints have that norm.
+        frozen_stages: Number of layers, from the input, that are not trained; -1: none, 0: only the patch embedding
+            and positions. A bias that all layers share is frozen with the first of them.
+        with_cp: Whether training computes the inside of each layer again for the gradient, instead of storing it.
+        window_size: Side in tokens of the windows that layers attend in, as in ViTDet. 0: every token sees all.
+        global_layers: With windows, the layers that see the whole image; negative ones count from the end. None: the
+            ends of four equal groups.
+        rel_pos_bias: Relative position bias as in BEiT, of each ``'layer'`` or ``'shared'`` by all. None: as the
+            method has it. At 4,096 tokens each matrix is 0.8 GB; see :mod:`randsac_mm.models.relative_position`.
+        method: Whose checkpoints it can read: ``'randsac'``, or mmpretrain's ``'mae'``, ``'beitv2'``, ``'mocov3'``,
+            ``'maskfeat'``, ``'cae'`` and ``'deit'``, converted by :func:`randsac_mm.transfer.peers.convert`. Decides
+            on positions, layer scale and relative position bias.
         init_cfg: Initialisation from a checkpoint, as in mmengine. Without it the weights are Xavier uniform.
 
     Raises:
-        ValueError: If ``arch``, ``out_type``, ``out_indices``, ``frozen_stages`` or a size is not possible.
+        ValueError: If a choice or a size is not possible.
 
     Paper:
         Section 4.1, "Autoregressive Segment Encoder".
@@ -64,70 +78,60 @@ class RandSACViT(BaseBackbone):
         out_type: str = 'featmap',
         drop_path_rate: float = 0.0,
         qkv_bias: bool = True,
-        final_norm: bool = True,
+        final_norm: bool | None = None,
         frozen_stages: int = -1,
+        with_cp: bool = False,
+        window_size: int = 0,
+        global_layers: int | Sequence[int] | None = None,
+        rel_pos_bias: str | None = None,
+        method: str = 'randsac',
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
-        super().__init__(init_cfg)
-        settings = _arch_settings(arch)
-        self.embed_dims = settings['embed_dims']
+        settings, traits = arch_settings(arch), choose_method(method)
+        super().__init__(settings['embed_dims'], img_size, patch_size, in_channels, traits, init_cfg)
+        self.method = method
         self.num_layers = settings['num_layers']
-        self.patch_size = patch_size
-        self.in_channels = in_channels
-        self.img_size = (img_size, img_size) if isinstance(img_size, int) else tuple(img_size)
-        self.out_indices = self._check_indices(out_indices)
+        self.out_indices = layer_indices('out_indices', out_indices, self.num_layers)
         if out_type not in _OUT_TYPES:
             raise ValueError(f'out_type={out_type!r} must be one of {_OUT_TYPES}: there is no class token')
         self.out_type = out_type
         if not -1 <= frozen_stages <= self.num_layers:
             raise ValueError(f'frozen_stages={frozen_stages} must lie between -1 and num_layers={self.num_layers}')
         self.frozen_stages = frozen_stages
+        self.with_cp = with_cp
+        self.window_size = window_size
+        self.windowed = windowed = window_layers(window_size, global_layers, self.num_layers)
+        if rel_pos_bias not in (None, 'layer', 'shared'):
+            raise ValueError(f"rel_pos_bias={rel_pos_bias!r} must be 'layer', 'shared' or None")
+        rel_pos_bias = rel_pos_bias or traits.rel_pos_bias
+        self._biased = rel_pos_bias is not None
 
-        self.patch_embed = PatchEmbed(in_channels, self.embed_dims, patch_size)
-        self.patch_resolution = self.grid(*self.img_size)
-        # In the state dict for mmpretrain's sake; never trained, never read from a checkpoint (see the hook below).
-        positions = sincos_positions(self.patch_resolution, self.embed_dims).clone()
-        self.pos_embed = nn.Parameter(positions, requires_grad=False)
-        self._register_load_state_dict_pre_hook(_keep_fixed_positions, with_module=True)
+        # A table that is also used in windows is made for these, so that one pre-trained at their size fits as it is.
+        window, whole = (window_size, window_size), self.patch_resolution
+        self.rel_pos_bias = None
+        if rel_pos_bias == 'shared':
+            self.rel_pos_bias = RelativePositionBias(window if windowed else whole, settings['num_heads'])
         last = max(self.num_layers - 1, 1)
         self.layers = nn.ModuleList(
             EncoderLayer(
                 self.embed_dims,
                 settings['num_heads'],
                 settings['feedforward_channels'],
-                drop_path_rate * i / last,
-                qkv_bias,
+                drop_path_rate=drop_path_rate * i / last,
+                qkv_bias=qkv_bias,
+                layer_scale=traits.layer_scale,
+                window_size=window_size if i in windowed else 0,
+                bias_grid=(window if i in windowed else whole) if rel_pos_bias == 'layer' else None,
             )
             for i in range(self.num_layers)
         )
-        self.final_norm = final_norm
-        if final_norm:
+        self.final_norm = traits.final_norm if final_norm is None else final_norm
+        if self.final_norm:
             self.ln1 = nn.LayerNorm(self.embed_dims, eps=EPS)
         if out_type == 'avg_featmap':
             self.ln2 = nn.LayerNorm(self.embed_dims, eps=EPS)
         init_projections(self.layers)
         self._freeze()
-
-    def grid(self, height: int, width: int) -> tuple[int, int]:
-        """Give the token grid of an image.
-
-        Args:
-            height: Image height H in pixels.
-            width: Image width W in pixels.
-
-        Returns:
-            Rows and columns of tokens.
-
-        Raises:
-            ValueError: If the patch size does not divide the image size.
-        """
-        p = self.patch_size
-        if height < p or width < p or height % p or width % p:
-            raise ValueError(
-                f'an image of {height} x {width} pixels cannot be cut in patches of {p} x {p}. Resize, crop or pad it '
-                f'to multiples of {p} (for example pad_size_divisor={p} in the data preprocessor)'
-            )
-        return height // p, width // p
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Extract features of whole images, without any mask.
@@ -141,12 +145,12 @@ class RandSACViT(BaseBackbone):
         Raises:
             ValueError: If the number of channels or the image size does not fit.
         """
-        grid = self._check_images(images)
-        x = self.patch_embed(images)
-        x = x + self._positions(grid, x)
+        grid = self.grid_of(images)
+        x = self.embed(images)
+        whole, inside = self._biases(grid, x)
         outs = []
         for i, layer in enumerate(self.layers):
-            x = layer(x)
+            x = self._advance(layer, x, inside if layer.window_size else whole, grid)
             if i == self.num_layers - 1 and self.final_norm:
                 x = self.ln1(x)
             if i in self.out_indices:
@@ -164,7 +168,8 @@ class RandSACViT(BaseBackbone):
             The hidden states H^1 .. H^L of all layers, each (B, S, D), the last one normalised if ``final_norm``.
 
         Raises:
-            ValueError: If the number of channels or the image size does not fit.
+            ValueError: If the number of channels or the image size does not fit, or this is not the paper's plain ViT:
+                windows and relative position biases need whole images, and other methods are for transfer only.
 
         Paper:
             Section 4.1, Figure 4 left.
@@ -173,7 +178,7 @@ class RandSACViT(BaseBackbone):
         bias = additive(layout.source_mask, x.dtype)
         hidden = []
         for layer in self.layers:
-            x = layer(x, bias)
+            x = self._advance(layer, x, bias)
             hidden.append(x)
         if self.final_norm:
             hidden[-1] = self.ln1(x)
@@ -181,9 +186,12 @@ class RandSACViT(BaseBackbone):
 
     def embed_source(self, images: Tensor, layout: Layout) -> Tensor:
         """Embed the tokens that a layout lets into the encoder, H^0 (B, S, D); arguments as :meth:`encode`."""
-        grid = self._check_images(images)
-        x = self.patch_embed.forward_some(images, layout.source)
-        return x + self._positions(grid, x)[0, layout.source]
+        if self.method != 'randsac' or self.window_size or self._biased:
+            raise ValueError(
+                f"a backbone with method='{self.method}', window_size={self.window_size} or a relative position bias "
+                "is for transfer: pre-train the plain ViT, with method='randsac', window_size=0, rel_pos_bias=None"
+            )
+        return super().embed_source(images, layout)
 
     def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
         """Tell how deep a parameter lies, for learning rates that decay from layer to layer.
@@ -206,33 +214,32 @@ class RandSACViT(BaseBackbone):
             return int(name.split('.')[1]) + 1, depths
         return depths - 1, depths
 
+    def init_weights(self) -> None:
+        """Initialise as ``init_cfg`` says; ``'Pretrained'`` is :class:`randsac_mm.transfer.StrictPretrained` here."""
+        self.init_cfg = strict_init_cfg(self.init_cfg)
+        super().init_weights()
+
     def train(self, mode: bool = True) -> 'RandSACViT':
         """Set training mode; frozen layers stay in evaluation mode. Unlike its parents', returns the module."""
         super().train(mode)
         self._freeze()
         return self
 
-    def _positions(self, grid: tuple[int, int], like: Tensor) -> Tensor:
-        if grid == self.patch_resolution:
-            return self.pos_embed
-        return sincos_positions(grid, self.embed_dims, like.device).to(self.pos_embed.dtype)
+    def _biases(self, grid: tuple[int, int], like: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """Make what layers share, once: the bias of those that see the whole image and of those with windows."""
+        shared, size = self.rel_pos_bias, self.window_size
+        inside = padding_bias(grid, size, len(like), like) if self.windowed else None
+        if shared is None:
+            return None, inside
+        if self.windowed:
+            own = shared((size, size))
+            inside = own if inside is None else inside + own
+        return (shared(grid) if len(self.windowed) < self.num_layers else None), inside
 
-    def _check_images(self, images: Tensor) -> tuple[int, int]:
-        if images.ndim != 4 or images.shape[1] != self.in_channels:
-            raise ValueError(
-                f'images have shape {tuple(images.shape)}, but this backbone reads (B, {self.in_channels}, H, W): set '
-                'in_channels, or convert the images'
-            )
-        return self.grid(*images.shape[2:])
-
-    def _check_indices(self, out_indices: int | str | Sequence[int]) -> list[int]:
-        if isinstance(out_indices, str):
-            return pyramid_indices(out_indices, self.num_layers)
-        indices = [out_indices] if isinstance(out_indices, int) else list(out_indices)
-        for i in indices:
-            if not -self.num_layers <= i < self.num_layers:
-                raise ValueError(f'out_indices={indices} names layer {i}, but there are only {self.num_layers} layers')
-        return [i % self.num_layers for i in indices]
+    def _advance(self, layer: EncoderLayer, *args: object) -> Tensor:
+        if self.with_cp and self.training and torch.is_grad_enabled():
+            return checkpoint(layer, *args, use_reentrant=False)
+        return layer(*args)
 
     def _format(self, x: Tensor, grid: tuple[int, int]) -> Tensor:
         if self.out_type == 'raw':
@@ -244,45 +251,13 @@ class RandSACViT(BaseBackbone):
     def _freeze(self) -> None:
         if self.frozen_stages < 0:
             return
+        if self.pos_embed is not None:
+            self.pos_embed.requires_grad_(False)
+        if self.frozen_stages and self.rel_pos_bias is not None:
+            self.rel_pos_bias.requires_grad_(False)
         frozen = [self.patch_embed, *self.layers[: self.frozen_stages]]
         if self.frozen_stages == self.num_layers:
             frozen += [getattr(self, name) for name in ('ln1', 'ln2') if hasattr(self, name)]
         for module in frozen:
             nn.Module.train(module, False)
             module.requires_grad_(False)
-
-
-def _arch_settings(arch: str | dict) -> dict:
-    """Look up the sizes of an architecture, with an error that lists the choices."""
-    if isinstance(arch, str):
-        if arch.lower() not in VisionTransformer.arch_zoo:
-            known = sorted(VisionTransformer.arch_zoo)
-            raise ValueError(f'arch={arch!r} is unknown. Choose one of {known}, or give a dict')
-        return VisionTransformer.arch_zoo[arch.lower()]
-    if set(arch) != set(_ARCH_KEYS):
-        raise ValueError(f'arch={dict(arch)} must have exactly the keys {_ARCH_KEYS}')
-    return arch
-
-
-def _keep_fixed_positions(module: RandSACViT, state_dict: dict, prefix: str, *args: object) -> None:
-    """Put our own positions in place of a checkpoint's, if those are fixed sine-cosine positions of any grid.
-
-    Positions made for another grid must not be resized (a 9 x 16 grid looks like 12 x 12), and learned ones would hold
-    for one grid only.
-    """
-    key = prefix + 'pos_embed'
-    if key not in state_dict:
-        return
-    saved = state_dict[key]
-    tokens = saved.shape[1] if saved.ndim == 3 and saved.shape[2] == module.embed_dims else 0
-    for height in range(1, tokens + 1):
-        if tokens % height == 0:
-            made = sincos_positions((height, tokens // height), module.embed_dims)
-            if torch.allclose(saved.cpu().float(), made, atol=1e-2):  # half precision included
-                state_dict[key] = module.pos_embed.data
-                return
-    raise ValueError(
-        f'{key} of the checkpoint, shape {tuple(saved.shape)}, holds no fixed sine-cosine positions of '
-        f'{module.embed_dims} channels: the checkpoint belongs to another architecture or has learned positions. Load '
-        'it into the architecture that it was saved from'
-    )

@@ -1,4 +1,4 @@
-"""Masked encoder and decoder layers. The only file that calls attention kernels.
+"""Attention, and what layers are made of. The only file that calls attention kernels.
 
 Masks are additive biases here (0 = may attend, minus infinity = may not), made once a step by
 :func:`randsac_mm.segments.additive`. Tokens: (B, N, D); heads: h of d = D / h dims each.
@@ -11,6 +11,8 @@ from mmcv.cnn.bricks.drop import DropPath
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
+from .relative_position import relative_bias, zero_table
+
 NormPosition = Literal['pre', 'post']
 EPS = 1e-6  # of every layer norm, as in mmpretrain's and MAE's ViT
 
@@ -22,7 +24,8 @@ def attention(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None) ->
         query: Queries (B, h, Q, d).
         key: Keys (B, h, N, d).
         value: Values (B, h, N, d).
-        bias: What is added to the logits, (B or 1, 1, Q, N), or None. Every row must leave something to attend to.
+        bias: What is added to the logits, (B or 1, h or 1, Q or 1, N). Every row must leave something to attend to.
+            With None nothing of size Q x N is ever stored.
 
     Returns:
         Attended values (B, Q, h * d), heads side by side.
@@ -93,20 +96,35 @@ class SelfAttention(BaseModule):
         embed_dims: Width D.
         num_heads: Number of heads; it divides D.
         qkv_bias: Whether queries, keys and values have a bias.
+        bias_grid: Rows and columns of tokens that a relative position bias of its own is made for. None: no such bias.
 
     Raises:
         ValueError: If the heads do not divide the width.
     """
 
-    def __init__(self, embed_dims: int, num_heads: int, qkv_bias: bool = True) -> None:
+    def __init__(
+        self,
+        embed_dims: int,
+        num_heads: int,
+        qkv_bias: bool = True,
+        bias_grid: tuple[int, int] | None = None,
+    ) -> None:
         super().__init__()
         _check_heads(embed_dims, num_heads)
         self.num_heads = num_heads
+        self.bias_grid = bias_grid
+        self.relative_position_bias_table = zero_table(bias_grid, num_heads) if bias_grid else None
         self.qkv = nn.Linear(embed_dims, 3 * embed_dims, bias=qkv_bias)
         self.proj = nn.Linear(embed_dims, embed_dims)
 
+    def relative_bias(self, grid: tuple[int, int]) -> Tensor | None:
+        """Make this layer's relative position bias (1, h, N, N) for a grid of N tokens; None if it has none."""
+        if self.bias_grid is None:
+            return None
+        return relative_bias(self.relative_position_bias_table, self.bias_grid, grid)[None]
+
     def forward(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
-        """Map (B, N, D) to (B, N, D); ``bias`` (B or 1, 1, N, N) as in :func:`attention`."""
+        """Map (B, N, D) to (B, N, D); ``bias`` as in :func:`attention`, with everything that is to be added."""
         return self.proj(attention(*_split_heads(self.qkv(x), 3, self.num_heads), bias))
 
     def forward_query(self, query: Tensor, content: Tensor, bias: Tensor) -> Tensor:
@@ -171,46 +189,6 @@ class FeedForward(BaseModule):
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, N, D) to (B, N, D)."""
         return self.layers(x)
-
-
-class EncoderLayer(BaseModule):
-    """One pre-norm ViT layer, with an optional mask: mmpretrain's layer in keys and numbers.
-
-    Args:
-        embed_dims: Width D.
-        num_heads: Number of heads; it divides D.
-        feedforward_channels: Width of the hidden layer of the feed-forward network.
-        drop_path_rate: Probability of leaving a branch out for an image during training.
-        qkv_bias: Whether queries, keys and values have a bias.
-
-    Raises:
-        ValueError: If the heads do not divide the width.
-    """
-
-    def __init__(
-        self,
-        embed_dims: int,
-        num_heads: int,
-        feedforward_channels: int,
-        drop_path_rate: float = 0.0,
-        qkv_bias: bool = True,
-    ) -> None:
-        super().__init__()
-        self.ln1 = nn.LayerNorm(embed_dims, eps=EPS)
-        self.attn = SelfAttention(embed_dims, num_heads, qkv_bias)
-        self.ln2 = nn.LayerNorm(embed_dims, eps=EPS)
-        self.ffn = FeedForward(embed_dims, feedforward_channels)
-        self.drop_path = DropPath(drop_path_rate) if drop_path_rate else nn.Identity()
-
-    def forward(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
-        """Map (B, N, D) to (B, N, D); ``bias`` (B or 1, 1, N, N) as in :func:`attention`."""
-        x = x + self.drop_path(self.attn(self.ln1(x), bias))
-        return x + self.drop_path(self.ffn(self.ln2(x)))
-
-    def forward_query(self, query: Tensor, content: Tensor, bias: Tensor) -> Tensor:
-        """Advance the query stream (B, T, D) by reading the content stream (B, S, D) that entered this layer (A.3)."""
-        query = query + self.drop_path(self.attn.forward_query(self.ln1(query), self.ln1(content), bias))
-        return query + self.drop_path(self.ffn(self.ln2(query)))
 
 
 class DecoderLayer(BaseModule):

@@ -1,5 +1,14 @@
 """What mmseg, mmdet and mmpretrain need to use a pre-trained backbone; imports neither of the first two."""
 
+from randsac_mm.transfer.checkpoint import LoadReport, StrictPretrained, load_backbone
+from randsac_mm.transfer.layer_decay import LayerDecayOptimWrapperConstructor
 from randsac_mm.transfer.pyramid import ViTPyramid, pyramid_indices
 
-__all__ = ['ViTPyramid', 'pyramid_indices']
+__all__ = [
+    'LayerDecayOptimWrapperConstructor',
+    'LoadReport',
+    'StrictPretrained',
+    'ViTPyramid',
+    'load_backbone',
+    'pyramid_indices',
+]

@@ -150,11 +150,12 @@ class ViTPyramid(BaseModule):
         """Resample a map (B, D, y, x) of stride ``reached`` at the exact places of ``stride``."""
         if reached == stride:
             return x
+        dtype = torch.promote_types(x.dtype, torch.float32)  # in bfloat16 the places would be off by whole cells
         places = []
         for length, tokens in zip(x.shape[2:], grid, strict=True):
             wanted = math.ceil(tokens * self.patch_size / stride)
-            middle = (torch.arange(wanted, device=x.device) + 0.5) * (stride / reached)  # in cells of x
+            middle = (torch.arange(wanted, device=x.device, dtype=dtype) + 0.5) * (stride / reached)  # in cells of x
             places.append(middle * (2 / length) - 1)  # grid_sample's units: -1 and 1 are the outer edges
         rows, columns = torch.meshgrid(*places, indexing='ij')
-        where = torch.stack((columns, rows), dim=-1).to(x.dtype).expand(len(x), -1, -1, -1)
-        return F.grid_sample(x, where, padding_mode='border', align_corners=False)
+        where = torch.stack((columns, rows), dim=-1).expand(len(x), -1, -1, -1)
+        return F.grid_sample(x.to(dtype), where, padding_mode='border', align_corners=False).to(x.dtype)

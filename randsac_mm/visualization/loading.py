@@ -1,6 +1,5 @@
 """Between files and models: weights, images of any size, pixels of what a model sees."""
 
-import pickle
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from sklearn.datasets import load_sample_image
 from torch import Tensor
 
 from randsac_mm.models import RandSAC
+from randsac_mm.transfer.reading import find_state, read_checkpoint
 
 
 def load_weights(model: RandSAC, path: str | Path) -> None:
@@ -26,16 +26,7 @@ def load_weights(model: RandSAC, path: str | Path) -> None:
         FileNotFoundError: If there is no such file.
         ValueError: If it cannot be read safely, or a tensor is missing, left over or of another shape; all are listed.
     """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f'there is no checkpoint {path}')
-    try:
-        checkpoint = torch.load(path, map_location='cpu', weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise ValueError(
-            f'{path} is no checkpoint that can be read safely: {str(error).splitlines()[0]} (a checkpoint of '
-            "ResumableCheckpointHook can; of another one keep torch.save({'state_dict': ...}) only)"
-        ) from error
-    state = checkpoint.get('state_dict', checkpoint) if isinstance(checkpoint, dict) else {}
+    state = find_state(read_checkpoint(path), path)
     own = model.state_dict()
     missing = sorted(own.keys() - state.keys())
     unexpected = sorted(state.keys() - own.keys())

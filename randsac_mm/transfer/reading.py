@@ -1,0 +1,232 @@
+"""From a file, or an address on the web, to the tensors of a model; nothing of what the file says is executed."""
+
+import contextlib
+import hashlib
+import pickle
+import re
+import urllib.error
+import urllib.parse
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.dist import barrier, get_rank
+from mmengine.logging import print_log
+from torch import Tensor
+
+# Where a checkpoint keeps the state dict, best first; a flat state dict is accepted as well.
+_STATE_KEYS = ('state_dict', 'model', 'module', 'ema_state_dict', 'state_dict_ema', 'model_ema')
+
+_OLD_FORMAT = b'\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.'  # of torch.save before zip files
+
+
+class _Placeholder(dict):
+    """Stands for an object of the file that is no tensor and no plain value; swallows its contents."""
+
+    def __new__(cls, *args: Any) -> '_Placeholder':
+        return super().__new__(cls)
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__()
+
+    def __setstate__(self, state: Any) -> None:
+        """Forget the state."""
+
+    __hash__ = object.__hash__  # it may be a key of a dictionary
+
+
+def _stand_in(name: str) -> type:
+    module, _, attribute = name.rpartition('.')
+    return type(attribute, (_Placeholder,), {'__module__': module, '__qualname__': attribute})
+
+
+# What mmengine, mmpretrain and their relatives put beside the weights: logs, scores, settings. Under these names
+# torch.load finds a placeholder, never the real thing (some, as getattr, are not harmless).
+_STAND_INS = [
+    _stand_in(name)
+    for name in (
+        'mmengine.logging.history_buffer.HistoryBuffer',
+        'mmengine.config.config.ConfigDict',
+        'argparse.Namespace',
+        'builtins.getattr',
+        'collections.defaultdict',
+        'pathlib.PosixPath',
+        'pathlib.WindowsPath',
+        'numpy.dtype',
+        'numpy.ndarray',
+        *(
+            f'numpy.{core}.multiarray.{function}'
+            for core in ('core', '_core')
+            for function in ('_reconstruct', 'scalar')
+        ),
+    )
+]
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """Read a checkpoint without running any code of it.
+
+    Files of ``torch.save`` are read with ``weights_only=True``. What mmengine's own ``CheckpointHook`` stores beside
+    the weights (``HistoryBuffer``, numpy scalars, ...) is read as empty placeholders.
+
+    Args:
+        path: A file (``.safetensors``, or anything of ``torch.save``), or an http(s) address. What is downloaded is
+            kept in the ``checkpoints`` folder of ``torch.hub.get_dir()``.
+
+    Returns:
+        What the file holds; tensors are on the CPU.
+
+    Raises:
+        FileNotFoundError: If there is no such file, or it cannot be downloaded.
+        ValueError: If the path is a folder or an unknown kind of address, or the file is truncated, damaged, no
+            checkpoint, or holds objects that are no plain values.
+    """
+    local = _locate(path)
+    if local.suffix == '.safetensors':
+        return _read_safetensors(local)
+    with open(local, 'rb') as file:  # a file that may not be read fails here, with the system's own error
+        head = file.read(40)
+    try:
+        _check_sums(local)
+        with _allow_stand_ins():
+            checkpoint = torch.load(local, map_location='cpu', weights_only=True)
+    except Exception as error:  # damaged bytes raise anything, OSError among them
+        raise ValueError(f'{path} is no checkpoint that can be read safely: {_explain(local, head, error)}') from error
+    if not isinstance(checkpoint, dict):
+        raise ValueError(
+            f'{path} holds a {type(checkpoint).__name__}, no state dict. Save torch.save(model.state_dict(), ...)'
+        )
+    return checkpoint
+
+
+def find_state(checkpoint: dict[str, Any], path: str | Path) -> dict[str, Tensor]:
+    """Find the state dict in a checkpoint.
+
+    In files of mmengine's ``EMAHook`` ``state_dict`` already holds the averaged weights, and that is what is taken.
+
+    Args:
+        checkpoint: What :func:`read_checkpoint` returned.
+        path: Its file, for the error.
+
+    Returns:
+        All tensors of the state dict by name. Entries that are no tensors are no weights, and left out.
+
+    Raises:
+        ValueError: If there is no tensor in it.
+
+    Example:
+        >>> find_state({'meta': {'epoch': 1}, 'state_dict': {'weight': torch.zeros(2)}}, 'a.pth')
+        {'weight': tensor([0., 0.])}
+    """
+    inner = [checkpoint[key] for key in _STATE_KEYS if isinstance(checkpoint.get(key), dict)]
+    for candidate in (*inner, checkpoint):
+        tensors = {str(key): value for key, value in candidate.items() if isinstance(value, Tensor)}
+        if tensors:
+            return tensors
+    raise ValueError(
+        f'{path} holds no tensors: its entries are {sorted(map(str, checkpoint))}, and the weights should be under '
+        f'one of {_STATE_KEYS} or at the top. Give the checkpoint of a model'
+    )
+
+
+def _locate(path: str | Path) -> Path:
+    """Give the local file of a path or an address."""
+    if str(path).startswith(('http://', 'https://')):
+        return _download(str(path))
+    if '://' in str(path):
+        raise ValueError(f'{path}: only files and http(s) addresses can be read. Download it and give the local path')
+    local = Path(path).expanduser()
+    if local.is_dir():
+        inside = sorted(file.name for pattern in ('*.pth', '*.pt', '*.safetensors') for file in local.glob(pattern))
+        raise ValueError(
+            f'{path} is a folder. Name a file in it'
+            + (f': {", ".join(inside)}' if inside else ', of which none is a checkpoint (.pth, .pt, .safetensors)')
+        )
+    if not local.is_file():
+        raise FileNotFoundError(
+            f'there is no checkpoint {path}; paths are relative to {Path.cwd()}. Correct the path, or give it in full'
+        )
+    return local
+
+
+def _download(url: str) -> Path:
+    """Download once, on the first rank; other machines than its own download for themselves."""
+    name = Path(urllib.parse.urlparse(url).path).name or 'checkpoint'
+    # Many files on the web are called epoch_100.pth.
+    folder = Path(torch.hub.get_dir(), 'checkpoints', hashlib.sha256(url.encode()).hexdigest()[:12])
+    target = folder / name
+
+    def fetch() -> None:
+        if target.is_file():
+            return
+        folder.mkdir(parents=True, exist_ok=True)
+        print_log(f'download {url} to {target}', logger='current')
+        try:
+            torch.hub.download_url_to_file(url, str(target), progress=False)
+        except (urllib.error.URLError, ConnectionError, TimeoutError, ValueError) as error:
+            raise FileNotFoundError(
+                f'{url} cannot be downloaded ({error}). Download it elsewhere and give the local path'
+            ) from error
+
+    try:
+        if get_rank() == 0:
+            fetch()
+    finally:
+        barrier()  # also after an error: the other ranks wait here
+    fetch()
+    return target
+
+
+def _read_safetensors(local: Path) -> dict[str, Any]:
+    try:
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+    except ImportError as error:
+        raise ImportError(f'{local} needs the package safetensors: pip install safetensors') from error
+    try:
+        return load_file(local)
+    except SafetensorError as error:
+        raise ValueError(
+            f'{local} is truncated or no safetensors file ({error}); it has {local.stat().st_size:,} bytes. Copy or '
+            'download it again'
+        ) from error
+
+
+def _allow_stand_ins() -> contextlib.AbstractContextManager:
+    if not hasattr(torch.serialization, 'safe_globals'):  # before torch 2.5
+        return contextlib.nullcontext()
+    return torch.serialization.safe_globals(_STAND_INS)
+
+
+def _check_sums(local: Path) -> None:
+    """Compare a zip file's contents with its checksums, which torch.load does not."""
+    if not zipfile.is_zipfile(local):
+        return
+    with zipfile.ZipFile(local) as archive:
+        wrong = archive.testzip()
+    if wrong is not None:
+        raise RuntimeError(f'wrong checksum of {wrong}')
+
+
+def _explain(local: Path, head: bytes, error: Exception) -> str:
+    """Say what is wrong with a file that torch.load refuses, and what to do."""
+    again = f'it has {local.stat().st_size:,} bytes. Copy or download it again'
+    cut = head.startswith(b'PK') and not zipfile.is_zipfile(local)
+    if head and (cut or isinstance(error, EOFError) or 'unexpected EOF' in str(error)):
+        return f'the file is truncated, its end is missing; {again}'
+    if head.startswith(b'PK') and not isinstance(error, pickle.UnpicklingError):
+        return f'the file is damaged ({_first_line(error)}); {again}'
+    refused = re.search(r'GLOBAL ([\w.]+)', str(error))
+    if refused:
+        return (
+            f'beside tensors and plain values it holds {refused[1]}. Where it was written, save '
+            "torch.save({'state_dict': model.state_dict()}, ...), or train with ResumableCheckpointHook"
+        )
+    if head.startswith(_OLD_FORMAT):
+        return f'the file is truncated or damaged; {again}'
+    return f'it starts with {head!r}; {again}'
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,385 @@
+"""Contract: every trainable parameter is in one group; its learning rate depends on its depth, not on the library."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from mmengine.logging import MMLogger
+from mmengine.model import BaseModel, MMDistributedDataParallel
+from mmengine.optim import AmpOptimWrapper, build_optim_wrapper
+from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS
+from mmpretrain.registry import MODELS
+from torch import nn
+from transfer.three_models import ARCH, LIBRARIES, PATCH, SIZE, build, make, model_config, runner
+
+from randsac_mm.engine import AutocastOptimWrapper
+from randsac_mm.transfer import LayerDecayOptimWrapperConstructor
+
+LR, WD, RATE = 7e-4, 0.05, 0.65
+# The backbone of 4 layers has 6 depths: decay ** (4 + 1 - depth).
+SCALES = {
+    'patch_embed': 0.1160290625,  # 0.65 ** 5
+    'layers.0': 0.17850625,
+    'layers.1': 0.274625,
+    'layers.2': 0.4225,
+    'layers.3': 0.65,
+    'ln1': 1.0,
+}
+
+
+def config(wrapper=None, optimizer=None, constructor='LayerDecayOptimWrapperConstructor', **paramwise):
+    return dict(
+        constructor=constructor,
+        **(wrapper or {}),
+        optimizer={**dict(type='AdamW', lr=LR, weight_decay=WD), **(optimizer or {})},
+        paramwise_cfg=dict(layer_decay_rate=RATE, norm_decay_mult=0.0, bias_decay_mult=0.0) | paramwise,
+    )
+
+
+def group_of(model, wrapper):
+    """The group of each trainable parameter by name; asserts that there is exactly one."""
+    found = {}
+    for name, parameter in model.named_parameters():
+        groups = [group for group in wrapper.optimizer.param_groups if any(parameter is p for p in group['params'])]
+        assert len(groups) == (1 if parameter.requires_grad else 0), f'{name} is in {len(groups)} groups'
+        if groups:
+            found[name] = groups[0]
+    assert sum(len(group['params']) for group in wrapper.optimizer.param_groups) == len(found)
+    return found
+
+
+# ---- the three libraries --------------------------------------------------------------------------------------------
+
+
+def test_scales_agree_in_three_libraries_and_with_the_table():
+    scales = {}
+    for library in LIBRARIES:
+        model = build(library)
+        groups = group_of(model, build_optim_wrapper(model, config()))
+        scales[library] = {
+            name.removeprefix('backbone.'): group['lr_scale']
+            for name, group in groups.items()
+            if name.startswith('backbone.')
+        }
+        outside = [group for name, group in groups.items() if not name.startswith('backbone.')]
+        assert outside, f'{library} has a head'
+        assert all(group['lr_scale'] == 1 for group in outside)
+        assert all(group['lr'] == LR * group['lr_scale'] for group in groups.values())
+        assert 'backbone.pos_embed' not in groups, 'fixed positions are not trained'
+    assert scales['mmpretrain'] == scales['mmseg'] == scales['mmdet']
+    for name, scale in scales['mmdet'].items():
+        part = '.'.join(name.split('.')[: 2 if name.startswith('layers.') else 1])
+        assert scale == pytest.approx(SCALES[part], rel=1e-12), name
+    assert {'.'.join(name.split('.')[:2]) for name in scales['mmseg'] if 'layers' in name} == {
+        f'layers.{i}' for i in range(4)
+    }
+
+
+def test_agrees_with_mmpretrains_own_constructor():
+    for vit in (dict(), dict(out_type='avg_featmap')):
+        model = build('mmpretrain', **vit)
+        ours = group_of(model, build_optim_wrapper(model, config()))
+        own = config(constructor='mmpretrain.LearningRateDecayOptimWrapperConstructor')
+        theirs = group_of(model, build_optim_wrapper(model, own))
+        assert ours.keys() == theirs.keys()
+        for name in ours:
+            for key in ('lr', 'lr_scale', 'weight_decay'):
+                assert ours[name][key] == pytest.approx(theirs[name][key], rel=1e-12), (name, key)
+
+
+def test_weight_decay_of_each_kind():
+    model = build('mmseg')
+    groups = group_of(model, build_optim_wrapper(model, config()))
+    modules = dict(model.named_modules())
+    norms = set()
+    for name, group in groups.items():
+        owner = modules[name.rpartition('.')[0]]
+        without = isinstance(owner, (nn.LayerNorm, nn.BatchNorm2d)) or name.endswith('bias')
+        norms.update([type(owner)] if without else [])
+        assert group['weight_decay'] == (0 if without else WD), name
+    assert norms >= {nn.LayerNorm, nn.BatchNorm2d, nn.Linear}
+    everything = group_of(model, build_optim_wrapper(model, config(norm_decay_mult=1.0, bias_decay_mult=1.0)))
+    assert {group['weight_decay'] for group in everything.values()} == {WD}
+
+
+def test_groups_are_few_and_have_names():
+    model = build('mmseg')
+    groups = build_optim_wrapper(model, config()).optimizer.param_groups
+    names = [group['name'] for group in groups]
+    assert names == [f'depth_{d}_{kind}' for d in (5, 4, 3, 2, 1, 0) for kind in ('decay', 'no_decay')]
+    assert [group['depth'] for group in groups] == [5, 5, 4, 4, 3, 3, 2, 2, 1, 1, 0, 0]
+    assert len(set(names)) == len(names)
+
+
+class Peers(nn.Module):
+    """Parameters of the peers, at places where mmpretrain has them."""
+
+    def __init__(self):
+        super().__init__()
+        self.backbone = make(method='beitv2')
+        self.backbone.cls_token = nn.Parameter(torch.zeros(1, 1, 2))
+        self.neck = nn.Linear(2, 2)
+
+
+def test_positions_tokens_tables_and_layer_scales_do_not_decay():
+    for model in (Peers(), nn.ModuleDict(dict(backbone=make(method='deit')))):
+        wrapper = build_optim_wrapper(model, dict(config(), paramwise_cfg=dict(layer_decay_rate=RATE)))
+        groups = group_of(model, wrapper)
+        special = ('gamma_1', 'gamma_2', 'relative_position_bias_table', 'cls_token', 'pos_embed')
+        seen = {name.rpartition('.')[2] for name in groups if name.endswith(special)}
+        assert seen == ({'pos_embed'} if 'backbone.pos_embed' in groups else set(special[:4]))
+        for name, group in groups.items():
+            assert group['weight_decay'] == (0 if name.endswith(special) else WD), name
+    own = dict(pos_embed=dict(decay_mult=1.0))
+    groups = group_of(model, build_optim_wrapper(model, config(custom_keys=own)))
+    assert groups['backbone.pos_embed']['weight_decay'] == WD
+
+
+def test_mmpretrains_own_vit():
+    cfg = model_config('mmpretrain').model
+    cfg.backbone = dict(type='VisionTransformer', arch=ARCH, img_size=SIZE, patch_size=PATCH, out_type='cls_token')
+    cfg.neck = None
+    model = MODELS.build(cfg)
+    groups = group_of(model, build_optim_wrapper(model, config()))
+    assert groups['backbone.cls_token']['lr_scale'] == pytest.approx(SCALES['patch_embed'])
+    assert groups['backbone.pos_embed']['weight_decay'] == 0
+    assert groups['backbone.layers.2.ln1.bias']['lr_scale'] == pytest.approx(SCALES['layers.2'])
+
+
+# ---- what is in which group -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize('stages', [-1, 0, 2, 4])
+def test_frozen_parameters_are_in_no_group(stages):
+    model = build('mmseg', frozen_stages=stages)
+    groups = group_of(model, build_optim_wrapper(model, config()))
+    assert any(name.startswith('backbone.layers.0') for name in groups) == (stages < 1)
+    assert any(name.startswith('backbone.ln1') for name in groups) == (stages < 4)
+
+
+def test_model_wrapped_for_several_processes(tmp_path):
+    torch.distributed.init_process_group('gloo', init_method=f'file://{tmp_path}/sync', rank=0, world_size=1)
+    try:
+        model = build('mmdet')
+        wrapped = MMDistributedDataParallel(model, device_ids=None)
+        plain = group_of(model, build_optim_wrapper(model, config()))
+        found = group_of(model, build_optim_wrapper(wrapped, config()))
+    finally:
+        torch.distributed.destroy_process_group()
+    assert {name: group['name'] for name, group in found.items()} == {
+        name: group['name'] for name, group in plain.items()
+    }
+
+
+def test_shared_parameters_are_in_the_group_of_the_first():
+    class Tied(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.backbone = make()
+            self.head = nn.Linear(2, 2)
+            self.head.weight = self.backbone.layers[1].attn.qkv.weight
+            self.again = self.backbone.layers[1]
+
+    model = Tied()
+    groups = group_of(model, build_optim_wrapper(model, config()))
+    assert groups['backbone.layers.1.attn.qkv.weight']['lr_scale'] == pytest.approx(SCALES['layers.1'])
+
+
+@given(
+    rate=st.floats(0.01, 1.0),
+    norm=st.sampled_from([0.0, 0.5, 1.0]),
+    bias=st.sampled_from([0.0, 0.5, 1.0]),
+    flat=st.sampled_from([None, 0.0, 2.0]),
+)
+def test_any_options_cover_every_parameter_once(rate, norm, bias, flat):
+    model = nn.ModuleDict(dict(backbone=make(), neck=nn.Linear(3, 3)))
+    model.neck.scale = nn.Parameter(torch.ones(3))
+    options = dict(layer_decay_rate=rate, norm_decay_mult=norm, bias_decay_mult=bias)
+    if flat is not None:
+        options['flat_decay_mult'] = flat
+    groups = group_of(model, build_optim_wrapper(model, config(**options)))
+    for name, group in groups.items():
+        part = '.'.join(name.split('.')[1 : 3 if '.layers.' in name else 2]) if 'backbone' in name else 'ln1'
+        power = round(math.log(SCALES[part], RATE))
+        assert group['lr_scale'] == pytest.approx(rate**power)
+    assert groups['neck.scale']['weight_decay'] == pytest.approx(WD * (1.0 if flat is None else flat))
+    assert groups['neck.bias']['weight_decay'] == pytest.approx(WD * bias)
+    assert groups['backbone.ln1.bias']['weight_decay'] == pytest.approx(WD * norm)
+    assert groups['neck.weight']['weight_decay'] == pytest.approx(WD)
+
+
+def test_custom_keys_come_first_and_the_longest_counts():
+    model = build('mmseg')
+    custom = {
+        'decode_head': dict(lr_mult=10.0),
+        'decode_head.conv_seg': dict(lr_mult=2.0, decay_mult=0.5),
+        'layers.1.': dict(lr_mult=0.0),
+        'qkv.bias': dict(decay_mult=1.0),
+    }
+    groups = group_of(model, build_optim_wrapper(model, config(custom_keys=custom)))
+    found = {
+        name: (group['lr_scale'], group['weight_decay'])
+        for name, group in groups.items()
+        if name.startswith(('decode_head.conv_seg', 'decode_head.bottleneck.conv', 'backbone.layers.1.attn.qkv'))
+    }
+    assert found == {
+        'decode_head.conv_seg.weight': (2.0, WD / 2),
+        'decode_head.conv_seg.bias': (2.0, WD / 2),
+        'decode_head.bottleneck.conv.weight': (10.0, WD),
+        'backbone.layers.1.attn.qkv.weight': (0.0, WD),
+        'backbone.layers.1.attn.qkv.bias': (0.0, 0.0),  # 'layers.1.' is longer than 'qkv.bias'
+    }
+    assert groups['backbone.layers.2.attn.qkv.bias']['weight_decay'] == WD
+    assert groups['decode_head.conv_seg.weight']['name'] == 'depth_5_decay_x0.5_lr_x2'
+
+
+# ---- training -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize('kind', ['OptimWrapper', 'AutocastOptimWrapper'])
+def test_trains_with_a_schedule_and_resumes(tmp_path, kind):
+    schedule = [
+        dict(type='LinearLR', start_factor=0.1, by_epoch=False, begin=0, end=2),
+        dict(type='PolyLR', eta_min=0.0, power=1.0, by_epoch=False, begin=2, end=20),
+    ]
+
+    def run(folder, iters, **options):
+        return runner(
+            model_config('mmpretrain').model,
+            folder,
+            max_iters=iters,
+            optim_wrapper=config(dict(type=kind)),
+            param_scheduler=schedule,
+            default_hooks=dict(
+                checkpoint=dict(type='ResumableCheckpointHook', by_epoch=False, interval=1, keep_schedule=True)
+            ),
+            **options,
+        )
+
+    whole = run(tmp_path / 'whole', 5)
+    whole.train()
+    assert isinstance(whole.optim_wrapper, AutocastOptimWrapper) == (kind == 'AutocastOptimWrapper')
+    groups = whole.optim_wrapper.optimizer.param_groups
+    factors = {group['lr'] / group['lr_scale'] for group in groups}
+    assert max(factors) - min(factors) < 1e-12, 'schedules scale all groups alike'
+    assert 0 < max(factors) < LR
+    assert whole.message_hub.get_scalar('train/base_lr').current() == pytest.approx(
+        whole.message_hub.get_scalar('train/lr').current()
+    ), 'the logged group is the one of full learning rate'
+
+    run(tmp_path / 'parts', 3).train()
+    resumed = run(tmp_path / 'parts', 5, resume=True)
+    resumed.train()
+    for one, other in zip(groups, resumed.optim_wrapper.optimizer.param_groups, strict=True):
+        assert {k: v for k, v in one.items() if k != 'params'} == {k: v for k, v in other.items() if k != 'params'}
+    for key, value in whole.model.state_dict().items():
+        assert torch.equal(value, resumed.model.state_dict()[key]), key
+
+
+@pytest.mark.gpu
+def test_amp_optim_wrapper():
+    model = build('mmseg').cuda()
+    wrapper = build_optim_wrapper(model, config(dict(type='AmpOptimWrapper')))
+    assert isinstance(wrapper, AmpOptimWrapper)
+    group_of(model, wrapper)
+
+
+def test_table_is_logged(capsys):
+    MMLogger.get_instance('layer decay', log_level='INFO')  # one that writes to where the test listens
+    model = build('mmpretrain')
+    build_optim_wrapper(model, config())
+    lines = capsys.readouterr().out.splitlines()
+    start = next(i for i, line in enumerate(lines) if 'layer_decay_rate=0.65, lr=0.0007, weight_decay=0.05' in line)
+    assert lines[start].endswith('12 groups')
+    assert lines[start + 2].split() == ['depth_5_decay', '1', '0.0007', '0.05', '1']
+    assert lines[start + 13].split() == ['depth_0_no_decay', '0.116', '8.12e-05', '0', '1']
+
+
+# ---- mistakes -------------------------------------------------------------------------------------------------------
+
+
+def test_registered_everywhere():
+    name = 'LayerDecayOptimWrapperConstructor'
+    assert OPTIM_WRAPPER_CONSTRUCTORS.get(name) is LayerDecayOptimWrapperConstructor
+    assert OPTIM_WRAPPER_CONSTRUCTORS.get(f'randsac_mm.{name}') is LayerDecayOptimWrapperConstructor
+
+
+BAD = {
+    'nothing': (None, 'paramwise_cfg must say layer_decay_rate, as .*; it has nothing'),
+    'empty': ({}, 'paramwise_cfg must say layer_decay_rate, as .*; it has nothing'),
+    'no rate': (dict(norm_decay_mult=0.0), r"must say layer_decay_rate, .*; it has \['norm_decay_mult'\]"),
+    'name of mmseg': (dict(decay_rate=0.65), "must say layer_decay_rate, .*; 'decay_rate' is not its name"),
+    'misspelt rate': (dict(layer_decay_rat=0.65), "'layer_decay_rat' is not its name"),
+    'misspelt option': (
+        dict(layer_decay_rate=0.65, norm_decay_mul=0.0),
+        "paramwise_cfg has no option 'norm_decay_mul', did you mean 'norm_decay_mult'?",
+    ),
+    'other option': (dict(layer_decay_rate=0.65, num_layers=12), r"no option 'num_layers'; choose from \('layer_dec"),
+    'no dict': ([('layer_decay_rate', 0.65)], 'must be a dict, as dict'),
+    'zero': (dict(layer_decay_rate=0), 'layer_decay_rate=0 must be a number above 0 and at most 1'),
+    'above one': (dict(layer_decay_rate=1.1), 'layer_decay_rate=1.1 must be a number above 0 and at most 1'),
+    'no number': (dict(layer_decay_rate='0.65'), "layer_decay_rate='0.65' must be a number"),
+    'true': (dict(layer_decay_rate=True), 'layer_decay_rate=True must be a number'),
+    'nan': (dict(layer_decay_rate=float('nan')), 'layer_decay_rate=nan must be a number'),
+    'negative': (dict(layer_decay_rate=1, bias_decay_mult=-1), 'bias_decay_mult=-1 in paramwise_cfg must be a number'),
+    'custom key': (
+        dict(layer_decay_rate=1, custom_keys=dict(head=dict(lr_mul=2))),
+        r"custom_keys\['head'\] has no option 'lr_mul', did you mean 'lr_mult'?",
+    ),
+    'custom value': (
+        dict(layer_decay_rate=1, custom_keys=dict(head=dict(lr_mult=None))),
+        r"lr_mult=None in custom_keys\['head'\] must be a number",
+    ),
+    'custom dicts': (dict(layer_decay_rate=1, custom_keys=dict(head=2.0)), 'must be a dict of dicts'),
+}
+
+
+@pytest.mark.parametrize('kind', BAD)
+def test_options_that_are_refused(kind):
+    paramwise, message = BAD[kind]
+    with pytest.raises(ValueError, match=message):
+        build_optim_wrapper(build('mmpretrain'), dict(config(), paramwise_cfg=paramwise))
+
+
+@pytest.mark.parametrize('key', ['lr', 'weight_decay'])
+def test_optimizer_must_say_what_is_multiplied(key):
+    cfg = config()
+    del cfg['optimizer'][key]
+    with pytest.raises(ValueError, match=f'optimizer must say its {key}'):
+        build_optim_wrapper(build('mmpretrain'), cfg)
+
+
+def test_custom_key_that_is_found_nowhere():
+    with pytest.raises(ValueError, match=r"names \['decode_hed'\], but no parameter of EncoderDecoder has that"):
+        build_optim_wrapper(build('mmseg'), config(custom_keys=dict(decode_hed=dict(lr_mult=10.0))))
+
+
+class Wrong(BaseModel):
+    def __init__(self, **methods):
+        super().__init__()
+        if methods:
+            self.backbone = nn.Linear(1, 1)
+            for name, method in methods.items():
+                setattr(self.backbone, name, method)
+
+    def forward(self, *args, **kwargs):
+        """Never called."""
+
+
+def test_models_that_know_no_depths():
+    with pytest.raises(
+        ValueError, match=r'cannot be used with Wrong: Wrong has no backbone. Take mmpretrain.RandSACViT'
+    ):
+        build_optim_wrapper(Wrong(), config())
+    with pytest.raises(
+        ValueError, match=r'its backbone Linear has no get_layer_depth\(name, prefix\). Take mmpretrain'
+    ):
+        build_optim_wrapper(Wrong(other=1), config())
+    for depth in (-1, 3):
+        with pytest.raises(ValueError, match=rf"Linear.get_layer_depth\('backbone.weight'\) gives \({depth}, 3\): the"):
+            build_optim_wrapper(Wrong(get_layer_depth=lambda name, prefix, depth=depth: (depth, 3)), config())
+    differing = Wrong(get_layer_depth=lambda name, prefix: (0, len(name)))
+    with pytest.raises(ValueError, match='depths for all parameters'):
+        build_optim_wrapper(differing, config())
