@@ -1,0 +1,260 @@
+"""Predict image files: arrays for programs, pictures for people, raw results for other tools."""
+
+import copy
+import json
+import os
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from mmengine.config import Config
+from mmengine.registry import DefaultScope
+from PIL import Image
+
+from randsac_mm.datasets import find_fault
+from randsac_mm.datasets.images import UnreadableImageError, printable
+from randsac_mm.engine.launch import load_config
+
+from .files import check_no_input, find_images
+from .preparation import build_inferencer, describe_classes, find_scope, prepare
+from .weights import load_all
+
+_FOLDERS = {'mmseg': ('pictures', 'labels'), 'mmdet': ('pictures', 'instances')}
+_INDEX = 'results.json'
+
+
+class Segmented(NamedTuple):
+    """Hold the segmentation of one image.
+
+    Attributes:
+        image: The file.
+        labels: Index of the class of every pixel, (H, W), int64; names are in ``Predictor.classes``.
+        picture: The image and the map, (H, W, 3), uint8, RGB.
+        files: What was written.
+    """
+
+    image: Path
+    labels: np.ndarray
+    picture: np.ndarray
+    files: tuple[Path, ...]
+
+
+class Detected(NamedTuple):
+    """Hold the K instances found in one image, the surest first.
+
+    Attributes:
+        image: The file.
+        boxes: Left, top, right and bottom in pixels, (K, 4), float32.
+        labels: Index of each instance's class, (K,), int64; names are in ``Predictor.classes``.
+        scores: How sure the model is, (K,), float32, from 0 to 1. All that ``model.test_cfg`` lets through are here;
+            ``score_thr`` decides only what is drawn.
+        masks: Pixels of each instance, (K, H, W), bool; None if the model predicts no masks.
+        picture: The image and the instances, (H, W, 3), uint8, RGB.
+        files: What was written.
+    """
+
+    image: Path
+    boxes: np.ndarray
+    labels: np.ndarray
+    scores: np.ndarray
+    masks: np.ndarray | None
+    picture: np.ndarray
+    files: tuple[Path, ...]
+
+
+class Faulty(NamedTuple):
+    """Hold why an image was not predicted.
+
+    Attributes:
+        image: The file.
+        reason: In words.
+        error: What the libraries raised; None if the file itself is damaged.
+    """
+
+    image: Path
+    reason: str
+    error: Exception | None = None
+
+    def __str__(self) -> str:
+        return f'{printable(self.image)}: {self.reason}'
+
+
+class Predictor:
+    """Predict segmentation maps or instance masks of image files, through mmseg's or mmdet's own inferencer.
+
+    The numbers are those of ``mmseg.apis.inference_model`` and ``mmdet.apis.inference_detector``. Unlike there, the
+    checkpoint must fit the config in every tensor and is read without executing anything that is in it, and a
+    checkpoint of pre-training that the config starts from need not exist any more.
+
+    Args:
+        config: A config of segmentation (``default_scope='mmseg'``) or detection (``'mmdet'``), file or object.
+        checkpoint: A checkpoint of that config's run.
+        device: Where to predict: ``'cpu'``, ``'cuda'``, ``'cuda:1'``.
+        score_thr: Detection only: instances below this score are not drawn; None means 0.3.
+        options: Changes to the config, as ``{'model.test_cfg.rcnn.score_thr': 0.5}``.
+
+    Attributes:
+        task: ``'segmentation'`` or ``'detection'``.
+        classes: Names of the classes.
+
+    Raises:
+        FileNotFoundError: If there is no such config or checkpoint.
+        ValueError: If the config is of another task, the checkpoint cannot be read safely or does not fit, a library is
+            missing, or an argument is out of range.
+
+    Example:
+        In a program::
+
+            from randsac_mm.inference import Predictor
+
+            predict = Predictor('configs/segmentation/upernet_vit-b_ade20k-512.py', 'work_dirs/upernet/iter_160000.pth')
+            labels = predict(['street.jpg'], out='predictions')[0].labels
+    """
+
+    def __init__(
+        self,
+        config: str | os.PathLike | Config,
+        checkpoint: str | os.PathLike,
+        device: str = 'cpu',
+        score_thr: float | None = None,
+        options: dict[str, Any] | None = None,
+    ) -> None:
+        if isinstance(config, Config):
+            cfg = copy.deepcopy(config)
+            cfg.merge_from_dict(options or {})
+        else:
+            cfg = load_config(os.fspath(config), options, None, 'none')
+        self.scope = find_scope(cfg)
+        self.task = 'segmentation' if self.scope == 'mmseg' else 'detection'
+        self._score_thr = self._check_score(score_thr)
+        prepare(cfg, self.scope)
+        with DefaultScope.overwrite_default_scope(self.scope):
+            self._inferencer = build_inferencer(cfg, self.scope, device)
+            model = self._inferencer.model
+            meta = load_all(model, checkpoint)
+            head = model.decode_head if self.scope == 'mmseg' else model.roi_head.bbox_head
+            described = describe_classes(cfg, meta.get('dataset_meta') or {}, head.num_classes)
+        self.classes: list[str] = described['classes']
+        model.dataset_meta = self._inferencer.visualizer.dataset_meta = described
+        self._about = {
+            'config': cfg.filename and str(cfg.filename),
+            'checkpoint': os.fspath(checkpoint),
+            'task': self.task,
+        }
+
+    def __call__(
+        self, images: str | os.PathLike | Sequence[str | os.PathLike], out: str | os.PathLike | None = None
+    ) -> list[Segmented | Detected]:
+        """Predict images, and keep all results in memory.
+
+        Args:
+            images: Files and folders, see :func:`find_images`.
+            out: Folder to write to, see :meth:`stream`; None writes nothing.
+
+        Returns:
+            One result per image.
+
+        Raises:
+            FileNotFoundError: If there is no such image or folder, or a folder holds no image.
+            UnreadableImageError: If images could not be predicted, after all others were; the message names them.
+            ValueError: If a result would overwrite an image.
+        """
+        results = list(self.stream(images, out))
+        faults = [result for result in results if isinstance(result, Faulty)]
+        if faults:
+            raise UnreadableImageError(
+                f'{len(faults)} of {len(results)} images could not be predicted (use Predictor.stream to get the '
+                'others):\n' + '\n'.join(map(str, faults))
+            ) from next((fault.error for fault in faults if fault.error), None)
+        return results
+
+    def stream(
+        self, images: str | os.PathLike | Sequence[str | os.PathLike], out: str | os.PathLike | None = None
+    ) -> Iterator[Segmented | Detected | Faulty]:
+        """Predict images one after the other, with one result in memory at a time.
+
+        With ``out`` writes ``pictures/NAME.png`` and either ``labels/NAME.png`` (the index of each pixel's class, 8 or
+        16 bits) or ``instances/NAME.json`` (mmdet's own format: boxes, labels, scores, masks in COCO's run lengths),
+        and in the end ``results.json``, which says what belongs to what and names the classes.
+
+        Args:
+            images: Files and folders, see :func:`find_images`.
+            out: Folder to write to; None writes nothing.
+
+        Yields:
+            The result of an image, or why there is none: the file is damaged, or the model refuses its size.
+
+        Raises:
+            FileNotFoundError: If there is no such image or folder, or a folder holds no image.
+            ValueError: If a result would overwrite an image.
+        """
+        listed = [images] if isinstance(images, str | os.PathLike) else list(images)
+        folders = [] if out is None else [Path(out, name) for name in _FOLDERS[self.scope]]
+        names = find_images(listed, without=folders)
+        outputs = {file: self._outputs(folders, name) for file, name in names.items()}
+        if out is not None:
+            existing = [file for file in names if file.exists()]
+            check_no_input([Path(out, _INDEX), *(p for paths in outputs.values() for p in paths)], existing)
+        entries, faults = [], []
+        for file in names:
+            result = self._predict(file, outputs[file])
+            if isinstance(result, Faulty):
+                faults.append({'image': printable(file), 'reason': result.reason})
+            else:
+                written = [path.relative_to(out).as_posix() for path in result.files] if out is not None else []
+                entries.append({'image': printable(file), 'files': written})
+            yield result
+        if out is not None:
+            Path(out).mkdir(parents=True, exist_ok=True)
+            index = {**self._about, 'classes': self.classes, 'images': entries, 'faults': faults}
+            Path(out, _INDEX).write_text(json.dumps(index, indent=2) + '\n')
+
+    def _outputs(self, folders: Sequence[Path], name: str) -> tuple[Path, ...]:
+        endings = ('.png', '.png' if self.scope == 'mmseg' else '.json')
+        return tuple(folder / f'{name}{ending}' for folder, ending in zip(folders, endings, strict=False))
+
+    def _check_score(self, score_thr: float | None) -> float:
+        if score_thr is not None and self.scope == 'mmseg':
+            raise ValueError(f'score_thr={score_thr}: a segmentation map has no scores; leave it out')
+        if score_thr is not None and not 0 <= score_thr <= 1:
+            raise ValueError(f'score_thr={score_thr} must lie between 0 and 1')
+        return 0.3 if score_thr is None else score_thr
+
+    def _predict(self, file: Path, outputs: tuple[Path, ...]) -> Segmented | Detected | Faulty:
+        reason = find_fault(file, decode=True)
+        if reason is not None:
+            return Faulty(file, reason)
+        try:
+            with DefaultScope.overwrite_default_scope(self.scope), warnings.catch_warnings():
+                # A box may end outside the picture; mmdet's drawing is older than numpy 2.
+                warnings.filterwarnings('ignore', message='.* is out of bounds|__array_wrap__ must accept')
+                return self._segment(file, outputs) if self.scope == 'mmseg' else self._detect(file, outputs)
+        except Exception as error:  # whatever is wrong with one image must not stop the others
+            return Faulty(file, f'{type(error).__name__}: {error}', error)
+
+    def _segment(self, file: Path, outputs: tuple[Path, ...]) -> Segmented:
+        result = self._inferencer(str(file), return_vis=True)
+        labels, picture = np.asarray(result['predictions']), np.asarray(result['visualization'])
+        if outputs:
+            _save_picture(picture, outputs[0])
+            # mmseg's own writer wraps indices above 255 round.
+            _save_picture(labels.astype(np.uint8 if len(self.classes) <= 256 else np.uint16), outputs[1])
+        return Segmented(file, labels.astype(np.int64), picture, outputs)
+
+    def _detect(self, file: Path, outputs: tuple[Path, ...]) -> Detected:
+        result = self._inferencer(str(file), return_vis=True, return_datasamples=True, pred_score_thr=self._score_thr)
+        sample, picture = result['predictions'][0], np.asarray(result['visualization'][0])
+        found = sample.pred_instances.numpy()
+        masks = np.asarray(found.masks, dtype=bool) if 'masks' in found else None
+        if outputs:
+            _save_picture(picture, outputs[0])
+            outputs[1].parent.mkdir(parents=True, exist_ok=True)
+            outputs[1].write_text(json.dumps(self._inferencer.pred2dict(sample)) + '\n')
+        return Detected(file, found.bboxes, found.labels, found.scores, masks, picture, outputs)
+
+
+def _save_picture(pixels: np.ndarray, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)

@@ -1,0 +1,150 @@
+"""From a config of training to mmseg's or mmdet's own inferencer, which knows nothing of checkpoints."""
+
+import importlib
+import warnings
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.config import Config, ConfigDict
+from mmengine.infer import BaseInferencer
+from mmengine.logging import MMLogger
+from mmengine.registry import DATASETS
+
+# Named, not imported: this package must work where neither library is installed.
+_INFERENCERS = {'mmseg': 'MMSegInferencer', 'mmdet': 'DetInferencer'}
+_VISUALIZERS = {'mmseg': 'SegLocalVisualizer', 'mmdet': 'DetLocalVisualizer'}
+
+
+def find_scope(cfg: Config) -> str:
+    """Tell which library a config is for.
+
+    Args:
+        cfg: The config.
+
+    Returns:
+        ``'mmseg'`` or ``'mmdet'``.
+
+    Raises:
+        ValueError: If it is for neither, or does not say how its images are prepared.
+    """
+    scope = cfg.get('default_scope')
+    if scope not in _INFERENCERS:
+        raise ValueError(
+            f'default_scope={scope!r}: only configs of segmentation (mmseg) and detection (mmdet) predict something to '
+            'draw. To see what a pre-trained model predicts run tools/visualization/reconstruct.py CONFIG CHECKPOINT'
+        )
+    dataset = (cfg.get('test_dataloader') or {}).get('dataset') or {}
+    if not dataset.get('pipeline'):
+        raise ValueError(
+            f'the config has no test_dataloader.dataset.pipeline (its data set is {dataset.get("type")!r}), which says '
+            'how images are prepared; give one data set with a pipeline, not a list or a wrapper of data sets'
+        )
+    return scope
+
+
+def prepare(cfg: Config, scope: str) -> None:
+    """Change a config of training so that it predicts: no start from other weights, no logging.
+
+    Args:
+        cfg: The config, changed in place.
+        scope: ``'mmseg'`` or ``'mmdet'``.
+    """
+    _drop_initial_weights(cfg.model)
+    # One without a backend: whatever the config's would log to is not wanted here.
+    kept = {'type': _VISUALIZERS[scope], **{k: v for k, v in (cfg.get('visualizer') or {}).items() if k == 'alpha'}}
+    cfg.visualizer = ConfigDict(kept, vis_backends=[])
+    if scope == 'mmseg':
+        _pad_small_images(cfg.model)
+
+
+def build_inferencer(cfg: Config, scope: str, device: str) -> BaseInferencer:
+    """Build the library's inferencer, without weights.
+
+    Args:
+        cfg: A config that :func:`prepare` has changed.
+        scope: ``'mmseg'`` or ``'mmdet'``; the default scope.
+        device: Where the model runs.
+
+    Raises:
+        ValueError: If the library is not installed, or there is no such device.
+    """
+    _check_device(device)
+    try:
+        inferencer = getattr(importlib.import_module(f'{scope}.apis'), _INFERENCERS[scope])
+    except ImportError as error:
+        raise ValueError(
+            f'the config needs {scope}, which is missing or broken ({error}); see requirements/transfer.txt'
+        ) from error
+    # Keeps mmdet from building a data set for its colours; those of describe_classes replace them.
+    extra: dict[str, Any] = {'palette': 'random'} if scope == 'mmdet' else {}
+    logger = MMLogger.get_current_instance()
+    level = logger.level
+    with warnings.catch_warnings():
+        # Weights are loaded afterwards, strictly; nothing is trained, so the losses do not matter.
+        warnings.filterwarnings('ignore', message='Checkpoint is not loaded|weights is None|Default ``avg_non_ignore``')
+        logger.setLevel('ERROR')  # mmengine's inferencer warns of a registry that neither library has
+        try:
+            return inferencer(cfg, device=device, scope=scope, show_progress=False, **extra)
+        finally:
+            logger.setLevel(level)
+
+
+def describe_classes(cfg: Config, trained: dict, num_classes: int) -> dict[str, list]:
+    """Name and colour the classes that a model predicts.
+
+    Args:
+        cfg: The config; its test data set is asked if the checkpoint does not know.
+        trained: What the checkpoint knows of the data that it was trained on (``dataset_meta``).
+        num_classes: Number of classes that the model predicts.
+
+    Returns:
+        ``classes``, the names, and ``palette``, colours in RGB.
+
+    Raises:
+        ValueError: If neither names as many classes.
+    """
+    meta = {key.lower(): value for key, value in trained.items()}
+    if not meta.get('classes'):
+        meta = DATASETS.build(dict(cfg.test_dataloader.dataset, lazy_init=True)).metainfo
+    classes, palette = list(meta.get('classes') or ()), meta.get('palette')
+    if len(classes) != num_classes:
+        raise ValueError(
+            f'the model predicts {num_classes} classes, but its data set names {len(classes)}: set '
+            'test_dataloader.dataset.metainfo=dict(classes=(...)) and num_classes of the heads to the same classes'
+        )
+    if not isinstance(palette, list | tuple) or len(palette) != num_classes:
+        palette = np.random.default_rng(0).integers(0, 256, (num_classes, 3)).tolist()
+    return {'classes': classes, 'palette': [tuple(color) for color in palette]}
+
+
+def _check_device(name: str) -> None:
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ValueError(f'device={name!r} is unknown: {str(error).splitlines()[0]}') from error
+    if device.type == 'cuda' and (device.index or 0) >= torch.cuda.device_count():
+        raise ValueError(f'device={name!r}: this machine has {torch.cuda.device_count()} CUDA devices; use cpu')
+
+
+def _drop_initial_weights(cfg: Any) -> None:
+    """Remove every order to start from other weights: their files need not exist any more."""
+    if isinstance(cfg, dict):
+        for key in ('pretrained', 'init_cfg'):
+            cfg.pop(key, None)
+    for value in cfg.values() if isinstance(cfg, dict) else cfg:
+        if isinstance(value, dict | list | tuple):
+            _drop_initial_weights(value)
+
+
+def _pad_small_images(model: ConfigDict) -> None:
+    """Let mmseg pad what the patch size does not divide, unless the config says how to pad.
+
+    Whole images are padded to multiples of it. Windows have a size that fits, but are smaller in an image that is
+    smaller than a window: that one is padded to the window's size.
+    """
+    preprocessor, patch = model.get('data_preprocessor'), model.backbone.get('patch_size')
+    if not preprocessor or preprocessor.get('test_cfg') or not patch:
+        return
+    slide = (model.get('test_cfg') or {}).get('mode') == 'slide'
+    preprocessor.test_cfg = dict(size=model.test_cfg.crop_size) if slide else dict(size_divisor=patch)

@@ -1,0 +1,62 @@
+"""Which files are found, and that no two results share a name and none replaces an input."""
+
+import os
+
+import pytest
+from PIL import Image
+
+from randsac_mm.inference import find_images
+from randsac_mm.inference.files import check_no_input
+
+
+def touch(*files):
+    for file in files:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.new('RGB', (5, 3)).save(file)
+
+
+def test_names_are_kept_and_never_shared(tmp_path):
+    a, b = tmp_path / 'a', tmp_path / 'b'
+    files = [a / 'street.jpg', b / 'street.jpg', b / 'street.png', b / 'Street_2.png', b / 'x.y.jpg']
+    touch(*files)
+    assert find_images(files) == dict(zip(files, ['street', 'street_2', 'street_3', 'Street_2_2', 'x.y'], strict=True))
+    assert list(find_images([files[0], files[0]])) == [files[0]]
+
+
+def test_folders_are_searched_in_order_without_hidden_files_and_others(tmp_path):
+    touch(tmp_path / 'b.JPG', tmp_path / 'deep' / 'c.png', tmp_path / 'deep' / 'er' / 'a.webp')
+    touch(tmp_path / '.hidden.png', tmp_path / '.cache' / 'd.png')
+    (tmp_path / 'notes.txt').write_text('no image')
+    (tmp_path / 'folder.png').mkdir()
+    assert list(find_images([tmp_path]).values()) == ['b', 'deep/c', 'deep/er/a']
+
+
+def test_earlier_results_are_no_inputs_unless_named(tmp_path):
+    results = tmp_path / 'out' / 'pictures'
+    touch(tmp_path / 'a.png', results / 'a.png')
+    assert list(find_images([tmp_path], without=[results])) == [tmp_path / 'a.png']
+    assert list(find_images([results], without=[results])) == [results / 'a.png']
+
+
+def test_what_is_not_there_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r'there is no image or folder .*gone\.jpg'):
+        find_images([tmp_path / 'gone.jpg'])
+    (tmp_path / 'notes.txt').write_text('no image')
+    with pytest.raises(FileNotFoundError, match=r'holds no image: no file in it ends in one of \.bmp'):
+        find_images([tmp_path])
+    with pytest.raises(ValueError, match='no image is named'):
+        find_images([])
+
+
+@pytest.mark.parametrize('link', [None, os.symlink, os.link], ids=['same path', 'symbolic link', 'hard link'])
+def test_an_input_is_never_an_output(tmp_path, link):
+    photo, output = tmp_path / 'a.png', tmp_path / 'b.png'
+    touch(photo)
+    check_no_input([output], [photo])
+    if link is None:
+        output = tmp_path / 'folder' / '..' / 'a.png'
+        (tmp_path / 'folder').mkdir()
+    else:
+        link(photo, output)
+    with pytest.raises(ValueError, match=r'\.png is an image to be read and would be overwritten'):
+        check_no_input([output], [photo])

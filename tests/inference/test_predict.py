@@ -1,0 +1,175 @@
+"""Predictions equal those of mmseg's and mmdet's own functions; what is written is what was predicted."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from inference.conftest import photo
+from inference.tiny import save_weights, upernet
+from mmengine.config import Config
+from mmengine.registry import DefaultScope
+from PIL import Image
+from pycocotools import mask as run_lengths
+
+from randsac_mm.datasets.images import UnreadableImageError
+from randsac_mm.inference import Detected, Faulty, Predictor, Segmented
+
+
+def test_maps_equal_mmseg(predictors, trained, tmp_path):
+    from mmseg.apis import inference_model, init_model
+
+    file = photo(tmp_path / 'street.png')
+    model = init_model(*map(str, trained['segmentation']), device='cpu')
+    expected = inference_model(model, str(file)).pred_sem_seg.data[0].numpy()
+    assert len(np.unique(expected)) > 1
+    (result,) = predictors['segmentation'](file)
+    assert isinstance(result, Segmented)
+    assert np.array_equal(result.labels, expected)
+    assert result.picture.shape == (53, 91, 3)
+    assert predictors['segmentation'].classes == ['sky', 'sea', 'sand']
+    assert result.files == ()
+
+
+def test_instances_equal_mmdet(predictors, trained, tmp_path):
+    from mmdet.apis import inference_detector, init_detector
+
+    file = photo(tmp_path / 'street.png')
+    cfg = Config.fromfile(trained['detection'][0])
+    cfg.model.backbone.init_cfg = None
+    cfg.test_dataloader.dataset.metainfo.palette = [(0, 0, 0)] * 2
+    model = init_detector(cfg, str(trained['detection'][1]), device='cpu')
+    expected = inference_detector(model, str(file)).pred_instances
+    assert len(expected) > 1
+    assert 0 < expected.masks.float().mean() < 1
+    (result,) = predictors['detection'](file)
+    assert isinstance(result, Detected)
+    for name, value in (('boxes', 'bboxes'), ('labels', 'labels'), ('scores', 'scores'), ('masks', 'masks')):
+        assert np.array_equal(getattr(result, name), expected[value].numpy()), name
+    assert predictors['detection'].classes == ['cat', 'dog']
+
+
+@pytest.mark.filterwarnings('ignore:__array__ implementation:DeprecationWarning')  # pycocotools
+def test_files_hold_what_was_predicted(predictors, task, tmp_path):
+    files = [photo(tmp_path / 'a' / 'street.jpg'), photo(tmp_path / 'b' / 'street.jpg', 40, 64, seed=1)]
+    results = predictors[task](files, out=tmp_path / 'out')
+    for name, result in zip(('street', 'street_2'), results, strict=True):
+        with Image.open(tmp_path / 'out' / 'pictures' / f'{name}.png') as picture:
+            assert np.array_equal(np.asarray(picture), result.picture)
+        if task == 'segmentation':
+            with Image.open(tmp_path / 'out' / 'labels' / f'{name}.png') as labels:
+                assert np.array_equal(np.asarray(labels), result.labels)
+        else:
+            saved = json.loads((tmp_path / 'out' / 'instances' / f'{name}.json').read_text())
+            assert saved['labels'] == result.labels.tolist()
+            assert np.array_equal(np.float32(saved['bboxes']), result.boxes)
+            masks = [run_lengths.decode(mask) for mask in saved['masks']]
+            assert np.array_equal(np.array(masks, dtype=bool), result.masks)
+    index = json.loads((tmp_path / 'out' / 'results.json').read_text())
+    kind = {'segmentation': 'labels/street_2.png', 'detection': 'instances/street_2.json'}[task]
+    assert index['images'][1] == {'image': str(files[1]), 'files': ['pictures/street_2.png', kind]}
+    assert index['classes'] == predictors[task].classes
+    assert index['faults'] == []
+
+
+def test_only_sure_instances_are_drawn(trained, predictors, tmp_path):
+    file = photo(tmp_path / 'street.png')
+    (usual,) = predictors['detection'](file)
+    (none,) = Predictor(*trained['detection'], score_thr=1.0)(file)
+    (every,) = Predictor(*trained['detection'], score_thr=0.0)(file)
+    with Image.open(file) as image:
+        assert np.array_equal(none.picture, np.asarray(image))
+        assert not np.array_equal(every.picture, np.asarray(image))
+    assert np.array_equal(none.scores, usual.scores)
+
+
+def test_damaged_images_are_reported_and_the_others_done(predictors, task, tmp_path):
+    good = [photo(tmp_path / 'in' / 'a.jpg'), photo(tmp_path / 'in' / 'z.jpg')]
+    whole = good[0].read_bytes()
+    (tmp_path / 'in' / 'cut.jpg').write_bytes(whole[: len(whole) // 2])
+    (tmp_path / 'in' / 'empty.png').touch()
+    (tmp_path / 'in' / 'gone.png').symlink_to(tmp_path / 'nowhere.png')
+    found = list(predictors[task].stream(tmp_path / 'in', tmp_path / 'out'))
+    faults = {r.image.name: r.reason for r in found if isinstance(r, Faulty)}
+    assert faults == {
+        'cut.jpg': faults['cut.jpg'],
+        'empty.png': 'empty (0 bytes)',
+        'gone.png': 'does not exist, or is a broken link',
+    }
+    assert 'truncated' in faults['cut.jpg']
+    assert sorted(file.name for file in (tmp_path / 'out' / 'pictures').iterdir()) == ['a.png', 'z.png']
+    index = json.loads((tmp_path / 'out' / 'results.json').read_text())
+    assert [entry['image'] for entry in index['images']] == [str(file) for file in good]
+    assert len(index['faults']) == 3
+    with pytest.raises(UnreadableImageError, match=r'3 of 5 images could not be predicted .*\n.*cut\.jpg: '):
+        predictors[task](tmp_path / 'in')
+
+
+def test_an_image_that_breaks_the_model_does_not_stop_the_others(tmp_path, predictors, monkeypatch):
+    files = [photo(tmp_path / 'a.png'), photo(tmp_path / 'b.png', height=60), photo(tmp_path / 'c.png')]
+    model = predictors['segmentation']._inferencer.model
+    whole = model.test_step
+
+    def test_step(data):
+        if data['inputs'][0].shape[2] == 109:
+            raise RuntimeError('out of memory')
+        return whole(data)
+
+    monkeypatch.setattr(model, 'test_step', test_step)
+    kinds = [type(result) for result in predictors['segmentation'].stream(files)]
+    assert kinds == [Segmented, Faulty, Segmented]
+    with pytest.raises(UnreadableImageError, match=r'1 of 3 images .*\n.*b\.png: RuntimeError: out of memory'):
+        predictors['segmentation'](files)
+
+
+def test_a_second_run_does_not_read_the_first_ones_pictures(predictors, task, tmp_path):
+    photo(tmp_path / 'a.jpg')
+    before = (tmp_path / 'a.jpg').read_bytes()
+    assert len(predictors[task](tmp_path, out=tmp_path)) == 1
+    assert len(predictors[task](tmp_path, out=tmp_path)) == 1
+    assert (tmp_path / 'a.jpg').read_bytes() == before
+    with pytest.raises(ValueError, match=r'pictures/a\.png is an image to be read and would be overwritten'):
+        predictors[task](tmp_path / 'pictures', out=tmp_path)
+
+
+def test_the_scope_of_the_caller_is_left_alone(predictors, task, tmp_path):
+    DefaultScope.get_instance('mine', scope_name='mmpretrain')
+    predictors[task](photo(tmp_path / 'a.jpg'))
+    assert DefaultScope.get_current_instance().scope_name == 'mmpretrain'
+
+
+@pytest.mark.parametrize('mode', ['whole', 'slide'])
+def test_sizes_that_the_patch_does_not_divide(tmp_path, mode):
+    cfg = upernet(padded=False)
+    if mode == 'slide':
+        cfg.model.test_cfg = dict(mode='slide', crop_size=(64, 64), stride=(43, 43))
+    cfg.test_dataloader.dataset.pipeline = [step for step in cfg.test_pipeline if step.type != 'Resize']
+    predict = Predictor(cfg, save_weights(cfg, tmp_path / 'w.pth'))
+    # Larger than the window, smaller in one direction, in both, smaller than a patch.
+    for height, width in ((101, 77), (31, 91), (17, 13), (2, 1)):
+        (result,) = predict(photo(tmp_path / f'{height}.png', height, width))
+        assert result.labels.shape == (height, width)
+
+
+def test_names_and_colours_come_from_the_checkpoint_first(tmp_path):
+    cfg = upernet()
+    meta = dict(classes=('eins', 'zwei', 'drei'), palette=[(255, 0, 0)] * 3)
+    checkpoint = save_weights(cfg, tmp_path / 'w.pth', dataset_meta=meta)
+    predict = Predictor(cfg, checkpoint)
+    assert predict.classes == ['eins', 'zwei', 'drei']
+    (result,) = predict(photo(tmp_path / 'black.png', 300, 300))
+    red = result.picture.astype(int)
+    with Image.open(tmp_path / 'black.png') as image:
+        shift = red - np.asarray(image).astype(int)
+    assert shift[..., 0].mean() > 20 > 0 > shift[..., 1].mean()
+
+
+def test_more_than_256_classes_are_written_in_16_bits(tmp_path):
+    cfg = upernet(classes=tuple(f'class {i}' for i in range(300)))
+    checkpoint = save_weights(cfg, tmp_path / 'w.pth')
+    state = torch.load(checkpoint, weights_only=True)
+    state['state_dict']['decode_head.conv_seg.bias'][299] += 1e4
+    torch.save(state, checkpoint)
+    (result,) = Predictor(cfg, checkpoint)(photo(tmp_path / 'a.png'), out=tmp_path / 'out')
+    with Image.open(result.files[1]) as labels:
+        assert set(np.asarray(labels).ravel().tolist()) == {299}

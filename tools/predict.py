@@ -1,0 +1,47 @@
+#!/usr/bin/env python
+"""Draw segmentation maps or instance masks of images, with a model that was trained by tools/train.py.
+
+Writes DIR/pictures/NAME.png and DIR/labels/NAME.png (segmentation: class indices) or DIR/instances/NAME.json
+(detection), and DIR/results.json. The exit status is 1 if an image could not be predicted; all others are done first.
+
+Example:
+    python tools/predict.py CONFIG work_dirs/NAME/iter_160000.pth street.jpg /my/photos --out predictions
+"""
+
+import argparse
+import sys
+
+from mmengine.config import DictAction
+
+from randsac_mm.inference import Faulty, Predictor
+
+
+def main() -> None:
+    """Read the command line, predict, say what was written."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('config', help='config of segmentation (mmseg) or detection (mmdet)')
+    parser.add_argument('checkpoint', help='checkpoint whose weights fit the config, every one of them')
+    parser.add_argument('images', nargs='+', help='image files, or folders of any nesting')
+    parser.add_argument('--out', required=True, metavar='DIR', help='folder for pictures and results')
+    parser.add_argument('--score-thr', type=float, help='detection: draw no instance below this score (default: 0.3)')
+    parser.add_argument('--device', default='cpu', help='cpu (default), cuda, cuda:1, ...')
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='change the config')
+    args = parser.parse_args()
+    done, faults = 0, 0
+    try:
+        predict = Predictor(args.config, args.checkpoint, args.device, args.score_thr, args.cfg_options)
+        for result in predict.stream(args.images, args.out):
+            if isinstance(result, Faulty):
+                faults += 1
+                print(f'predict.py: not predicted: {result}', file=sys.stderr)
+            else:
+                done += 1
+                print(*result.files)
+    except (FileNotFoundError, ValueError) as error:
+        sys.exit(f'predict.py: error: {error}')
+    if faults:
+        sys.exit(f'predict.py: error: {faults} of {done + faults} images could not be predicted; they are named above')
+
+
+if __name__ == '__main__':
+    main()
