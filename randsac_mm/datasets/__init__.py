@@ -4,6 +4,7 @@ from .cifar import PreparedCIFAR10
 from .digits import Digits
 from .images import UnreadableImageError, find_fault, read_image
 from .loading import LoadImageStrict
+from .shapes import make_shapes
 from .unlabelled import UnlabelledImageFolder
 
 __all__ = [
@@ -13,5 +14,6 @@ __all__ = [
     'UnlabelledImageFolder',
     'UnreadableImageError',
     'find_fault',
+    'make_shapes',
     'read_image',
 ]

@@ -14,6 +14,7 @@ from mmengine.runner import FlexibleRunner, Runner
 import randsac_mm.engine.checkpoint
 import randsac_mm.engine.optim
 import randsac_mm.engine.workers  # noqa: F401  (so that any config may name what is registered there)
+from randsac_mm.engine.batch_norm import replace_sync_bn
 from randsac_mm.engine.distributed import prepare_cpu_processes
 
 # Keys that no runner takes as an argument but that mmengine or OpenMMLab's libraries look up in a config.
@@ -73,6 +74,8 @@ def _check_options(cfg: Config, options: dict[str, Any]) -> None:
 def use_amp(cfg: Config) -> None:
     """Make the optimiser wrapper compute in bfloat16 (``--amp``), unless it already uses mixed precision.
 
+    Of a detector only the backbone does: some of mmcv's operations between the heads know no bfloat16.
+
     Raises:
         ValueError: If the config's wrapper is neither plain nor one of mixed precision.
     """
@@ -83,6 +86,8 @@ def use_amp(cfg: Config) -> None:
     name = (kind if isinstance(kind, str) else kind.__name__).rpartition('.')[2]
     if name == 'OptimWrapper':
         wrapper.update(type='AutocastOptimWrapper', dtype='bfloat16')
+        if cfg.get('default_scope') == 'mmdet':
+            wrapper.update(modules=['backbone'])
     elif name not in ('AutocastOptimWrapper', 'AmpOptimWrapper'):
         raise ValueError(
             f'--amp: optim_wrapper is {name}, and only OptimWrapper can be switched; choose its precision in the config'
@@ -180,7 +185,11 @@ def build_runner(cfg: Config) -> Runner | FlexibleRunner:
             if cfg.get(name):
                 cfg[name].pop('pin_memory', None)  # nothing to pin for; torch would warn in every epoch
     prepare_cpu_processes(cfg)
-    return RUNNERS.build(cfg)
+    note = replace_sync_bn(cfg)
+    runner = RUNNERS.build(cfg)
+    if note:
+        runner.logger.warning(note)
+    return runner
 
 
 def use_checkpoint_for_test(cfg: Config, checkpoint: str) -> None:

@@ -85,6 +85,13 @@ def test_amp_refuses_other_wrappers(wrapper):
         launch.use_amp(Config({'optim_wrapper': wrapper}))
 
 
+def test_amp_of_a_detector_is_that_of_its_backbone():
+    cfg = Config(dict(default_scope='mmdet', optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1))))
+    launch.use_amp(cfg)
+    assert cfg.optim_wrapper.type == 'AutocastOptimWrapper'
+    assert cfg.optim_wrapper.modules == ['backbone']
+
+
 def test_auto_scale_lr():
     cfg = Config({'auto_scale_lr': {'base_batch_size': 256}})
     launch.use_auto_scale_lr(cfg)

@@ -1,0 +1,109 @@
+"""Contract: any image is predicted at its own size; a batch may mix sizes; unlabelled pixels teach nothing."""
+
+import pytest
+import torch
+
+SIZES = [(50, 71), (48, 48), (33, 200), (16, 17), (5, 97)]
+
+
+def forward_losses(model, data):
+    data = model.data_preprocessor(data, training=True)
+    return {key: value for key, value in model.loss(**data).items() if 'loss' in key}
+
+
+@pytest.mark.parametrize('patch_size', [8, 14, 16])
+@pytest.mark.parametrize('mode', ['slide', 'whole'])
+def test_every_size_is_predicted_at_its_own_size(tiny_model, batch, patch_size, mode):
+    model = tiny_model(patch_size, test_cfg=dict(mode=mode)).eval()
+    for size in SIZES:
+        [sample] = model.test_step(batch(size))
+        assert sample.pred_sem_seg.data.shape == (1, *size)
+        assert sample.seg_logits.data.shape == (7, *size)
+        assert torch.isfinite(sample.seg_logits.data).all()
+
+
+def test_padding_is_cut_back_to_the_image(tiny_model, batch):
+    model = tiny_model(test_cfg=dict(mode='whole')).eval()
+    data = batch((50, 71))
+    image = (data['inputs'][0].flip(0) - model.data_preprocessor.mean) / model.data_preprocessor.std
+    padded = torch.nn.functional.pad(image, (0, 1, 0, 6))  # to 56 x 72; after normalisation, so that 0 is mean colour
+    with torch.no_grad():
+        small = model.decode_head(model.extract_feat(padded[None]))
+    assert small.shape == (1, 7, 14, 18)
+    expected = torch.nn.functional.interpolate(small, (56, 72), mode='bilinear')[0, :, :50, :71]
+    [sample] = model.test_step(data)
+    torch.testing.assert_close(sample.seg_logits.data, expected)
+
+
+def test_one_window_equals_the_whole_image(tiny_model, batch):
+    """An image that is shorter than the window on one side, or on both, is taken whole."""
+    model = tiny_model().eval()
+    data = batch((20, 43))
+    torch.manual_seed(0)
+    slide = model.test_step(data)[0].seg_logits.data.clone()
+    model.test_cfg.mode = 'whole'
+    whole = model.test_step(data)[0].seg_logits.data
+    torch.testing.assert_close(slide, whole)
+
+
+def test_windows_cover_a_long_image(tiny_model, batch):
+    """Pixels far apart lie in no common window: a change at one end leaves the other end as it was."""
+    model = tiny_model().eval()
+    data = batch((48, 150))
+    before = model.test_step(data)[0].seg_logits.data.clone()
+    data['inputs'][0][:, :, :10] = 255 - data['inputs'][0][:, :, :10]
+    after = model.test_step(data)[0].seg_logits.data
+    assert not torch.allclose(before[..., :48], after[..., :48])
+    assert torch.equal(before[..., 60:], after[..., 60:])
+    model.test_cfg.mode = 'whole'
+    assert not torch.allclose(model.test_step(data)[0].seg_logits.data[..., 60:], after[..., 60:])
+
+
+@pytest.mark.parametrize('patch_size', [8, 14, 16])
+def test_mixed_sizes_train_in_one_batch(tiny_model, batch, patch_size):
+    model = tiny_model(patch_size).train()
+    side = model.data_preprocessor.size[0]
+    data = model.data_preprocessor(batch((side, side), (31, 47), (13, 7)), training=True)
+    assert data['inputs'].shape == (3, 3, side, side)
+    labels = data['data_samples'][2].gt_sem_seg.data
+    assert labels.shape == (1, side, side)
+    assert (labels == 255).sum() == side**2 - 13 * 7
+    assert (data['inputs'][2, :, 13:] == 0).all()
+    sum(value for key, value in model.loss(**data).items() if 'loss' in key).backward()
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            assert torch.isfinite(parameter.grad).all(), name
+            assert parameter.grad.abs().sum() > 0, name
+
+
+def test_image_without_labels_gives_no_loss_and_no_gradient(tiny_model, batch):
+    model = tiny_model().train()
+    data = batch((48, 48), (40, 30), label=255)
+    found = forward_losses(model, data)
+    assert set(found) == {'decode.loss_ce', 'aux.loss_ce'}
+    assert all(value == 0 for value in found.values())
+    sum(found.values()).backward()
+    grads = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+    assert grads
+    assert all((grad == 0).all() for grad in grads)
+
+
+def test_one_unlabelled_image_does_not_spoil_the_batch(tiny_model, batch):
+    model = tiny_model().train()
+    data = batch((48, 48), (48, 48))
+    data['data_samples'][1].gt_sem_seg.data.fill_(255)
+    found = forward_losses(model, data)
+    assert all(torch.isfinite(value) and value > 0 for value in found.values())
+
+
+def test_one_image_needs_a_norm_that_does_not_look_at_others(tiny_model, batch):
+    with pytest.raises(ValueError, match='Expected more than 1 value per channel'):
+        forward_losses(tiny_model().train(), batch((48, 48)))
+    norm = dict(norm_cfg=dict(_delete_=True, type='GN', num_groups=4))
+    model = tiny_model(neck=norm, decode_head=norm, auxiliary_head=norm).train()
+    assert all(value > 0 for value in forward_losses(model, batch((48, 48))).values())
+
+
+def test_sizes_that_differ_are_refused_at_test_time(tiny_model, batch):
+    with pytest.raises(AssertionError, match='The image size in a batch should be the same'):
+        tiny_model().eval().test_step(batch((48, 48), (40, 48)))
