@@ -17,6 +17,7 @@ from mmpretrain.registry import MODELS
 from modelindex.load_model_index import load
 
 from randsac_mm.complexity import complexity
+from randsac_mm.datasets import make_shapes
 from randsac_mm.engine.launch import use_resume
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -164,6 +165,33 @@ def test_smoke_config_trains(path: Path, tmp_path: Path) -> None:
     assert all(torch.isfinite(p).all() for p in after)
     assert runner.message_hub.get_scalar('train/loss').current() > 0
     assert list(tmp_path.glob('epoch_2.pth'))
+
+
+PHOTOS, CIFAR = (ROOT / 'configs' / 'smoke' / f'randsac_vit_{name}.py' for name in ('photos', 'enlarged-cifar10'))
+
+
+@pytest.mark.parametrize('path', [PHOTOS, CIFAR], ids=stems([PHOTOS, CIFAR]))
+def test_pre_trained_smoke_backbone_fits_the_transfer_configs(path: Path) -> None:
+    test_header_gives_command_cost_and_expectation(path)
+    backbone = Config.fromfile(path).model.backbone
+    for name in ('upernet_vit_ade20k-sample', 'mask-rcnn_vit_tinycoco'):
+        theirs = Config.fromfile(path.with_stem(name)).model.backbone
+        assert (theirs.arch, theirs.patch_size) == (backbone.arch, backbone.patch_size), name
+
+
+def test_photos_smoke_config_trains_on_any_folder(tmp_path: Path) -> None:
+    make_shapes(tmp_path / 'shapes', images=4, val=1, size=(64, 80), seed=0)
+    cfg = Config.fromfile(PHOTOS)
+    cfg.train_dataloader.batch_size = 4
+    cfg.train_dataloader.dataset.times = 2
+    cfg.train_dataloader.dataset.dataset.data_root = str(tmp_path / 'shapes' / 'coco' / 'train2017')
+    cfg.max_epochs = cfg.train_cfg.max_epochs = 1
+    cfg.param_scheduler = None
+    cfg.work_dir, cfg.experiment_name = str(tmp_path / 'run'), 'photos'
+    runner = Runner.from_cfg(cfg)
+    runner.train()
+    assert runner.iter == 2
+    assert runner.message_hub.get_scalar('train/loss').current() > 0
 
 
 class Stop(Hook):
