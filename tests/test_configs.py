@@ -152,6 +152,7 @@ def test_everything_but_matrices_goes_without_decay(path: Path) -> None:
             assert name == 'backbone.pos_embed'
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('path', SMOKE, ids=stems(SMOKE))
 def test_smoke_config_trains(path: Path, tmp_path: Path) -> None:
     cfg = Config.fromfile(path)
@@ -202,6 +203,7 @@ class Stop(Hook):
             raise KeyboardInterrupt
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', ['randsac_vit_digits', 'randsac_vit_blob_digits'])
 def test_interrupted_and_resumed_run_ends_with_the_same_bits(name: str, tmp_path: Path) -> None:
     def runner(work_dir: str) -> Runner:

@@ -36,6 +36,7 @@ def run_python(code: str) -> subprocess.CompletedProcess:
     return subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, timeout=120)
 
 
+@pytest.mark.slow
 def test_import_needs_neither_ops_nor_mmseg_nor_mmdet():
     done = run_python(
         # An entry of None makes any import of that module fail, even one that is caught and ignored elsewhere.
@@ -62,6 +63,7 @@ def test_import_without_openmmlab_names_both_families(missing: str):
         assert part in message
 
 
+@pytest.mark.slow
 def test_segments_need_torch_only(root: Path):
     # Below randsac_mm/__init__, which imports OpenMMLab; so the folder is imported under another name.
     done = run_python(
@@ -151,6 +153,7 @@ def test_wrong_python_is_explained(root: Path, tmp_path: Path):
     assert 'RANDSAC_PYTHON=' in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ('line', 'advice'),
     [

@@ -11,6 +11,7 @@ from randsac_mm.quickstart import Scores, farewell, mean_scores, run, shorten, t
 CONFIG = Path(__file__).resolve().parents[1] / 'configs' / 'randsac' / 'vit_digits.py'
 
 
+@pytest.mark.slow
 def test_a_short_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     summary = run(CONFIG, tmp_path, seeds=[3], with_raster=True, epochs=2)
     assert json.loads((tmp_path / 'summary.json').read_text()) == summary

@@ -67,6 +67,7 @@ def test_models_build_in_other_libraries(library, prefix):
         assert type(registry.MODELS.build(prefixed(config(), prefix))) is models.RandSAC
 
 
+@pytest.mark.slow
 def test_own_scope_needs_no_import():
     """A config that names ``randsac_mm.RandSACViT`` works without ``custom_imports``, mmseg, mmdet and mmcv's ops."""
     code = (

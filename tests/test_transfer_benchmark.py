@@ -146,6 +146,7 @@ def test_every_model_is_run_and_a_dead_process_is_told(benchmarks, monkeypatch, 
     assert saved['models']['upernet']['multiply_adds'] == parts
 
 
+@pytest.mark.slow
 def test_a_worker_is_a_process_of_its_own(benchmarks, monkeypatch, capsys):
     transfer_step, _ = benchmarks
     monkeypatch.setattr(sys, 'argv', ['transfer_step.py', '--tiny', '--only', 'mask-rcnn-windows'])

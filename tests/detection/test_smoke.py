@@ -25,6 +25,7 @@ class Stop(Hook):
             raise KeyboardInterrupt
 
 
+@pytest.mark.slow
 def test_interrupted_and_resumed_run_ends_with_the_same_bits(smoke: Callable[..., Config]) -> None:
     """With random flips, drop path, batches by aspect ratio, and pictures that show nothing."""
     whole = Runner.from_cfg(smoke('whole'))
@@ -73,6 +74,7 @@ def tinycoco(folder: Path, tmp_path: Path) -> Config:
     return cfg
 
 
+@pytest.mark.slow
 def test_real_images_train_and_are_measured(shared_data: Path, tmp_path: Path) -> None:
     runner = Runner.from_cfg(tinycoco(shared_data / 'tinycoco', tmp_path))
     runner.train()

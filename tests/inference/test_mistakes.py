@@ -119,6 +119,7 @@ def test_a_missing_library_is_named(trained, task, monkeypatch):
         Predictor(*trained[task])
 
 
+@pytest.mark.slow
 def test_tool_predicts_names_faults_and_fails(root, trained, tmp_path):
     photo(tmp_path / 'in' / 'a.png')
     (tmp_path / 'in' / 'b.png').write_text('no image')

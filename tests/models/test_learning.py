@@ -46,6 +46,7 @@ def overfit(neck, partition, order, lr, steps=300):
     return [model.train_step(batch, optim)['loss'].item() for _ in range(steps)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('partition', ['square-flat', 'patch'])
 @every_architecture
 def test_learns_one_batch_by_heart(neck, partition):
@@ -55,6 +56,7 @@ def test_learns_one_batch_by_heart(neck, partition):
     assert sum(losses[-10:]) / 10 < 0.05
 
 
+@pytest.mark.slow
 def test_learns_random_orders():
     losses = overfit(ARCHITECTURES['skip'], 'square-flat', 'RandomSerialization', lr=1e-2)
     assert sum(losses[-10:]) / 10 < 0.5  # predicting grey costs 0.97

@@ -82,6 +82,7 @@ def test_smoke_run_trains_validates_and_saves(whole):
     assert '3 x SyncBN in the config became BN' in log
 
 
+@pytest.mark.slow
 def test_interrupted_and_resumed_run_ends_with_the_same_bits(whole, shapes, tmp_path):
     parts = runner(tmp_path / 'parts', options(shapes))
     parts.register_hook(Stop(3))
@@ -142,6 +143,7 @@ def test_it_learns(tiny_model, batch):
     assert seen[-1] < 0.5 * seen[0], seen
 
 
+@pytest.mark.slow
 def test_real_samples_train_and_validate(shared_data, tmp_path):
     folder = str(shared_data / 'ade20k_sample')
     arch = dict(embed_dims=16, num_layers=4, num_heads=2, feedforward_channels=32)

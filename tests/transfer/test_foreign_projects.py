@@ -122,6 +122,7 @@ PROJECTS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('library', PROJECTS)
 def test_librarys_own_tool_trains_with_our_parts(tmp_path, pretrained, root, library):
     text, bases, data, task, metric = PROJECTS[library]
