@@ -1,3 +1,4 @@
+#!/usr/bin/env python
 """Write tiny data sets of coloured shapes in the formats of ADE20K and COCO, for the smoke configs.
 
 python tools/make_shapes.py --out data/shapes              # data/shapes/ade20k and data/shapes/coco
