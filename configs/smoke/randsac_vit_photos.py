@@ -1,7 +1,7 @@
 # Pre-trains the small ViT of the transfer smoke configs on a few photographs, for comparison with random weights.
 #
 # Command:  python tools/train.py configs/smoke/randsac_vit_photos.py
-# Cost:     700 steps of 64 crops of 96 px, about half an hour on one core
+# Cost:     700 steps of 64 crops of 96 px; took 43 minutes of one thread on a crowded machine
 # Expected: loss 0.74 at the end; see docs/results for what it is worth
 #
 # The photographs are no part of this repository; any folder does:
