@@ -12,15 +12,11 @@ from torch import Tensor, nn
 from randsac_mm.registry import register
 from randsac_mm.transfer.architecture import ANCHORS, check_architecture, check_num_heads
 from randsac_mm.transfer.names import choose, collapse, generalise
-from randsac_mm.transfer.peers import convert
+from randsac_mm.transfer.peers import NORMS, convert
 from randsac_mm.transfer.reading import find_state, read_checkpoint
 
 # A checkpoint may hold several Vision Transformers, as a student and a teacher; these are the backbone.
 _USUAL_PREFIXES = ('', 'backbone.', 'module.', 'module.backbone.')
-_NORMS = {
-    'ln1.': 'norm after the last layer; the backbone has final_norm=False',
-    'ln2.': "norm of the averaged tokens; only a backbone with out_type='avg_featmap' has it",
-}
 
 
 @dataclass(frozen=True)
@@ -109,7 +105,7 @@ def load_backbone(
     missing, left_over = own.keys() - weights.keys(), weights.keys() - own.keys()
     may_lack = dict.fromkeys(_norm('ln2.', missing, own), 'keeps its initial value: the checkpoint has no such norm')
     may_lack |= dict.fromkeys(choose(missing, allow_missing, 'allow_missing'), 'allow_missing')
-    may_have = {key: why for start, why in _NORMS.items() for key in _norm(start, left_over, weights)}
+    may_have = {key: why for start, why in NORMS.items() for key in _norm(start, left_over, weights)}
     may_have |= dict.fromkeys(choose(left_over, allow_unexpected, 'allow_unexpected'), 'allow_unexpected')
     _check(missing - may_lack.keys(), left_over - may_have.keys(), weights, backbone, path)
 

@@ -26,7 +26,7 @@ _DROPPED = {  # patterns of whole keys
     r'neck\..+': 'neck of the pre-training, dropped',
     r'(head|decode_head|auxiliary_head)\..+': 'head, dropped',
 }
-_NORMS = {
+NORMS = {  # the two norms that a file may have and a backbone not
     'ln1.': 'norm after the last layer, dropped: the backbone has final_norm=False',
     'ln2.': "norm of the averaged tokens, dropped: only a backbone with out_type='avg_featmap' has it",
 }
@@ -70,7 +70,7 @@ def convert(state: Mapping[str, Tensor], backbone: nn.Module) -> tuple[dict[str,
     converted, fates = {}, {}
     for key, value in state.items():
         dropped = next((fate for pattern, fate in _DROPPED.items() if re.fullmatch(pattern, key)), None)
-        norm = next((fate for prefix, fate in _NORMS.items() if key.startswith(prefix) and key not in own), None)
+        norm = next((fate for prefix, fate in NORMS.items() if key.startswith(prefix) and key not in own), None)
         if dropped or norm:
             fates[key] = dropped or norm
         elif key == 'pos_embed':
