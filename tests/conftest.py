@@ -12,10 +12,17 @@ from mmengine.registry import DefaultScope
 
 ROOT = Path(__file__).resolve().parents[1]
 
+# Without a GPU our Triton kernels run in its interpreter, which must be known before anything imports Triton.
+if not torch.cuda.is_available():
+    os.environ.setdefault('TRITON_INTERPRET', '1')
+
 # Timing varies too much on a shared machine for deadlines; CI must not fail on an example that nobody else sees.
 hypothesis.settings.register_profile('local', deadline=None)
 hypothesis.settings.register_profile('ci', deadline=None, derandomize=True, print_blob=True)
 hypothesis.settings.load_profile('ci' if os.environ.get('CI') else 'local')
+
+# No measurement of kernels decides what a test computes, and none writes to the user's cache.
+os.environ.update(RANDSAC_MM_ATTENTION='sdpa', RANDSAC_MM_LINEAR='torch')
 
 torch.set_num_threads(int(os.environ.get('OMP_NUM_THREADS', '2')))
 

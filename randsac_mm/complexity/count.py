@@ -145,8 +145,8 @@ def _two_stream_products(model: TwoStreamRandSAC, tokens: int, content_layers: i
     stream = n * (4 * e * e + 2 * e * _hidden_dims(backbone.layers[0])) + 2 * n * n * e
     return {
         'encoder': n * patch * e + content_layers * stream,
-        # Queries, the content's keys and values, output, feed-forward network: as many products as in the other stream.
-        'decoder': backbone.num_layers * stream,
+        # Like the other stream, but keys and values are the content's; they are made here where content makes no more.
+        'decoder': backbone.num_layers * stream - content_layers * n * 2 * e * e,
         'skip': 0,
         'head': n * e * patch,
     }

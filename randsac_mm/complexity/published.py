@@ -101,7 +101,7 @@ def two_stream_depths() -> dict[str, dict[str, float]]:
 
     Returns:
         For ``'two streams, keys and values shared'`` (22 D^2 N + 4 N^2 D per layer: keys and values of the content
-        serve both), ``'... made for each'`` (24 D^2 N + 4 N^2 D, as our baseline does) and ``'one stream only'``
+        serve both, as in our baseline), ``'... made for each'`` (24 D^2 N + 4 N^2 D) and ``'one stream only'``
         (12 D^2 N + 2 N^2 D): the depth for each architecture, with a fraction, after input and output projections.
     """
     ways = {
@@ -126,4 +126,4 @@ shared keys and values such models cost 2.7 % more and 2.2 % less than printed. 
 although the 30 M parameters of ViT-S (Table 10) mean 17 layers. ViT-T does not fit: its 7 M parameters are 15 or 16
 layers, and two streams through 15 cost 65 % more than printed. The figure is near one stream through 16 or 17 layers
 (4 % and 2 % away), as if the second stream had not been counted. Our baseline leaves out the last layer's content,
-which nobody reads, and makes keys and values anew for the query stream."""
+which nobody reads; keys and values of the content serve both streams."""

@@ -1,6 +1,7 @@
 """The algorithm: serialize, encode, decode, compare (paper sections 3 and 4)."""
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -45,6 +46,9 @@ class RandSAC(BaseSelfSupervisor):
     Paper:
         "Self-supervision through Random Segments with Autoregressive Coding", arXiv 2203.12054.
     """
+
+    # Compiled code of compute_loss, of this very object; see randsac_mm.engine.compile_model.
+    compiled_loss: Callable[[Tensor, Tensor, int | None], Tensor] | None = None
 
     def __init__(
         self,
@@ -111,9 +115,22 @@ class RandSAC(BaseSelfSupervisor):
         if rank is None:
             rank, tokens_per_segment = self.data_preprocessor.draw(inputs).values()
         self._check_shape(inputs, rank)
+        return {'loss': (self.compiled_loss or self.compute_loss)(inputs, rank, tokens_per_segment)}
+
+    def compute_loss(self, inputs: Tensor, rank: Tensor, tokens_per_segment: int | None) -> Tensor:
+        """Compute the loss from tensors alone: what :func:`randsac_mm.engine.compile_model` compiles.
+
+        Args:
+            inputs: Normalised images (B, C, H, W).
+            rank: The serialization (B, N).
+            tokens_per_segment: See :meth:`loss`.
+
+        Returns:
+            The loss, a scalar.
+        """
         layout = sorted_layout(rank, tokens_per_segment)
         pred = self.predict(inputs, layout)
-        return {'loss': self.head.loss(pred, inputs, layout.target, layout.predicted)}
+        return self.head.loss(pred, inputs, layout.target, layout.predicted)
 
     def predict(self, inputs: Tensor, layout: Layout) -> Tensor:
         """Predict the target tokens of a layout.
@@ -146,6 +163,12 @@ class RandSAC(BaseSelfSupervisor):
         layout = raster_layout(rank)
         pred = self.predict(inputs, layout)
         return Reconstruction(pred * layout.predicted[..., None], rank, layout.predicted)
+
+    def __getstate__(self) -> dict:
+        """Leave compiled code out of copies, as of an exponential average: it belongs to this model's parameters."""
+        state = super().__getstate__()
+        state.pop('compiled_loss', None)
+        return state
 
     def _check_shape(self, inputs: Tensor, rank: Tensor) -> None:
         expected = (len(inputs), math.prod(self.backbone.grid(*inputs.shape[2:])))

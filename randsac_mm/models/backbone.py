@@ -2,17 +2,15 @@
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from randsac_mm.registry import register
-from randsac_mm.segments import Layout, additive
+from randsac_mm.segments import Layout
 from randsac_mm.transfer.checkpoint import strict_init_cfg
 
 from .embedding import ViTEmbedding
 from .encoder_layer import EncoderLayer
-from .layers import EPS, init_projections
+from .layers import EPS, advance, attention_mask, init_projections
 from .options import arch_settings, choose_method, layer_indices, window_layers
 from .relative_position import RelativePositionBias
 from .windows import padding_bias
@@ -64,6 +62,7 @@ class RandSACViT(ViTEmbedding):
 
     Example:
         >>> vit = RandSACViT(arch='deit-tiny', img_size=32, patch_size=4)
+        >>> import torch
         >>> vit(torch.zeros(2, 3, 32, 48))[0].shape
         torch.Size([2, 192, 8, 12])
     """
@@ -150,7 +149,7 @@ class RandSACViT(ViTEmbedding):
         whole, inside = self._biases(grid, x)
         outs = []
         for i, layer in enumerate(self.layers):
-            x = self._advance(layer, x, inside if layer.window_size else whole, grid)
+            x = advance(layer, self.with_cp, x, inside if layer.window_size else whole, grid)
             if i == self.num_layers - 1 and self.final_norm:
                 x = self.ln1(x)
             if i in self.out_indices:
@@ -175,10 +174,10 @@ class RandSACViT(ViTEmbedding):
             Section 4.1, Figure 4 left.
         """
         x = self.embed_source(images, layout)
-        bias = additive(layout.source_mask, x.dtype)
+        mask = attention_mask(layout.source_mask, x)
         hidden = []
         for layer in self.layers:
-            x = self._advance(layer, x, bias)
+            x = advance(layer, self.with_cp, x, mask)
             hidden.append(x)
         if self.final_norm:
             hidden[-1] = self.ln1(x)
@@ -235,11 +234,6 @@ class RandSACViT(ViTEmbedding):
             own = shared((size, size))
             inside = own if inside is None else inside + own
         return (shared(grid) if len(self.windowed) < self.num_layers else None), inside
-
-    def _advance(self, layer: EncoderLayer, *args: object) -> Tensor:
-        if self.with_cp and self.training and torch.is_grad_enabled():
-            return checkpoint(layer, *args, use_reentrant=False)
-        return layer(*args)
 
     def _format(self, x: Tensor, grid: tuple[int, int]) -> Tensor:
         if self.out_type == 'raw':

@@ -7,9 +7,9 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from randsac_mm.registry import register
-from randsac_mm.segments import Layout, additive
+from randsac_mm.segments import Layout
 
-from .layers import EPS, DecoderLayer, NormPosition, init_projections
+from .layers import EPS, DecoderLayer, NormPosition, advance, attention_mask, init_projections
 from .positions import sincos_positions
 
 SkipInit = Literal['last', 'mean', 'normal']
@@ -100,6 +100,7 @@ class RandSACDecoder(BaseModule):
         norm_position: ``'pre'`` puts norms at the entrance of each branch and one after the last layer, as in the
             encoder, which trains without warm-up tricks; ``'post'`` after each sum, as in Vaswani et al. The paper does
             not say.
+        with_cp: Whether training computes the inside of each layer again for the gradient, instead of storing it.
         init_cfg: Initialisation from a checkpoint, as in mmengine. Without it the weights are Xavier uniform.
 
     Raises:
@@ -123,6 +124,7 @@ class RandSACDecoder(BaseModule):
         skip_init: SkipInit = 'mean',
         memory_norm: MemoryNorm = 'before',
         norm_position: NormPosition = 'pre',
+        with_cp: bool = False,
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
         super().__init__(init_cfg)
@@ -133,6 +135,7 @@ class RandSACDecoder(BaseModule):
         self.embed_dims = embed_dims
         self.encoder_dims = encoder_dims
         self.encoder_layers = encoder_layers
+        self.with_cp = with_cp
         self.skip = SkipConnection(encoder_layers, num_layers, encoder_dims, skip_init, memory_norm) if skip else None
         self.layers = nn.ModuleList(
             DecoderLayer(
@@ -163,8 +166,10 @@ class RandSACDecoder(BaseModule):
         memory = self.skip(hidden) if self.skip is not None else [hidden[-1]] * self.num_layers
         x = sincos_positions(grid, self.embed_dims, memory[0].device)[0, layout.target]  # (B, T, D), no content
         x = x.to(self.layers[0].ln1.weight.dtype)  # not the memory's, which is half precision under autocast
-        target_bias = additive(layout.target_mask, x.dtype)
-        memory_bias = additive(layout.memory_mask, x.dtype)
+        target_mask = attention_mask(layout.target_mask, x)
+        memory_mask = target_mask
+        if layout.memory_mask is not layout.target_mask:  # segments of equal size share one
+            memory_mask = attention_mask(layout.memory_mask, x)
         for layer, z in zip(self.layers, memory, strict=True):
-            x = layer(x, z, target_bias, memory_bias)
+            x = advance(layer, self.with_cp, x, z, target_mask, memory_mask)
         return self.ln(x)

@@ -5,6 +5,8 @@ from mmcv.cnn.bricks.drop import DropPath
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
+from randsac_mm.kernels import Mask
+
 from .layers import EPS, FeedForward, SelfAttention
 from .windows import merge, partition
 
@@ -48,39 +50,54 @@ class EncoderLayer(BaseModule):
         self.gamma_1 = nn.Parameter(torch.full((embed_dims,), layer_scale)) if layer_scale else None
         self.gamma_2 = nn.Parameter(torch.full((embed_dims,), layer_scale)) if layer_scale else None
 
-    def forward(self, x: Tensor, bias: Tensor | None = None, grid: tuple[int, int] | None = None) -> Tensor:
+    def forward(self, x: Tensor, mask: Mask | Tensor | None = None, grid: tuple[int, int] | None = None) -> Tensor:
         """Advance tokens one layer.
 
         Args:
             x: Tokens (B, N, D).
-            bias: What is added to the logits, (B or 1, h or 1, N or 1, N); with windows of S x S tokens, W of them in
-                each image, (B * W or 1, h or 1, S * S or 1, S * S).
+            mask: A mask of N queries and N keys; or what is added to the logits, (B or 1, h or 1, N or 1, N), with
+                windows of S x S tokens, W of them in each image, (B * W or 1, h or 1, S * S or 1, S * S).
             grid: Rows and columns of whole images whose N tokens come in raster order. None, for tokens of any choice
                 and order, in layers without windows and position bias.
 
         Returns:
             Tokens (B, N, D).
         """
-        x = x + self._branch(self._attend(self.ln1(x), bias, grid), self.gamma_1)
+        return self._rest(x, self._attend(self.ln1(x), mask, grid))
+
+    def forward_streams(
+        self, query: Tensor, content: Tensor, memory_mask: Mask, source_mask: Mask | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Advance two streams that both read the content that enters this layer (two-stream baseline, A.3).
+
+        Args:
+            query: Query stream (B, T, D).
+            content: Content stream (B, S, D).
+            memory_mask: What queries may read, T queries and S keys.
+            source_mask: What the content may read, S queries and S keys; None if nobody needs its next state.
+
+        Returns:
+            The advanced streams; None for content that nobody needs.
+        """
+        asked, read = self.attn.forward_streams(self.ln1(query), self.ln1(content), memory_mask, source_mask)
+        return self._rest(query, asked), None if read is None else self._rest(content, read)
+
+    def _rest(self, x: Tensor, attended: Tensor) -> Tensor:
+        x = x + self._branch(attended, self.gamma_1)
         return x + self._branch(self.ffn(self.ln2(x)), self.gamma_2)
 
-    def forward_query(self, query: Tensor, content: Tensor, bias: Tensor) -> Tensor:
-        """Advance the query stream (B, T, D) by reading the content stream (B, S, D) that entered this layer (A.3)."""
-        query = query + self._branch(self.attn.forward_query(self.ln1(query), self.ln1(content), bias), self.gamma_1)
-        return query + self._branch(self.ffn(self.ln2(query)), self.gamma_2)
-
-    def _attend(self, x: Tensor, bias: Tensor | None, grid: tuple[int, int] | None) -> Tensor:
+    def _attend(self, x: Tensor, mask: Mask | Tensor | None, grid: tuple[int, int] | None) -> Tensor:
         if grid is None:
             assert not self.window_size, 'windows are cut from whole grids'
             assert self.attn.bias_grid is None, 'relative positions exist in whole grids'
-            return self.attn(x, bias)
+            return self.attn(x, mask)
         size = self.window_size
         own = self.attn.relative_bias((size, size) if size else grid)
         if own is not None:
-            bias = own if bias is None else bias + own
+            mask = own if mask is None else mask + own
         if not size:
-            return self.attn(x, bias)
-        return merge(self.attn(partition(x, grid, size), bias), grid, size)
+            return self.attn(x, mask)
+        return merge(self.attn(partition(x, grid, size), mask), grid, size)
 
     def _branch(self, x: Tensor, gamma: Tensor | None) -> Tensor:
         return self.drop_path(x if gamma is None else gamma * x)

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from randsac_mm.registry import register
 
-from .layers import init_projections
+from .layers import apply_linear, init_projections
 
 _VARIANCE_EPS = 1e-6  # keeps blank patches finite, as in MAE
 
@@ -53,7 +53,7 @@ class RandSACHead(BaseModule):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Map tokens (B, T, D) to patches (B, T, P * P * C)."""
-        return self.proj(tokens)
+        return apply_linear(self.proj, tokens)
 
     def patchify(self, images: Tensor) -> Tensor:
         """Cut images (B, C, H, W) into patches (B, N, P * P * C) in raster order; rows, columns, channels inside."""

@@ -1,15 +1,19 @@
-"""Attention, and what layers are made of. The only file that calls attention kernels.
+"""What layers are made of. Attention and linear maps run on :mod:`randsac_mm.kernels`.
 
-Masks are additive biases here (0 = may attend, minus infinity = may not), made once a step by
-:func:`randsac_mm.segments.additive`. Tokens: (B, N, D); heads: h of d = D / h dims each.
+A mask is made once a step, by :func:`attention_mask`, and shared by all layers; layers for transfer take a tensor that
+is added to the logits instead. Tokens: (B, N, D); heads: h of d = D / h dims each.
 """
 
 from typing import Literal
 
-import torch.nn.functional as F
+import torch
 from mmcv.cnn.bricks.drop import DropPath
 from mmengine.model import BaseModule
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from randsac_mm.kernels import Mask, attention, autocast_dtype, linear, make_mask
+from randsac_mm.segments import RankMask
 
 from .relative_position import relative_bias, zero_table
 
@@ -17,22 +21,29 @@ NormPosition = Literal['pre', 'post']
 EPS = 1e-6  # of every layer norm, as in mmpretrain's and MAE's ViT
 
 
-def attention(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None) -> Tensor:
-    """Attend with scaled dot products.
+def attention_mask(mask: RankMask, tokens: Tensor) -> Mask:
+    """Prepare a mask for the attention kernel in force.
 
     Args:
-        query: Queries (B, h, Q, d).
-        key: Keys (B, h, N, d).
-        value: Values (B, h, N, d).
-        bias: What is added to the logits, (B or 1, h or 1, Q or 1, N). Every row must leave something to attend to.
-            With None nothing of size Q x N is ever stored.
+        mask: Who may attend to whom.
+        tokens: Tokens that enter the layers, of any shape; with autocast they decide only on the device.
 
     Returns:
-        Attended values (B, Q, h * d), heads side by side.
+        What :func:`randsac_mm.kernels.attention` takes as a mask.
     """
-    if bias is not None and bias.dtype != query.dtype:
-        bias = bias.to(query.dtype)
-    return F.scaled_dot_product_attention(query, key, value, attn_mask=bias).transpose(1, 2).flatten(2)
+    return make_mask(mask.query_rank, mask.key_rank, autocast_dtype(tokens.device.type) or tokens.dtype)
+
+
+def advance(layer: nn.Module, with_cp: bool, *args: object) -> Tensor:
+    """Run a layer; with ``with_cp``, in training, its inside is computed again for the gradient instead of stored."""
+    if with_cp and layer.training and torch.is_grad_enabled():
+        return checkpoint(layer, *args, use_reentrant=False)
+    return layer(*args)
+
+
+def apply_linear(layer: nn.Linear, x: Tensor) -> Tensor:
+    """Map (..., D_in) to (..., D_out) as ``layer`` would, on the fastest matrix product at hand."""
+    return linear(x, layer.weight, layer.bias)
 
 
 def _check_heads(embed_dims: int, num_heads: int) -> None:
@@ -86,7 +97,7 @@ class PatchEmbed(BaseModule):
         patches = images.unflatten(3, (-1, p)).unflatten(2, (-1, p))  # (B, C, h, P, w, P)
         patches = patches.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)  # (B, N, C * P * P)
         some = patches.gather(1, places[..., None].expand(-1, -1, patches.shape[2]))
-        return F.linear(some, self.projection.weight.flatten(1), self.projection.bias)
+        return linear(some, self.projection.weight.flatten(1), self.projection.bias)
 
 
 class SelfAttention(BaseModule):
@@ -123,27 +134,34 @@ class SelfAttention(BaseModule):
             return None
         return relative_bias(self.relative_position_bias_table, self.bias_grid, grid)[None]
 
-    def forward(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
-        """Map (B, N, D) to (B, N, D); ``bias`` as in :func:`attention`, with everything that is to be added."""
-        return self.proj(attention(*_split_heads(self.qkv(x), 3, self.num_heads), bias))
+    def forward(self, x: Tensor, mask: Mask | Tensor | None = None) -> Tensor:
+        """Map (B, N, D) to (B, N, D); ``mask`` as in :func:`randsac_mm.kernels.attention`."""
+        return apply_linear(self.proj, attention(*_split_heads(apply_linear(self.qkv, x), 3, self.num_heads), mask))
 
-    def forward_query(self, query: Tensor, content: Tensor, bias: Tensor) -> Tensor:
-        """Attend from another stream with the same weights (two-stream baseline, A.3).
+    def forward_streams(
+        self, query: Tensor, content: Tensor, memory_mask: Mask, source_mask: Mask | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Attend from two streams to the content with the same weights (two-stream baseline, A.3).
 
         Args:
-            query: Tokens that ask (B, T, D).
+            query: Tokens that only ask (B, T, D).
             content: Tokens that are read (B, S, D).
-            bias: As in :func:`attention`, (B or 1, 1, T, S).
+            memory_mask: What queries may read, T queries and S keys.
+            source_mask: What the content's tokens may read, S queries and S keys; None if they need not ask.
 
         Returns:
-            Attended tokens (B, T, D).
+            Attended queries (B, T, D) and content (B, S, D), the latter None without ``source_mask``.
         """
         dims = query.shape[2]
         weight, offset = self.qkv.weight, self.qkv.bias
-        q = F.linear(query, weight[:dims], None if offset is None else offset[:dims])
-        kv = F.linear(content, weight[dims:], None if offset is None else offset[dims:])
-        (q,), (k, v) = _split_heads(q, 1, self.num_heads), _split_heads(kv, 2, self.num_heads)
-        return self.proj(attention(q, k, v, bias))
+        q_offset, kv_offset = (None, None) if offset is None else offset.split((dims, 2 * dims))
+        (q,) = _split_heads(linear(query, weight[:dims], q_offset), 1, self.num_heads)
+        if source_mask is None:
+            k, v = _split_heads(linear(content, weight[dims:], kv_offset), 2, self.num_heads)
+            return apply_linear(self.proj, attention(q, k, v, memory_mask)), None
+        own, k, v = _split_heads(apply_linear(self.qkv, content), 3, self.num_heads)  # keys and values for both
+        asked, read = attention(q, k, v, memory_mask), attention(own, k, v, source_mask)
+        return apply_linear(self.proj, asked), apply_linear(self.proj, read)
 
 
 class CrossAttention(BaseModule):
@@ -167,10 +185,11 @@ class CrossAttention(BaseModule):
         self.kv = nn.Linear(memory_dims, 2 * embed_dims, bias=qkv_bias)
         self.proj = nn.Linear(embed_dims, embed_dims)
 
-    def forward(self, x: Tensor, memory: Tensor, bias: Tensor | None) -> Tensor:
-        """Map (B, T, D) to (B, T, D), reading ``memory`` (B, S, memory_dims); ``bias`` (B or 1, 1, T, S)."""
-        (q,), (k, v) = _split_heads(self.q(x), 1, self.num_heads), _split_heads(self.kv(memory), 2, self.num_heads)
-        return self.proj(attention(q, k, v, bias))
+    def forward(self, x: Tensor, memory: Tensor, mask: Mask | Tensor | None) -> Tensor:
+        """Map (B, T, D) to (B, T, D), reading ``memory`` (B, S, memory_dims); ``mask`` of T queries and S keys."""
+        (q,) = _split_heads(apply_linear(self.q, x), 1, self.num_heads)
+        k, v = _split_heads(apply_linear(self.kv, memory), 2, self.num_heads)
+        return apply_linear(self.proj, attention(q, k, v, mask))
 
 
 class FeedForward(BaseModule):
@@ -188,7 +207,8 @@ class FeedForward(BaseModule):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, N, D) to (B, N, D)."""
-        return self.layers(x)
+        (widen, activation), narrow = self.layers
+        return apply_linear(narrow, activation(apply_linear(widen, x)))
 
 
 class DecoderLayer(BaseModule):
@@ -229,21 +249,21 @@ class DecoderLayer(BaseModule):
         self.ffn = FeedForward(embed_dims, feedforward_channels)
         self.drop_path = DropPath(drop_path_rate) if drop_path_rate else nn.Identity()
 
-    def forward(self, x: Tensor, memory: Tensor, target_bias: Tensor, memory_bias: Tensor) -> Tensor:
+    def forward(self, x: Tensor, memory: Tensor, target_mask: Mask, memory_mask: Mask) -> Tensor:
         """Decode one layer further.
 
         Args:
             x: Target tokens (B, T, D).
             memory: What this layer reads of the encoder (B, S, memory_dims).
-            target_bias: Bias of the self-attention (B or 1, 1, T, T).
-            memory_bias: Bias of the cross-attention (B or 1, 1, T, S).
+            target_mask: Mask of the self-attention, T queries and T keys.
+            memory_mask: Mask of the cross-attention, T queries and S keys.
 
         Returns:
             Target tokens (B, T, D).
         """
         branches = (
-            (self.ln1, lambda y: self.self_attn(y, target_bias)),
-            (self.ln2, lambda y: self.cross_attn(y, memory, memory_bias)),
+            (self.ln1, lambda y: self.self_attn(y, target_mask)),
+            (self.ln2, lambda y: self.cross_attn(y, memory, memory_mask)),
             (self.ln3, self.ffn),
         )
         for norm, branch in branches:

@@ -10,7 +10,7 @@ AxisOrder = Literal['columns', 'rows']
 _TEMPERATURE = 10_000.0
 
 
-@lru_cache(maxsize=32)
+@torch.compiler.assume_constant_result  # compiled code holds the table instead of making it in every step
 def sincos_positions(
     grid: tuple[int, int],
     embed_dims: int,
@@ -41,6 +41,11 @@ def sincos_positions(
         raise ValueError(
             f'embed_dims={embed_dims} must be a multiple of 4: sine and cosine of the two axes share the channels'
         )
+    return _make(tuple(grid), embed_dims, device, first)
+
+
+@lru_cache(maxsize=32)
+def _make(grid: tuple[int, int], embed_dims: int, device: torch.device | str, first: AxisOrder) -> Tensor:
     # Made on the CPU in float64, so that every device gets the same numbers; explicitly, because the cache must not
     # keep what was made while another default device, such as meta, was in force.
     exact = dict(dtype=torch.float64, device='cpu')

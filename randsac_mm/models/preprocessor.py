@@ -1,9 +1,12 @@
-"""The data preprocessor: stacks and normalises images and draws their serialization."""
+"""The data preprocessor: stacks, augments and normalises images and draws their serialization."""
+
+from collections.abc import Callable, Sequence
 
 import torch
 from mmpretrain.models.utils.data_preprocessor import SelfSupDataPreprocessor
 from torch import Tensor
 
+from randsac_mm import augment as transforms
 from randsac_mm import segments
 from randsac_mm.registry import TASK_UTILS, register
 
@@ -14,8 +17,12 @@ for _strategy in (
     segments.ShuffledPartition,
     segments.RasterSerialization,
     segments.RandomSerialization,
+    transforms.BatchRandomResizedCrop,
+    transforms.BatchRandomFlip,
 ):
     register('TASK_UTILS')(_strategy)
+
+BatchTransform = Callable[[Tensor, torch.Generator], Tensor]
 
 
 def build_serialization(cfg: dict | segments.Serialization) -> segments.Serialization:
@@ -48,13 +55,38 @@ def build_serialization(cfg: dict | segments.Serialization) -> segments.Serializ
     return serialization
 
 
+def build_augment(cfgs: Sequence[dict | BatchTransform] | None) -> list[BatchTransform]:
+    """Build transforms of a batch from config.
+
+    Args:
+        cfgs: As ``[dict(type='BatchRandomResizedCrop', scale=32, flip_prob=0.5)]``, or with transforms that are already
+            built: callables that map images (B, C, H, W) and a generator on their device to images. None: no transform.
+
+    Returns:
+        The transforms.
+
+    Raises:
+        ValueError: If ``cfgs`` is no list, or an entry is neither a config nor callable.
+    """
+    if isinstance(cfgs, dict) or callable(cfgs):
+        raise ValueError(f'augment={cfgs!r} must be a list of transforms: put it in brackets')
+    built = [TASK_UTILS.build({'_scope_': 'randsac_mm', **cfg}) if isinstance(cfg, dict) else cfg for cfg in cfgs or ()]
+    for transform in built:
+        if not callable(transform) or isinstance(transform, type):
+            raise ValueError(
+                f'augment has an entry {transform!r} that is no transform of a batch: use '
+                'dict(type="BatchRandomResizedCrop", ...) or dict(type="BatchRandomFlip", ...)'
+            )
+    return built
+
+
 @register('MODELS')
 class RandSACDataPreprocessor(SelfSupDataPreprocessor):
-    """Stack, convert and normalise images and, in training, draw a serialization for each.
+    """Stack, convert and normalise images and, in training, augment them and draw a serialization for each.
 
-    Seeds come from torch's global generator on the CPU, one number a step, so that a run repeats and, with that
-    generator's state in the checkpoint, resumes exactly. Processes that share a seed still draw different
-    serializations.
+    Seeds come from torch's global generator on the CPU, one number a step for the serialization and one for the
+    augmentation if there is any, so that a run repeats and, with that generator's state in the checkpoint, resumes
+    exactly. Processes that share a seed still draw differently.
 
     Args:
         serialization: The serialization or its config, see :func:`build_serialization`.
@@ -62,7 +94,13 @@ class RandSACDataPreprocessor(SelfSupDataPreprocessor):
         mean: Mean of each channel, in pixel values 0 .. 255.
         std: Standard deviation of each channel, same units.
         to_rgb: Whether to swap the first and third channel.
-        non_blocking: Whether to copy to the device asynchronously.
+        non_blocking: Whether to copy to the device without waiting; from pinned memory, this is what makes it so.
+        augment: Transforms of the whole batch on its device, or their configs, applied in training before the
+            normalisation, see :func:`build_augment`. For data that no pipeline augments, such as
+            :class:`~randsac_mm.datasets.InMemoryDataset`.
+
+    Raises:
+        ValueError: If ``serialization`` or ``augment`` describes anything else.
     """
 
     def __init__(
@@ -72,18 +110,20 @@ class RandSACDataPreprocessor(SelfSupDataPreprocessor):
         mean: list[float] | None = None,
         std: list[float] | None = None,
         to_rgb: bool = False,
-        non_blocking: bool = False,
+        non_blocking: bool = True,
+        augment: Sequence[dict | BatchTransform] | None = None,
     ) -> None:
         super().__init__(mean=mean, std=std, to_rgb=to_rgb, non_blocking=non_blocking)
         self.serialization = build_serialization(serialization)
         self.patch_size = patch_size
+        self.augment = build_augment(augment)
 
     def forward(self, data: dict, training: bool = False) -> dict:
         """Prepare a batch.
 
         Args:
             data: ``inputs``, images (B, C, H, W) or a list of (C, H, W), and optionally ``data_samples``.
-            training: Whether to draw a serialization.
+            training: Whether to augment and to draw a serialization.
 
         Returns:
             ``inputs`` (B, C, H, W), normalised, float32; ``data_samples``; and in training ``rank`` (B, N) and
@@ -108,10 +148,14 @@ class RandSACDataPreprocessor(SelfSupDataPreprocessor):
                     f'to_rgb=True swaps the first and third of 3 channels, but these images have {images.shape[1]} '
                     'channel(s): set to_rgb=False'
                 )
-            images = images[:, [2, 1, 0]]
+            images = images.flip(1)  # an index from a list would wait for the device
+        if training and self.augment:
+            generator = self._generator(images.device)
+            for transform in self.augment:
+                images = transform(images, generator)
         images = images.float()
         if self._enable_normalize:
-            images = (images - self.mean) / self.std
+            images = (images - self.mean).div_(self.std)  # in place: one pass over memory less
         batch = {'inputs': images, 'data_samples': data.get('data_samples')}
         if training:
             batch.update(self.draw(images))

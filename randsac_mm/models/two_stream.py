@@ -3,9 +3,10 @@
 from torch import Tensor
 
 from randsac_mm.registry import register
-from randsac_mm.segments import Layout, additive
+from randsac_mm.segments import Layout
 
 from .algorithm import RandSAC
+from .layers import attention_mask
 from .positions import sincos_positions
 
 
@@ -37,12 +38,11 @@ class TwoStreamRandSAC(RandSAC):
         content = backbone.embed_source(inputs, layout)  # (B, S, D)
         grid = backbone.grid(*inputs.shape[2:])
         query = sincos_positions(grid, backbone.embed_dims, inputs.device)[0, layout.target].to(content)  # (B, T, D)
-        source_bias = additive(layout.source_mask, content.dtype)
-        memory_bias = additive(layout.memory_mask, content.dtype)
-        for i, layer in enumerate(backbone.layers):
-            query = layer.forward_query(query, content, memory_bias)
-            if i < backbone.num_layers - 1:  # nobody reads the last layer's content
-                content = layer(content, source_bias)
+        source_mask, memory_mask = (attention_mask(m, content) for m in (layout.source_mask, layout.memory_mask))
+        *others, last = backbone.layers
+        for layer in others:
+            query, content = layer.forward_streams(query, content, memory_mask, source_mask)
+        query, _ = last.forward_streams(query, content, memory_mask, None)  # nobody reads the last layer's content
         return self.head(backbone.ln1(query) if backbone.final_norm else query)
 
     def _decoder_pairs(self, neck: object, head: object, backbone: object) -> list[tuple[str, int, str, int]]:

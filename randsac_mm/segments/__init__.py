@@ -2,7 +2,7 @@
 
 from .blob import BlobPartition
 from .layout import Layout, raster_layout, sorted_layout
-from .masks import additive, memory_mask, open_empty_rows, source_mask, target_mask
+from .masks import RankMask, additive, memory_mask, open_empty_rows, source_mask, target_mask
 from .partition import Partition, PatchPartition, ShuffledPartition, SquarePartition
 from .serialization import RandomSerialization, RasterSerialization, Serialization, dense_rank
 
@@ -12,6 +12,7 @@ __all__ = [
     'Partition',
     'PatchPartition',
     'RandomSerialization',
+    'RankMask',
     'RasterSerialization',
     'Serialization',
     'ShuffledPartition',

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .masks import memory_mask, open_empty_rows, source_mask, target_mask
+from .masks import RankMask, memory_mask, source_mask, target_mask
 
 
 class Layout(NamedTuple):
@@ -21,17 +21,19 @@ class Layout(NamedTuple):
     Attributes:
         source: Tokens that enter the encoder, as places in raster order (B, S).
         target: Tokens that the decoder predicts, as places in raster order (B, T).
-        source_mask: Encoder self-attention (B or 1, S, S), bool, True = may attend.
-        target_mask: Decoder self-attention (B or 1, T, T).
-        memory_mask: Decoder cross-attention (B or 1, T, S).
+        source_mask: Encoder self-attention, of B images or 1 for all, S queries and S keys.
+        target_mask: Decoder self-attention, T queries and T keys.
+        memory_mask: Decoder cross-attention, T queries and S keys.
         predicted: Which of the decoder's tokens have a predecessor, so that their prediction counts (B, T), bool.
+
+    Queries of the first segment may attend to nothing in the decoder. What they hold means nothing and is never read.
     """
 
     source: Tensor
     target: Tensor
-    source_mask: Tensor
-    target_mask: Tensor
-    memory_mask: Tensor
+    source_mask: RankMask
+    target_mask: RankMask
+    memory_mask: RankMask
     predicted: Tensor
 
 
@@ -49,8 +51,8 @@ def raster_layout(rank: Tensor) -> Layout:
         source=everything,
         target=everything,
         source_mask=source_mask(rank, rank),
-        target_mask=open_empty_rows(target_mask(rank, rank)),
-        memory_mask=open_empty_rows(memory_mask(rank, rank)),
+        target_mask=target_mask(rank, rank),
+        memory_mask=memory_mask(rank, rank),
         predicted=rank > 0,
     )
 
@@ -76,11 +78,11 @@ def sorted_layout(rank: Tensor, tokens_per_segment: int | None = None) -> Layout
             source=source,
             target=target,
             source_mask=source_mask(source_rank, source_rank),
-            target_mask=open_empty_rows(target_mask(target_rank, target_rank)),
-            memory_mask=open_empty_rows(memory_mask(target_rank, source_rank)),
+            target_mask=target_mask(target_rank, target_rank),
+            memory_mask=memory_mask(target_rank, source_rank),
             predicted=target_rank > 0,
         )
     # Query i of the decoder stands one segment after source i, so "strictly earlier" there is "not later" here.
     place = torch.arange(source.shape[1], device=rank.device)[None] // tokens_per_segment  # (1, S)
-    shared = source_mask(place, place)  # (1, S, S)
+    shared = source_mask(place, place)
     return Layout(source, target, shared, shared, shared, torch.ones_like(target, dtype=torch.bool))

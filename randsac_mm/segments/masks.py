@@ -2,11 +2,33 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
+_NEVER = 2**31 - 1  # a key rank that no query reaches
 
-def source_mask(query_rank: Tensor, key_rank: Tensor) -> Tensor:
+
+class RankMask(NamedTuple):
+    """Hold a mask as two rows of numbers: a query may attend to a key unless the key's number is greater.
+
+    All three masks of the model are of this form, so a kernel can compare numbers instead of reading a matrix.
+
+    Attributes:
+        query_rank: Numbers of the queries (B or 1, Q), int32.
+        key_rank: Numbers of the keys (B or 1, N), int32.
+    """
+
+    query_rank: Tensor
+    key_rank: Tensor
+
+    def dense(self) -> Tensor:
+        """Write the mask out: (B or 1, Q, N), bool, True = may attend."""
+        return self.query_rank[:, :, None] >= self.key_rank[:, None, :]
+
+
+def source_mask(query_rank: Tensor, key_rank: Tensor) -> RankMask:
     """Let a token attend to its own segment and to earlier ones: encoder and decoder self-attention.
 
     Drawn for three segments of which the first and last have two tokens::
@@ -23,12 +45,12 @@ def source_mask(query_rank: Tensor, key_rank: Tensor) -> Tensor:
         key_rank: Ranks of the keys (B, N).
 
     Returns:
-        Mask (B, Q, N), bool, True = may attend.
+        The mask; :meth:`RankMask.dense` writes it out.
     """
-    return query_rank[:, :, None] >= key_rank[:, None, :]
+    return RankMask(query_rank.int(), key_rank.int())
 
 
-def target_mask(query_rank: Tensor, key_rank: Tensor) -> Tensor:
+def target_mask(query_rank: Tensor, key_rank: Tensor) -> RankMask:
     """Let a query attend to queries of its own and earlier segments, but never of the first: decoder self-attention.
 
     The first segment has no predecessor to be predicted from, so its queries mean nothing, not even as keys::
@@ -43,12 +65,12 @@ def target_mask(query_rank: Tensor, key_rank: Tensor) -> Tensor:
         key_rank: Ranks of the keys (B, N).
 
     Returns:
-        Mask (B, Q, N), bool, True = may attend.
+        The mask; :meth:`RankMask.dense` writes it out.
     """
-    return source_mask(query_rank, key_rank) & (key_rank[:, None, :] > 0)
+    return RankMask(query_rank.int(), key_rank.int().masked_fill(key_rank == 0, _NEVER))
 
 
-def memory_mask(query_rank: Tensor, key_rank: Tensor) -> Tensor:
+def memory_mask(query_rank: Tensor, key_rank: Tensor) -> RankMask:
     """Let a query attend to the tokens of strictly earlier segments: cross-attention.
 
     ::
@@ -63,9 +85,9 @@ def memory_mask(query_rank: Tensor, key_rank: Tensor) -> Tensor:
         key_rank: Ranks of the memory's tokens (B, N).
 
     Returns:
-        Mask (B, Q, N), bool, True = may attend.
+        The mask; :meth:`RankMask.dense` writes it out.
     """
-    return query_rank[:, :, None] > key_rank[:, None, :]
+    return RankMask(query_rank.int() - 1, key_rank.int())
 
 
 def open_empty_rows(mask: Tensor) -> Tensor:

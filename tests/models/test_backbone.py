@@ -9,7 +9,7 @@ from mmpretrain.models.backbones import VisionTransformer
 
 from randsac_mm.models import RandSACViT
 from randsac_mm.models.positions import sincos_positions
-from randsac_mm.segments import Layout, raster_layout
+from randsac_mm.segments import Layout, raster_layout, source_mask
 
 SIZE = (5 * PATCH, 7 * PATCH)
 SHARED = dict(arch=ENCODER, img_size=SIZE, patch_size=PATCH, in_channels=CHANNELS)
@@ -139,7 +139,7 @@ def test_encode_without_masks_is_forward():
     model = ours(out_indices=[0, 1, 2], out_type='raw')
     x = pixels()
     everything = torch.arange(35).expand(3, -1)
-    open_mask = torch.ones(1, 35, 35, dtype=torch.bool)
+    open_mask = source_mask(torch.zeros(1, 35), torch.zeros(1, 35))
     layout = Layout(everything, everything, open_mask, open_mask, open_mask, torch.ones(3, 35, dtype=torch.bool))
     hidden = model.encode(x, layout)
     assert len(hidden) == 3
@@ -152,7 +152,7 @@ def test_encode_some_tokens_in_any_order():
     """Tokens that one segment holds all see each other: in which order they come does not matter."""
     model, x = ours(), pixels()
     places = torch.stack([torch.randperm(35) for _ in range(3)])
-    mask = torch.ones(1, 35, 35, dtype=torch.bool)
+    mask = source_mask(torch.zeros(1, 35), torch.zeros(1, 35))
     scattered = Layout(places, places, mask, mask, mask, torch.ones(3, 35, dtype=torch.bool))
     in_order = scattered._replace(source=torch.arange(35).expand(3, -1))
     expected = model.encode(x, in_order)[-1].gather(1, places[..., None].expand(-1, -1, 12))

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from builders import CHANNELS, ENCODER, PATCH
+from builders import CHANNELS, ENCODER, PATCH, build, config
 
 from randsac_mm.models import RandSACViT
 from randsac_mm.segments import raster_layout
@@ -92,10 +92,33 @@ def test_drop_path_drops_something():
 
 
 def test_only_where_gradients_are_stored(monkeypatch):
-    monkeypatch.setattr('randsac_mm.models.backbone.checkpoint', lambda *_, **__: pytest.fail('checkpointing'))
+    monkeypatch.setattr('randsac_mm.models.layers.checkpoint', lambda *_, **__: pytest.fail('checkpointing'))
     model, images = vit(True), torch.randn(2, CHANNELS, *SIZE)
     model.eval()(images)
     with torch.no_grad():
         model.train()(images)
     with pytest.raises(pytest.fail.Exception, match='checkpointing'):
         model(images)
+
+
+def decoder_step(with_cp):
+    """Do one step of a whole model; give the loss, the decoder's gradients, and bytes stored."""
+    torch.manual_seed(3)
+    model = build(config(neck=dict(with_cp=with_cp, drop_path_rate=0.5)))
+    torch.manual_seed(5)
+    images = torch.randn(8, CHANNELS, 4 * PATCH, 6 * PATCH)
+    batch = model.data_preprocessor.draw(images)
+    stored = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: stored.append(x.numel()) or x, lambda x: x):
+        loss = model.loss(images, **batch)['loss']
+    loss.backward()
+    return loss.detach(), {name: p.grad for name, p in model.neck.named_parameters()}, sum(stored)
+
+
+def test_decoder():
+    loss, gradients, kept = decoder_step(with_cp=True)
+    expected, expected_gradients, all_kept = decoder_step(with_cp=False)
+    assert torch.equal(loss, expected)
+    for name, gradient in expected_gradients.items():
+        assert torch.equal(gradients[name], gradient), name
+    assert kept < all_kept

@@ -114,14 +114,13 @@ def test_tokens_nobody_may_read_change_nothing():
         rtol=0,
         atol=0,
     )
+
     # Whatever first-segment queries read and hold, no other query may look at it.
-    first = (rank == 0)[..., None]
-    anything = torch.rand(layout.target_mask.shape) < 0.5
-    anything |= torch.eye(24, dtype=torch.bool)
-    scrambled = layout._replace(
-        target_mask=torch.where(first, anything, layout.target_mask),
-        memory_mask=torch.where(first, anything, layout.memory_mask),
-    )
+    def scramble(mask):
+        anything = torch.randint_like(mask.query_rank, -1, int(rank.max()) + 1)
+        return mask._replace(query_rank=torch.where(rank == 0, anything, mask.query_rank))
+
+    scrambled = layout._replace(target_mask=scramble(layout.target_mask), memory_mask=scramble(layout.memory_mask))
     torch.testing.assert_close(
         in_raster_order(model.predict(x, scrambled), layout, 24), before, equal_nan=True, rtol=0, atol=0
     )

@@ -4,7 +4,7 @@ import pytest
 import reference
 import torch
 
-from randsac_mm.models.positions import sincos_positions
+from randsac_mm.models.positions import _make, sincos_positions
 
 
 @pytest.mark.parametrize('grid', [(1, 1), (2, 3), (5, 3), (12, 12)], ids=str)
@@ -31,7 +31,7 @@ def test_width_that_two_axes_cannot_share(dims):
 
 def test_made_under_another_default_device():
     """What is made while parameters are laid out on the meta device is real, and so is what the cache keeps of it."""
-    sincos_positions.cache_clear()
+    _make.cache_clear()
     with torch.device('meta'):
         sincos_positions((2, 7), 8)
     assert sincos_positions((2, 7), 8).device.type == 'cpu'
@@ -39,7 +39,7 @@ def test_made_under_another_default_device():
 
 def test_made_in_any_mode():
     """The table is cached: made inside autocast and inference mode it serves training all the same."""
-    sincos_positions.cache_clear()
+    _make.cache_clear()
     with torch.autocast('cpu', dtype=torch.bfloat16), torch.inference_mode():
         table = sincos_positions((2, 7), 8)
     assert table.dtype == torch.float32

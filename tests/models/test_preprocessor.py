@@ -128,6 +128,74 @@ def test_no_state_in_checkpoints():
     assert set(make(mean=MEAN, std=STD).state_dict()) == set()
 
 
+# --- augmentation -----------------------------------------------------------------------------------------------------
+
+CROP = dict(type='BatchRandomResizedCrop', scale=(8, 12), flip_prob=0.5)
+
+
+def test_augments_in_training_before_normalising():
+    seen = []
+
+    def note(images, generator):
+        seen.append((images, generator))
+        return images
+
+    model, x = make(mean=MEAN, std=STD, augment=[CROP, note]), batch(height=10)
+    found = model(dict(inputs=x), training=True)
+    ((images, generator),) = seen
+    assert images.shape == (5, 3, 8, 12)
+    assert torch.equal(images, images.round())  # pixel values
+    for c in range(3):
+        torch.testing.assert_close(found['inputs'][:, c], (images[:, c] - MEAN[c]) / STD[c])
+    assert isinstance(generator, torch.Generator)
+    assert found['rank'].shape == (5, 24)
+    torch.testing.assert_close(model(dict(inputs=x))['inputs'], make(mean=MEAN, std=STD)(dict(inputs=x))['inputs'])
+    assert len(seen) == 1
+
+
+def test_augmentation_leaves_its_input_alone():
+    x = batch().float()
+    before = x.clone()
+    make(mean=MEAN, std=STD, augment=[dict(type='BatchRandomFlip', prob=0.0)])(dict(inputs=x), training=True)
+    assert torch.equal(x, before)
+
+
+def test_augmentation_follows_the_global_generator_and_the_process(monkeypatch):
+    model, x, found = make(augment=[CROP]), batch(), []
+    for process in (0, 0, 1):
+        monkeypatch.setattr(torch.distributed, 'is_initialized', lambda: True)
+        monkeypatch.setattr(torch.distributed, 'get_rank', lambda process=process: process)
+        torch.manual_seed(5)
+        found.append(model(dict(inputs=x), training=True)['inputs'])
+    assert torch.equal(found[0], found[1])
+    assert not torch.equal(found[0], found[2])
+    assert not torch.equal(model(dict(inputs=x), training=True)['inputs'], found[2])
+
+
+@pytest.mark.parametrize('augment', [None, []])
+def test_no_augmentation_draws_no_numbers(augment):
+    torch.manual_seed(5)
+    make(augment=augment)(dict(inputs=batch()), training=True)
+    after = torch.rand(3)
+    torch.manual_seed(5)
+    make()(dict(inputs=batch()), training=True)
+    assert torch.equal(torch.rand(3), after)
+
+
+@pytest.mark.parametrize('scope', ['mmseg', None])
+def test_augmentation_by_plain_names_whatever_the_default_scope(scope):
+    with DefaultScope.overwrite_default_scope(scope):
+        (built,) = make(augment=[CROP]).augment
+    assert (built.scale, built.flip_prob) == ((8, 12), 0.5)
+
+
+def test_what_is_no_augmentation():
+    with pytest.raises(ValueError, match='must be a list of transforms: put it in brackets'):
+        make(augment=CROP)
+    with pytest.raises(ValueError, match='has an entry 3 that is no transform of a batch'):
+        make(augment=[3])
+
+
 # --- what cannot be done ----------------------------------------------------------------------------------------------
 
 

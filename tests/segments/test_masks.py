@@ -24,7 +24,7 @@ def test_source_mask():
         x x x x x
         x x x x x
     """)
-    assert torch.equal(source_mask(KEYS, KEYS)[0], expected)
+    assert torch.equal(source_mask(KEYS, KEYS).dense()[0], expected)
 
 
 def test_target_mask():
@@ -33,7 +33,7 @@ def test_target_mask():
         . . x x x
         . . x x x
     """)
-    assert torch.equal(target_mask(QUERIES, KEYS)[0], expected)
+    assert torch.equal(target_mask(QUERIES, KEYS).dense()[0], expected)
 
 
 def test_memory_mask():
@@ -42,17 +42,17 @@ def test_memory_mask():
         x x x . .
         x x x . .
     """)
-    assert torch.equal(memory_mask(QUERIES, KEYS)[0], expected)
+    assert torch.equal(memory_mask(QUERIES, KEYS).dense()[0], expected)
 
 
 def test_masks_of_two_images_in_raster_order():
     rank = torch.tensor([[1, 0, 2], [0, 1, 1]])
-    assert torch.equal(source_mask(rank, rank)[0], matrix('x x .\n. x .\nx x x'))
-    assert torch.equal(source_mask(rank, rank)[1], matrix('x . .\nx x x\nx x x'))
-    assert torch.equal(target_mask(rank, rank)[0], matrix('x . .\n. . .\nx . x'))
-    assert torch.equal(target_mask(rank, rank)[1], matrix('. . .\n. x x\n. x x'))
-    assert torch.equal(memory_mask(rank, rank)[0], matrix('. x .\n. . .\nx x .'))
-    assert torch.equal(memory_mask(rank, rank)[1], matrix('. . .\nx . .\nx . .'))
+    assert torch.equal(source_mask(rank, rank).dense()[0], matrix('x x .\n. x .\nx x x'))
+    assert torch.equal(source_mask(rank, rank).dense()[1], matrix('x . .\nx x x\nx x x'))
+    assert torch.equal(target_mask(rank, rank).dense()[0], matrix('x . .\n. . .\nx . x'))
+    assert torch.equal(target_mask(rank, rank).dense()[1], matrix('. . .\n. x x\n. x x'))
+    assert torch.equal(memory_mask(rank, rank).dense()[0], matrix('. x .\n. . .\nx x .'))
+    assert torch.equal(memory_mask(rank, rank).dense()[1], matrix('. . .\nx . .\nx . .'))
 
 
 @given(rank=st.lists(st.integers(0, 4), min_size=1, max_size=7))
@@ -63,7 +63,7 @@ def test_masks_against_comparing_pairs(rank):
         (target_mask, lambda q, k: 0 < k <= q),
         (memory_mask, lambda q, k: k < q),
     ):
-        assert mask(ranks, ranks)[0].tolist() == [[rule(q, k) for k in rank] for q in rank]
+        assert mask(ranks, ranks).dense()[0].tolist() == [[rule(q, k) for k in rank] for q in rank]
 
 
 def test_open_empty_rows():

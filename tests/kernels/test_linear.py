@@ -1,0 +1,141 @@
+"""Contract: every back-end of linear layers is the same function, forward and backward, as float64 has it."""
+
+import sys
+import time
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from randsac_mm.kernels import choose_linear, linear, linear_backend, linear_backends, use_linear
+from randsac_mm.kernels.linear import LINEAR_BACKENDS
+from randsac_mm.kernels.linear_choice import LinearShape
+
+BIG = (7, 61, 131, 257)  # images, tokens, inputs, outputs: enough products for the faster kernel
+
+
+@pytest.fixture(autouse=True)
+def put_back():
+    yield
+    use_linear('torch')
+
+
+class Operators(TorchDispatchMode):
+    """Write down which operators run."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.names.append(func._schema.name)
+        return func(*args, **(kwargs or {}))
+
+
+def problem(sizes, dtype=torch.float32, bias=True):
+    *rows, inputs, outputs = sizes
+    x, weight = torch.randn(*rows, inputs, dtype=dtype), torch.randn(outputs, inputs, dtype=dtype)
+    offset = torch.randn(outputs, dtype=dtype) if bias else None
+    return [t.requires_grad_() for t in (x, weight, *([offset] if bias else []))], torch.randn(
+        *rows, outputs, dtype=dtype
+    )
+
+
+def run(tensors, grad):
+    y = linear(*tensors)
+    return [y, *torch.autograd.grad(y, tensors, grad)]
+
+
+@pytest.mark.parametrize('name', LINEAR_BACKENDS)
+@pytest.mark.parametrize('bias', [True, False], ids=['bias', 'no-bias'])
+@pytest.mark.parametrize('sizes', [BIG, (409, 131, 257), (61, 257, 131), (67, 11, 503, 127), (5, 3, 7)], ids=str)
+def test_against_float64(name, sizes, bias):
+    tensors, grad = problem(sizes, bias=bias)
+    exact = [t.detach().double().requires_grad_() for t in tensors]
+    expected = F.linear(*exact)
+    gradients = torch.autograd.grad(expected, exact, grad.double())
+    use_linear(name)
+    for ours, theirs in zip(run(tensors, grad), [expected, *gradients], strict=True):
+        assert ours.shape == theirs.shape
+        assert (ours.double() - theirs).abs().max() <= 2e-6 * sizes[-2] ** 0.5 * theirs.abs().max()
+
+
+def test_the_faster_kernel_is_what_runs():
+    tensors, grad = problem(BIG)
+    use_linear('onednn')
+    with Operators() as operators:
+        run(tensors, grad)
+    assert operators.names.count('randsac_mm::linear') == 1
+    assert operators.names.count('randsac_mm::matmul_transposed') == 2
+    assert not {'aten::mm', 'aten::addmm'} & set(operators.names)
+
+
+@pytest.mark.parametrize(
+    ('sizes', 'dtype', 'autocast'),
+    [((5, 3, 7), torch.float32, False), (BIG, torch.float64, False), (BIG, torch.float32, True)],
+    ids=['small', 'float64', 'autocast'],
+)
+def test_everything_else_is_left_to_pytorch(sizes, dtype, autocast):
+    (x, weight, bias), _ = problem(sizes, dtype)
+    use_linear('onednn')
+    with Operators() as operators, torch.autocast('cpu', dtype=torch.bfloat16, enabled=autocast):
+        y = linear(x, weight, bias)
+    assert y.dtype == (torch.bfloat16 if autocast else dtype)
+    assert 'randsac_mm::linear' not in operators.names
+
+
+def test_only_the_gradients_that_are_asked_for():
+    (x, weight, bias), grad = problem(BIG)
+    use_linear('onednn')
+    y = linear(x.detach(), weight, bias.detach())
+    with Operators() as operators:
+        y.backward(grad)
+    assert operators.names.count('randsac_mm::matmul_transposed') == 1
+    assert weight.grad.is_contiguous()
+
+
+def test_transposed_and_sliced_operands():
+    """Rows of a joint projection's weight, as the two-stream baseline uses them, and inputs in another order."""
+    use_linear('onednn')
+    x, weight = torch.randn(61, 13, 131).transpose(0, 1), torch.randn(257, 131)[60:]
+    torch.testing.assert_close(linear(x, weight), F.linear(x, weight), rtol=1e-4, atol=1e-4)
+
+
+def test_setting_and_its_end():
+    assert linear_backend() == 'torch'
+    with use_linear('onednn'):
+        assert linear_backend() == 'onednn'
+    assert linear_backend() == 'torch'
+    use_linear('onednn')
+    assert linear_backend() == 'onednn'
+
+
+def test_mistakes(monkeypatch):
+    with pytest.raises(ValueError, match="'mkl' must be one of 'torch', 'onednn'"):
+        use_linear('mkl')
+    module = sys.modules['randsac_mm.kernels.linear']  # the package has a function of that name
+    monkeypatch.setattr(module, '_onednn', None)
+    monkeypatch.setattr(module, '_define', lambda: None)
+    assert linear_backends()['torch'] is None
+    with pytest.raises(ValueError, match="'onednn' is not available: it needs PyTorch 2"):
+        use_linear('onednn')
+
+
+def test_choice_is_the_faster_one(monkeypatch):
+    """A back-end that sleeps is not chosen; the environment and the argument overrule any measurement."""
+    monkeypatch.delenv('RANDSAC_MM_LINEAR')
+    shapes = [LinearShape(300, 96, 128)]
+    slow = dict(torch=0.02, onednn=0.0)
+    monkeypatch.setattr(
+        'randsac_mm.kernels.linear_choice.linear',
+        lambda *tensors: time.sleep(slow[linear_backend()]) or linear(*tensors),
+    )
+    assert choose_linear(shapes, 'cpu', torch.float32, cache=False, budget=0.05).name == 'onednn'
+    slow.update(torch=0.0, onednn=0.02)
+    assert choose_linear(shapes, 'cpu', torch.float32, cache=False, budget=0.05).name == 'torch'
+    assert choose_linear(shapes, 'cpu', torch.float32, 'onednn').name == 'onednn'
+    assert choose_linear(shapes, 'cpu', torch.bfloat16).name == 'torch'  # nothing to choose
+    monkeypatch.setenv('RANDSAC_MM_LINEAR', 'onednn')
+    assert choose_linear(shapes, 'cpu', torch.float32).source == 'RANDSAC_MM_LINEAR'
+    assert linear_backend() == 'torch', 'a choice sets nothing'
