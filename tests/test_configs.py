@@ -90,7 +90,9 @@ def test_recipe_is_the_papers(name: str) -> None:
     assert warmup.convert_to_iter_based
     assert cosine.convert_to_iter_based
     assert cfg.train_cfg.max_epochs == recipe.epochs
-    crop = next(step for step in cfg.train_dataloader.dataset.pipeline if step.type == 'RandomResizedCrop')
+    steps = [*cfg.train_dataloader.dataset.get('pipeline', []), *(cfg.model.data_preprocessor.get('augment') or [])]
+    (crop,) = (step for step in steps if 'RandomResizedCrop' in step.type)
+    assert crop.get('flip_prob') == 0.5 or dict(type='RandomFlip', prob=0.5) in steps
     assert crop.scale == recipe.img_size
     assert (crop.crop_ratio_range, crop.aspect_ratio_range) == ((0.2, 1.0), (3 / 4, 4 / 3))
     assert crop.interpolation == 'bicubic'

@@ -4,6 +4,12 @@ default_scope = 'mmpretrain'
 custom_imports = dict(imports=['randsac_mm'], allow_failed_imports=False)
 
 default_hooks = dict(
+    # As mmengine's own hook, but the device need not wait for the log: losses are fetched when a line is due.
+    runtime_info=dict(type='DeferredRuntimeInfoHook'),
+    # Shares of data, launch and compute, and images per second, in each line of the log.
+    where_time_goes=dict(type='WhereTimeGoesHook'),
+    # Measures attention and linear back-ends on the model's own shapes, once a machine, and takes the fastest.
+    kernels=dict(type='KernelHook'),
     timer=dict(type='IterTimerHook'),
     logger=dict(type='LoggerHook', interval=50),
     param_scheduler=dict(type='ParamSchedulerHook'),

@@ -8,7 +8,7 @@
 _base_ = [
     '../_base_/models/randsac_vit-b.py',
     '../_base_/datasets/folder.py',
-    '../_base_/default_runtime.py',
+    '../_base_/compiled_runtime.py',
 ]
 
 model = dict(

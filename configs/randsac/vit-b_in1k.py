@@ -6,7 +6,7 @@
 _base_ = [
     '../_base_/models/randsac_vit-b.py',
     '../_base_/datasets/imagenet_192.py',
-    '../_base_/default_runtime.py',
+    '../_base_/compiled_runtime.py',
 ]
 
 base_lr = 2e-4  # for 256 images

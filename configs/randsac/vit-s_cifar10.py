@@ -6,8 +6,10 @@
 _base_ = [
     '../_base_/models/randsac_vit-s_32px.py',
     '../_base_/datasets/cifar10.py',
-    '../_base_/default_runtime.py',
+    '../_base_/compiled_runtime.py',
 ]
+
+model = dict(data_preprocessor=dict(augment={{_base_.augment}}))
 
 base_lr = 1e-3  # for 256 images
 batch_size = 512  # images in a step, over all devices; keep it in line with the data loader

@@ -5,4 +5,4 @@
 # Expected: paper: linear probe 69.7 %, fine-tuning 81.5 %; this row has not been run by us yet
 _base_ = './vit-s_cifar10.py'
 
-train_dataloader = dict(dataset=dict(type='CIFAR100', data_root='data/cifar100'))
+train_dataloader = dict(dataset=dict(dataset=dict(type='CIFAR100', data_root='data/cifar100')))

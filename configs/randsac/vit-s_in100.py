@@ -7,7 +7,7 @@
 _base_ = [
     '../_base_/models/randsac_vit-s.py',
     '../_base_/datasets/imagenet100_224.py',
-    '../_base_/default_runtime.py',
+    '../_base_/compiled_runtime.py',
 ]
 
 model = dict(

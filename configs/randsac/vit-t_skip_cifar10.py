@@ -7,11 +7,12 @@
 _base_ = [
     '../_base_/models/randsac_vit-t_32px.py',
     '../_base_/datasets/cifar10.py',
-    '../_base_/default_runtime.py',
+    '../_base_/compiled_runtime.py',
 ]
 
 model = dict(
     data_preprocessor=dict(
+        augment={{_base_.augment}},
         serialization=dict(partition=dict(_delete_=True, type='BlobPartition', hierarchy=(11, 5))),
     ),
 )

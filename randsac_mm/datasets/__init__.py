@@ -1,18 +1,24 @@
 """Data sets and loading, registered in mmpretrain's DATASETS and TRANSFORMS."""
 
+from .cache import CachedImages
 from .cifar import PreparedCIFAR10
 from .digits import Digits
 from .images import UnreadableImageError, find_fault, read_image
+from .in_memory import InMemoryDataset, WholeBatch, collate_whole_batch
 from .loading import LoadImageStrict
 from .shapes import make_shapes
 from .unlabelled import UnlabelledImageFolder
 
 __all__ = [
+    'CachedImages',
     'Digits',
+    'InMemoryDataset',
     'LoadImageStrict',
     'PreparedCIFAR10',
     'UnlabelledImageFolder',
     'UnreadableImageError',
+    'WholeBatch',
+    'collate_whole_batch',
     'find_fault',
     'make_shapes',
     'read_image',

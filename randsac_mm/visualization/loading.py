@@ -137,6 +137,6 @@ def dataset_inputs(model: RandSAC, cfg: ConfigDict, num: int, seed: int) -> Tens
         dataset_cfg.pipeline = [*loading, dict(type='PackInputs')]
     dataset = DATASETS.build(dataset_cfg)
     order = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(seed))[:num]
-    images = [dataset[int(i)]['inputs'].permute(1, 2, 0).numpy() for i in order]
+    images = [dataset[int(i)]['inputs'].permute(1, 2, 0).cpu().numpy() for i in order]
     fitted = np.stack([fit_image(image, model.backbone.img_size) for image in images])
     return model.data_preprocessor({'inputs': torch.from_numpy(fitted).permute(0, 3, 1, 2)})['inputs']

@@ -1,0 +1,156 @@
+"""Crop, flip and resize each image of a batch by its own box, as two batched matrix products.
+
+Resizing is linear and separable, so that a box and its filter are one matrix for the rows of an image and one for its
+columns, and a flip reverses the rows of the latter. The filters are those of Pillow: antialiased, that is, widened when
+the box shrinks, with a = -0.5 in the cubic; like there, columns come first and pixels are rounded after each product.
+(Pillow 13 starts with the rows where a box shrinks much more in height than in width. The order matters only where the
+cubic overshoots 0 .. 255. Boxes that grow, as all of 32 -> 32 pixels, have the same order in every version.)
+"""
+
+from collections.abc import Callable
+from itertools import repeat
+
+import torch
+from torch import Tensor
+
+
+def _triangle(distance: Tensor) -> Tensor:
+    return (1 - distance).clamp_(min=0)
+
+
+def _cubic(distance: Tensor) -> Tensor:
+    near = (1.5 * distance - 2.5) * distance.square() + 1
+    far = distance.clamp(max=2)
+    far = ((far - 5) * far + 8) * far * -0.5 + 2
+    return torch.where(distance < 1, near, far)
+
+
+INTERPOLATIONS: dict[str, Callable[[Tensor], Tensor]] = {'bilinear': _triangle, 'bicubic': _cubic}
+"""Filters: from the distance to the centre, in pixels of the smaller scale, to the weight before normalisation."""
+
+_TABLE_BYTES = 2**26
+_CACHED_IMAGES = 64
+
+
+def resize_weights(start: Tensor, length: Tensor, source: int, target: int, interpolation: str = 'bicubic') -> Tensor:
+    """Make the matrices that cut intervals out of a row of pixels and resize them.
+
+    Args:
+        start: First pixel of each interval (B,), int64.
+        length: Number of pixels of each interval (B,), int64, at least 1.
+        source: Number of pixels of a whole row.
+        target: Number of pixels wanted.
+        interpolation: A key of ``INTERPOLATIONS``.
+
+    Returns:
+        Weights (B, target, source), float32; they add up to 1 for each target pixel and are 0 outside the interval.
+
+    Example:
+        >>> resize_weights(torch.tensor([1]), torch.tensor([4]), source=6, target=2, interpolation='bilinear')
+        tensor([[[0.0000, 0.4286, 0.4286, 0.1429, 0.0000, 0.0000],
+                 [0.0000, 0.0000, 0.1429, 0.4286, 0.4286, 0.0000]]])
+    """
+    scale = length.double() / target
+    pixels = torch.arange(source, device=start.device)
+    centres = start[:, None] + (torch.arange(target, device=start.device) + 0.5) * scale[:, None]
+    whole = centres.floor()
+    # Whole and broken parts apart: float32 then is exact to 1e-7 in rows of any length.
+    distance = (pixels - whole[..., None]).float() + (0.5 - (centres - whole)).float()[..., None]
+    distance = distance.abs_() / scale.clamp(min=1).float()[:, None, None]
+    weights = INTERPOLATIONS[interpolation](distance)
+    inside = (pixels >= start[:, None]) & (pixels < (start + length)[:, None])
+    weights = weights * inside[:, None]
+    return weights / weights.sum(2, keepdim=True)
+
+
+def _to_whole(raised: Tensor) -> Tensor:
+    """Finish rounding to 0 .. 255, in place, of values that are raised by a half: as Pillow, a half goes up."""
+    return raised.floor_().clamp_(0, 255)
+
+
+class BoxResize:
+    """Cut a box out of each image and resize it, with the pixels of Pillow to within rounding.
+
+    For small images the matrices of all boxes are made once (8 MiB for 32 -> 32 pixels) and looked up; for large ones
+    they are made for each batch.
+
+    Args:
+        size: Height and width of the result, in pixels.
+        interpolation: ``'bicubic'`` or ``'bilinear'``, antialiased.
+        rounding: Whether to round and limit to 0 .. 255 after each of the two products, as 8-bit images are. Without,
+            the cubic overshoots at edges.
+
+    Example:
+        >>> images = torch.arange(16, dtype=torch.uint8).view(1, 1, 4, 4)
+        >>> boxes = torch.tensor([[1, 0, 2, 2]])  # top, left, height, width
+        >>> BoxResize((2, 2))(images, boxes, flip=torch.tensor([True]))
+        tensor([[[[5., 4.],
+                  [9., 8.]]]])
+    """
+
+    def __init__(self, size: tuple[int, int], interpolation: str = 'bicubic', rounding: bool = True) -> None:
+        self.size = size
+        self.interpolation = interpolation
+        self.rounding = rounding
+        self._tables: dict[tuple[torch.device, int, int], Tensor] = {}
+
+    @torch.no_grad()
+    def __call__(self, images: Tensor, boxes: Tensor, flip: Tensor | None = None) -> Tensor:
+        """Cut and resize.
+
+        Args:
+            images: Images (B, C, H, W), uint8, or another dtype with values of 0 .. 255.
+            boxes: Top, left, height and width of each image's box (B, 4), int64, on the device of the images.
+            flip: Whether to mirror each result left to right (B,), bool, same device. None: none of them.
+
+        Returns:
+            Images (B, C, *size), float32, values of 0 .. 255, whole numbers with ``rounding``.
+        """
+        result = torch.empty((*images.shape[:2], *self.size), device=images.device)
+        # A CPU is faster with parts that fit its cache; a GPU wants few and large operations.
+        part = _CACHED_IMAGES if images.device.type == 'cpu' else max(len(images), 1)
+        flips = repeat(None) if flip is None else flip.split(part)
+        # A training step may run under autocast, whose bfloat16 has too few digits for pixels.
+        with torch.autocast(images.device.type, enabled=False):
+            for operands in zip(images.split(part), boxes.split(part), flips, result.split(part), strict=False):
+                self._resize(*operands)
+        return result
+
+    def _resize(self, images: Tensor, boxes: Tensor, flip: Tensor | None, result: Tensor) -> None:
+        """Do a part of a batch and write it into ``result``."""
+        batch, channels, height, width = images.shape
+        top, left, tall, wide = boxes.unbind(1)
+        rows = self._weights(top, tall, height, self.size[0])
+        columns = self._weights(left, wide, width, self.size[1], flip)
+        # In this order of axes, (B, H, C, W), neither product needs a copy of its operands.
+        pixels = images.permute(0, 2, 1, 3).to(torch.float32, memory_format=torch.contiguous_format)
+        pixels = torch.bmm(pixels.view(batch, height * channels, width), columns.transpose(1, 2))
+        if self.rounding:
+            _to_whole(pixels.add_(0.5))
+        pixels = torch.bmm(rows, pixels.view(batch, height, channels * self.size[1]))
+        pixels = pixels.view(batch, self.size[0], channels, self.size[1]).permute(0, 2, 1, 3)
+        if self.rounding:
+            _to_whole(torch.add(pixels, 0.5, out=result))
+        else:
+            result.copy_(pixels)
+
+    def _weights(self, start: Tensor, length: Tensor, source: int, target: int, flip: Tensor | None = None) -> Tensor:
+        """Make or look up the matrices of a batch, (B, target, source); ``flip`` reverses their rows."""
+        if 2 * source**3 * target * 4 > _TABLE_BYTES:
+            weights = resize_weights(start, length, source, target, self.interpolation)
+            return weights if flip is None else torch.where(flip[:, None, None], weights.flip(1), weights)
+        place = start * source + length - 1
+        if flip is not None:
+            place = place + flip * source**2
+        return self._table(start.device, source, target).index_select(0, place)
+
+    def _table(self, device: torch.device, source: int, target: int) -> Tensor:
+        """Make the matrices of all intervals, and of all intervals flipped, (2 * source^2, target, source), once."""
+        key = (device, source, target)
+        if key not in self._tables:
+            numbers = torch.arange(source, device=device)
+            start, length = numbers.repeat_interleave(source), numbers.repeat(source) + 1
+            length = torch.minimum(length, source - start)  # those that would leave the row are never looked up
+            weights = resize_weights(start, length, source, target, self.interpolation)
+            self._tables[key] = torch.cat([weights, weights.flip(1)])
+        return self._tables[key]

@@ -1,0 +1,138 @@
+"""Contract: the pixels of Pillow, for any box, flip and size; a negative control shows that the comparison is sharp."""
+
+import numpy as np
+import pytest
+import torch
+from mmpretrain.datasets.transforms import RandomResizedCrop
+from PIL import Image
+from sklearn.datasets import load_sample_image
+
+from randsac_mm.augment import BoxResize, draw_boxes, resize_weights
+
+CODES = {'bicubic': Image.Resampling.BICUBIC, 'bilinear': Image.Resampling.BILINEAR}
+
+
+@pytest.fixture(scope='module')
+def photo():
+    return load_sample_image('flower.jpg')
+
+
+def batch(photo, size, count=12, seed=0):
+    """Make images (B, C, H, W): patches of a photograph and noise, the worst case, with boxes and flips."""
+    rng = np.random.default_rng(seed)
+    images = rng.integers(0, 256, (count, *size, 3), dtype=np.uint8)
+    for image in images[::2]:
+        top, left = (rng.integers(limit - side) for limit, side in zip(photo.shape, size, strict=False))
+        image[:] = photo[top : top + size[0], left : left + size[1]]
+    generator = torch.Generator().manual_seed(seed)
+    boxes = draw_boxes(count, size, (0.02, 1.0), (0.4, 2.5), 10, generator, torch.device('cpu'))
+    boxes[:2] = torch.tensor([0, 0, *size])
+    return torch.from_numpy(images).permute(0, 3, 1, 2), boxes, torch.arange(count) % 3 == 0
+
+
+def pillow(images, boxes, flip, size, interpolation):
+    """Resize image by image: columns, then rows, as every version of Pillow before 13 does in one call."""
+    results = []
+    for image, box, flipped in zip(images.permute(0, 2, 3, 1).numpy(), boxes.tolist(), flip.tolist(), strict=True):
+        top, left, tall, wide = box
+        crop = Image.fromarray(np.ascontiguousarray(image[top : top + tall, left : left + wide]))
+        code = CODES[interpolation]
+        result = np.array(crop.resize((size[1], tall), code).resize((size[1], size[0]), code))
+        results.append(result[:, ::-1] if flipped else result)
+    return torch.from_numpy(np.stack(results)).permute(0, 3, 1, 2).float()
+
+
+@pytest.mark.parametrize('interpolation', CODES)
+@pytest.mark.parametrize(
+    ('source', 'target'),
+    [
+        ((32, 32), (32, 32)),
+        ((37, 53), (29, 61)),
+        ((13, 7), (32, 31)),  # only up
+        ((130, 90), (17, 23)),  # only down
+        ((96, 96), (64, 64)),  # matrices made for the batch
+        ((5, 7), (1, 1)),
+        ((1, 1), (3, 2)),
+    ],
+)
+def test_pixels_are_those_of_pillow(photo, source, target, interpolation):
+    images, boxes, flip = batch(photo, source)
+    found = BoxResize(target, interpolation)(images, boxes, flip)
+    difference = (found - pillow(images, boxes, flip, target, interpolation)).abs()
+    # float32 against Pillow's fixed point: a tie of a rounding may fall to the other side, nothing more.
+    assert difference.max() <= 1
+    assert (difference > 0).float().mean() < 0.01
+    assert found.dtype == torch.float32
+    assert found.is_contiguous()
+    assert torch.equal(found, found.round())
+
+
+def test_the_comparison_is_sharp(photo):
+    images, boxes, flip = batch(photo, (37, 53))
+    expected = pillow(images, boxes, flip, (29, 61), 'bicubic')
+    shifted = boxes - torch.tensor([0, 1, 0, 0]) * (boxes[:, 1:2] > 0)
+    for wrong in (
+        BoxResize((29, 61), 'bilinear')(images, boxes, flip),
+        BoxResize((29, 61))(images, shifted, flip),
+        BoxResize((29, 61))(images, boxes, ~flip),
+        BoxResize((29, 61), rounding=False)(images, boxes, flip),
+    ):
+        assert (wrong - expected).abs().max() > 5
+
+
+@pytest.mark.parametrize('size', [(32, 32), (29, 31)])
+def test_pixels_are_those_of_mmpretrains_transform(photo, size, monkeypatch):
+    images, boxes, _ = batch(photo, size)
+    transform = RandomResizedCrop(32, backend='pillow', interpolation='bicubic')
+    found = BoxResize((32, 32))(images, boxes)
+    for image, box, ours in zip(images.permute(0, 2, 3, 1).numpy(), boxes.tolist(), found, strict=True):
+        monkeypatch.setattr(transform, 'rand_crop_params', lambda img, box=box: box)
+        expected = torch.from_numpy(transform.transform({'img': image})['img']).permute(2, 0, 1).float()
+        assert (ours - expected).abs().max() <= 1
+        assert (ours != expected).float().mean() < 0.01
+
+
+def test_without_rounding_pixels_are_the_exact_products(photo):
+    images, boxes, flip = batch(photo, (37, 53))
+    found = BoxResize((29, 61), rounding=False)(images, boxes, flip)
+    rows = resize_weights(boxes[:, 0], boxes[:, 2], 37, 29).double()
+    columns = resize_weights(boxes[:, 1], boxes[:, 3], 53, 61).double()
+    columns = torch.where(flip[:, None, None], columns.flip(1), columns)
+    expected = torch.einsum('byh,bchw,bxw->bcyx', rows, images.double(), columns)
+    torch.testing.assert_close(found.double(), expected, rtol=0, atol=1e-3)
+    assert found.min() < -5  # the cubic overshoots
+    assert found.max() > 260
+
+
+@pytest.mark.parametrize('interpolation', CODES)
+def test_weights_are_a_mean_of_the_box(interpolation):
+    start, length = torch.tensor([0, 3, 500, 999]), torch.tensor([1000, 7, 321, 1])
+    weights = resize_weights(start, length, 1000, 13, interpolation)
+    torch.testing.assert_close(weights.sum(2), torch.ones(4, 13))
+    for own, begin, count in zip(weights, start, length, strict=True):
+        assert not own[:, :begin].any()
+        assert not own[:, begin + count :].any()
+
+
+def test_table_and_direct_weights_agree(photo, monkeypatch):
+    images, boxes, flip = batch(photo, (21, 34))
+    looked_up = BoxResize((16, 19))(images, boxes, flip)
+    monkeypatch.setattr('randsac_mm.augment.resize._TABLE_BYTES', 0)
+    direct = BoxResize((16, 19))
+    assert torch.equal(direct(images, boxes, flip), looked_up)
+    assert not direct._tables
+
+
+def test_parts_of_a_batch_and_memory_formats_give_the_same(photo, monkeypatch):
+    images, boxes, flip = batch(photo, (32, 32), count=11)
+    whole = BoxResize((32, 32))(images, boxes, flip)
+    monkeypatch.setattr('randsac_mm.augment.resize._CACHED_IMAGES', 4)
+    torch.testing.assert_close(BoxResize((32, 32))(images.contiguous(), boxes, flip), whole, rtol=0, atol=1)
+    assert BoxResize((32, 32))(images[:0], boxes[:0], flip[:0]).shape == (0, 3, 32, 32)
+
+
+def test_autocast_does_not_coarsen_pixels(photo):
+    images, boxes, flip = batch(photo, (32, 32))
+    expected = BoxResize((32, 32))(images, boxes, flip)
+    with torch.autocast('cpu', torch.bfloat16):
+        assert torch.equal(BoxResize((32, 32))(images, boxes, flip), expected)

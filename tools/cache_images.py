@@ -1,0 +1,52 @@
+#!/usr/bin/env python
+"""Decode the images of a config's training set once, into a file that training then reads.
+
+Training makes the cache by itself on first use; this does it beforehand, for example on a machine without a GPU.
+
+Examples:
+    python tools/cache_images.py configs/randsac/vit-b_folder.py \
+        --cfg-options train_dataloader.dataset.data_root=/my/photos
+    python tools/cache_images.py configs/randsac/vit-b_in1k.py --cfg-options train_dataloader.dataset.short_side=320
+"""
+
+import argparse
+import sys
+
+from mmengine.config import DictAction
+from mmengine.registry import init_default_scope
+from mmpretrain.registry import DATASETS
+
+from randsac_mm.engine import launch
+
+
+def parse_args() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('config', help='config file')
+    parser.add_argument(
+        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='change the config: a.b.c=1 d="[1,2]"'
+    )
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Build the training set with its cache and say how training uses it."""
+    args = parse_args()
+    try:
+        cfg = launch.load_config(args.config, args.cfg_options, None, 'none')
+        init_default_scope(cfg.get('default_scope', 'mmpretrain'))
+        dataset = cfg.train_dataloader.dataset
+        options = 'train_dataloader.dataset.type=CachedImages'
+        if dataset.type != 'CachedImages':
+            if dataset.type != 'UnlabelledImageFolder':
+                options += f' train_dataloader.dataset.source={dataset.type}'
+            dataset.update(type='CachedImages', source=dataset.type)
+        images = DATASETS.build(dataset)
+    except (OSError, ValueError) as error:
+        sys.exit(f'cache_images.py: error: {error}')
+    print(f'{len(images):,} images in {images.folder}')
+    print(f'To use them, train with the same options and {options}')
+
+
+if __name__ == '__main__':
+    main()
