@@ -12,9 +12,12 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import FlexibleRunner, Runner
 
 import randsac_mm.engine.checkpoint
+import randsac_mm.engine.deferred_log
 import randsac_mm.engine.optim
+import randsac_mm.engine.where_time_goes
 import randsac_mm.engine.workers  # noqa: F401  (so that any config may name what is registered there)
 from randsac_mm.engine.batch_norm import replace_sync_bn
+from randsac_mm.engine.cores import fit_workers
 from randsac_mm.engine.distributed import prepare_cpu_processes
 
 # Keys that no runner takes as an argument but that mmengine or OpenMMLab's libraries look up in a config.
@@ -39,7 +42,8 @@ def load_config(path: str, options: dict[str, Any] | None, work_dir: str | None,
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If the file is no config, or an option names a key that neither the config nor mmengine knows.
+        ValueError: If the file is no config, an option names a key that neither the config nor mmengine knows, or
+            ``auto_num_workers`` is no positive number.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f'there is no config {path}')
@@ -53,6 +57,7 @@ def load_config(path: str, options: dict[str, Any] | None, work_dir: str | None,
         cfg.merge_from_dict(options or {})
     except (AssertionError, KeyError, TypeError) as error:
         raise ValueError(f'--cfg-options do not fit {path}: {error}') from error
+    fit_workers(cfg, options or {})
     cfg.launcher = launcher
     if work_dir is not None:
         cfg.work_dir = work_dir
