@@ -129,6 +129,8 @@ class CompileHook(Hook):
             for models of less than 50 million parameters (ViT-T, ViT-S), where that work is what takes the time, and
             not with accumulated gradients, which live in memory that the next replay overwrites.
         dynamic: See :func:`compile_model`.
+        enabled: Whether to compile: False on the command line, ``default_hooks.compile.enabled=False``, is how a config
+            that compiles is run without.
 
     Raises:
         ValueError: If an argument is none of these; before training, if a module does not exist.
@@ -141,12 +143,14 @@ class CompileHook(Hook):
         modules: str | Sequence[str] = 'auto',
         cuda_graphs: bool | str = 'auto',
         dynamic: bool | None = False,
+        enabled: bool = True,
     ) -> None:
         if cuda_graphs not in (True, False, 'auto'):
             raise ValueError(f"cuda_graphs={cuda_graphs!r} must be True, False or 'auto'")
         self.modules = modules
         self.cuda_graphs = cuda_graphs
         self.dynamic = dynamic
+        self.enabled = enabled
         self._steps = 0
         self._known: int | None = None
         self._replays = False
@@ -154,6 +158,8 @@ class CompileHook(Hook):
     def before_train(self, runner: Runner) -> None:
         """Mark the model; the compiler runs in the first step."""
         self._steps, self._known, self._replays = 0, None, False
+        if not self.enabled:
+            return
         reason = missing_compiler(next(runner.model.parameters()).device)
         if reason:
             runner.logger.warning(f'The training step is not compiled: {reason}. The run goes on, only slower.')

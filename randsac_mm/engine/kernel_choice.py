@@ -65,7 +65,7 @@ class KernelHook(Hook):
         if device.type == 'cpu' and self.keep_memory and keep_freed_memory():
             runner.logger.info('Memory that is freed stays with this process, to be used again in the next step.')
         images = getattr(runner.train_dataloader, 'batch_size', None) or 1
-        compiled = any(isinstance(hook, CompileHook) for hook in runner.hooks)
+        compiled = any(isinstance(hook, CompileHook) and hook.enabled for hook in runner.hooks)
         deterministic = torch.are_deterministic_algorithms_enabled()
         attention = 'plain' if deterministic and self.attention == AUTO else self.attention
         choices: list[Callable[[], Choice]] = []

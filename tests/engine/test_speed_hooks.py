@@ -127,6 +127,13 @@ def test_without_a_compiler_the_run_goes_on(monkeypatch):
     assert 'is not compiled: there is no C++ compiler: install g++' in runner.logger[0]
 
 
+def test_switched_off():
+    runner = runner_of(build(config()))
+    CompileHook(enabled=False).before_train(runner)
+    assert runner.model.compiled_loss is None
+    assert runner.logger == []
+
+
 def test_compiling_in_the_middle_of_a_run_is_noticed_once(monkeypatch):
     graphs = iter([3, 4, 5, 5, 6, 7])  # asked from the fifth step on
     monkeypatch.setattr(compile_module, 'compiled_graphs', lambda: next(graphs))
