@@ -41,9 +41,13 @@ def advance(layer: nn.Module, with_cp: bool, *args: object) -> Tensor:
     return layer(*args)
 
 
-def apply_linear(layer: nn.Linear, x: Tensor) -> Tensor:
-    """Map (..., D_in) to (..., D_out) as ``layer`` would, on the fastest matrix product at hand."""
-    return linear(x, layer.weight, layer.bias)
+def apply_linear(layer: nn.Module, x: Tensor) -> Tensor:
+    """Map (..., D_in) to (..., D_out) as ``layer`` does, on the matrix product in force.
+
+    A layer that is more than its weight and bias, such as an adapter that was put in its place, is called as it is.
+    """
+    plain = type(layer) is nn.Linear and not (layer._forward_hooks or layer._forward_pre_hooks)
+    return linear(x, layer.weight, layer.bias) if plain else layer(x)
 
 
 def _check_heads(embed_dims: int, num_heads: int) -> None:

@@ -6,11 +6,13 @@ import time
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from randsac_mm.kernels import choose_linear, linear, linear_backend, linear_backends, use_linear
 from randsac_mm.kernels.linear import LINEAR_BACKENDS
 from randsac_mm.kernels.linear_choice import LinearShape
+from randsac_mm.models.layers import apply_linear
 
 BIG = (7, 61, 131, 257)  # images, tokens, inputs, outputs: enough products for the faster kernel
 
@@ -100,6 +102,26 @@ def test_transposed_and_sliced_operands():
     use_linear('onednn')
     x, weight = torch.randn(61, 13, 131).transpose(0, 1), torch.randn(257, 131)[60:]
     torch.testing.assert_close(linear(x, weight), F.linear(x, weight), rtol=1e-4, atol=1e-4)
+
+
+class Adapter(nn.Linear):
+    """A linear layer that does more than its weight and bias say."""
+
+    def forward(self, x):
+        return 2 * super().forward(x)
+
+
+def test_adapters_and_hooks_are_respected():
+    x = torch.randn(7, 61, 131)
+    layer, adapter, watched = nn.Linear(131, 257), Adapter(131, 257), nn.Linear(131, 257)
+    seen = []
+    watched.register_forward_hook(lambda *_: seen.append(1))
+    use_linear('onednn')
+    with Operators() as operators:
+        for module in (layer, adapter, watched):
+            torch.testing.assert_close(apply_linear(module, x), module(x), rtol=1e-4, atol=1e-4)
+    assert operators.names.count('randsac_mm::linear') == 1
+    assert seen == [1, 1]
 
 
 def test_setting_and_its_end():
