@@ -8,6 +8,7 @@ here; at 60 tokens that is four times the work. There is no backward on CPUs.
 from __future__ import annotations
 
 import functools
+import warnings
 from collections.abc import Callable
 
 import torch
@@ -74,6 +75,15 @@ def _compiled() -> Callable:
     return torch.compile(flex_attention, dynamic=False)
 
 
+def _uncompiled(*tensors: Tensor, block_mask: object) -> Tensor:
+    """Run it as plain maths: compiled for a CPU, PyTorch 2.11's kernel aborts the process if it has two threads."""
+    from torch.nn.attention.flex_attention import flex_attention
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings('ignore', message='flex_attention called without torch.compile')
+        return flex_attention(*tensors, block_mask=block_mask)
+
+
 def flex_attention(query: Tensor, key: Tensor, value: Tensor, mask: Mask | None) -> Tensor:
     """Attend with FlexAttention; without a mask there is nothing to skip, and SDPA attends.
 
@@ -105,7 +115,10 @@ def flex_attention(query: Tensor, key: Tensor, value: Tensor, mask: Mask | None)
     blocks = mask.blocks if mask.blocks is not None else make_blocks(mask.query_rank, mask.key_rank)
     query = F.pad(query, (0, 0, 0, _padding(tokens)))
     key, value = (F.pad(tensor, (0, 0, 0, _padding(tensor.shape[2]))) for tensor in (key, value))
-    run = flex.flex_attention if torch.compiler.is_compiling() else _compiled()
+    if torch.compiler.is_compiling():
+        run = flex.flex_attention
+    else:
+        run = _uncompiled if query.device.type == 'cpu' else _compiled()
     attended = run(query, key, value, block_mask=blocks)[:, :, :tokens]
     empty = ~sees_something(mask.query_rank, mask.key_rank)
     return attended.masked_fill(empty[:, None, :, None], 0)
