@@ -113,7 +113,8 @@ def test_targets_are_what_the_libraries_expect(benchmarks):
 def test_a_step_is_measured(benchmarks, name, dtype):
     transfer_step, _ = benchmarks
     result = transfer_step.measure(name, CPU, dtype, 1, tiny=True)
-    assert result['bytes_peak'] >= result['bytes_before'] > 1e8
+    # Linux counts peak and present size in different ways, some pages apart.
+    assert result['bytes_peak'] >= 0.99 * result['bytes_before'] > 1e8
     assert 0 < result['backbone_parameters'] < result['parameters']
     assert result['loss'] > 0
     row = transfer_step.table({name: result}).splitlines()[2]
