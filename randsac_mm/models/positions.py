@@ -8,9 +8,11 @@ from torch import Tensor
 
 AxisOrder = Literal['columns', 'rows']
 _TEMPERATURE = 10_000.0
+# Compiled code holds the table instead of making it in every step. PyTorch 2.0 has no such mark.
+_constant = getattr(getattr(torch, 'compiler', None), 'assume_constant_result', lambda function: function)
 
 
-@torch.compiler.assume_constant_result  # compiled code holds the table instead of making it in every step
+@_constant
 def sincos_positions(
     grid: tuple[int, int],
     embed_dims: int,
