@@ -35,7 +35,8 @@ def compile_model(
             ``'layers'``: each transformer layer, wherever the model has a list of that name; all layers of one kind
             share their code. Names of submodules, dotted, as ``('backbone',)``. ``'auto'``: ``'loss'``, or
             ``'layers'`` in distributed training, where gradients of later layers are exchanged while those of earlier
-            ones are still computed, and in models that are no RandSAC.
+            ones are still computed (not of the two-stream baseline, which runs its layers in another way), and in
+            models that are no RandSAC.
         mode: Mode of ``torch.compile``; ``'reduce-overhead'`` replays CUDA graphs.
         dynamic: As in ``torch.compile``; False: one code for each shape, the fastest if shapes never change.
         backend: As in ``torch.compile``.
@@ -52,7 +53,7 @@ def compile_model(
         model = model.module
     has_loss = hasattr(model, 'compute_loss')
     if modules == 'auto':
-        modules = 'loss' if has_loss and not wrapped else 'layers'
+        modules = 'loss' if has_loss and (not wrapped or model.neck is None) else 'layers'
     if modules == 'loss':
         if not has_loss:
             raise ValueError(f"{type(model).__name__} is no RandSAC model: use modules='layers' or names")
@@ -153,11 +154,11 @@ class CompileHook(Hook):
         self.enabled = enabled
         self._steps = 0
         self._known: int | None = None
-        self._replays = False
+        self._replays = self._compiled = False
 
     def before_train(self, runner: Runner) -> None:
         """Mark the model; the compiler runs in the first step."""
-        self._steps, self._known, self._replays = 0, None, False
+        self._steps, self._known, self._replays, self._compiled = 0, None, False, False
         if not self.enabled:
             return
         reason = missing_compiler(next(runner.model.parameters()).device)
@@ -166,6 +167,7 @@ class CompileHook(Hook):
             return
         self._replays = self._use_cuda_graphs(runner)
         compiled = compile_model(runner.model, self.modules, 'reduce-overhead' if self._replays else None, self.dynamic)
+        self._compiled = True
         what = compiled[0] if len(compiled) == 1 else f'{len(compiled)} modules'
         graphs = ', replayed as CUDA graphs' if self._replays else ''
         runner.logger.info(f'Compiled: {what}{graphs}. The first step takes a minute or two.')
@@ -180,7 +182,7 @@ class CompileHook(Hook):
     ) -> None:
         """Warn, once, if something was compiled after the first steps."""
         self._steps += 1
-        if self._steps < _WARM_UP:
+        if not self._compiled or self._steps < _WARM_UP:
             return
         graphs = compiled_graphs()
         if self._known is not None and graphs > self._known:

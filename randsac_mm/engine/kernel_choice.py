@@ -9,7 +9,7 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch import nn
 
-from randsac_mm.engine.compile import CompileHook
+from randsac_mm.engine.compile import CompileHook, missing_compiler
 from randsac_mm.engine.memory import keep_freed_memory
 from randsac_mm.kernels import (
     AttentionShape,
@@ -66,6 +66,7 @@ class KernelHook(Hook):
             runner.logger.info('Memory that is freed stays with this process, to be used again in the next step.')
         images = getattr(runner.train_dataloader, 'batch_size', None) or 1
         compiled = any(isinstance(hook, CompileHook) and hook.enabled for hook in runner.hooks)
+        compiled = compiled and missing_compiler(device) is None
         deterministic = torch.are_deterministic_algorithms_enabled()
         attention = 'plain' if deterministic and self.attention == AUTO else self.attention
         choices: list[Callable[[], Choice]] = []

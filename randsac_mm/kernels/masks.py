@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
+from randsac_mm.segments import NEVER
+
 if TYPE_CHECKING:
     from torch.nn.attention.flex_attention import BlockMask
 
-NEVER = torch.iinfo(torch.int32).max  # rank of a key that nobody may attend to
 ALIGNMENT = 16  # elements; memory-efficient attention copies a bias whose rows start anywhere else, at every call
 
 

@@ -2,11 +2,12 @@
 
 from .blob import BlobPartition
 from .layout import Layout, raster_layout, sorted_layout
-from .masks import RankMask, additive, memory_mask, open_empty_rows, source_mask, target_mask
+from .masks import NEVER, RankMask, memory_mask, source_mask, target_mask
 from .partition import Partition, PatchPartition, ShuffledPartition, SquarePartition
 from .serialization import RandomSerialization, RasterSerialization, Serialization, dense_rank
 
 __all__ = [
+    'NEVER',
     'BlobPartition',
     'Layout',
     'Partition',
@@ -17,10 +18,8 @@ __all__ = [
     'Serialization',
     'ShuffledPartition',
     'SquarePartition',
-    'additive',
     'dense_rank',
     'memory_mask',
-    'open_empty_rows',
     'raster_layout',
     'sorted_layout',
     'source_mask',

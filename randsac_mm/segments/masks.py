@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-_NEVER = 2**31 - 1  # a key rank that no query reaches
+NEVER = torch.iinfo(torch.int32).max  # rank of a key that nobody may attend to
 
 
 class RankMask(NamedTuple):
@@ -67,7 +67,7 @@ def target_mask(query_rank: Tensor, key_rank: Tensor) -> RankMask:
     Returns:
         The mask; :meth:`RankMask.dense` writes it out.
     """
-    return RankMask(query_rank.int(), key_rank.int().masked_fill(key_rank == 0, _NEVER))
+    return RankMask(query_rank.int(), key_rank.int().masked_fill(key_rank == 0, NEVER))
 
 
 def memory_mask(query_rank: Tensor, key_rank: Tensor) -> RankMask:
@@ -88,33 +88,3 @@ def memory_mask(query_rank: Tensor, key_rank: Tensor) -> RankMask:
         The mask; :meth:`RankMask.dense` writes it out.
     """
     return RankMask(query_rank.int() - 1, key_rank.int())
-
-
-def open_empty_rows(mask: Tensor) -> Tensor:
-    """Let queries that may attend to nothing attend to everything, so that their softmax is defined.
-
-    Such rows belong to first-segment queries. Nothing reads their output: :func:`target_mask` hides them from other
-    queries and the loss leaves them out. What attention kernels return for an empty row differs (0 or NaN), and a NaN
-    would poison gradients.
-
-    Args:
-        mask: Mask (B, Q, N), bool, True = may attend.
-
-    Returns:
-        Mask of the same shape in which every row has at least one True.
-    """
-    return mask | ~mask.any(dim=-1, keepdim=True)
-
-
-def additive(mask: Tensor, dtype: torch.dtype) -> Tensor:
-    """Turn a mask into what attention kernels add to their logits: 0 where allowed, minus infinity elsewhere.
-
-    Args:
-        mask: Mask (B, Q, N) or (1, Q, N), bool, True = may attend.
-        dtype: Type of the queries.
-
-    Returns:
-        Bias (B, 1, Q, N) or (1, 1, Q, N), to be broadcast over heads.
-    """
-    bias = torch.zeros(mask.shape, dtype=dtype, device=mask.device)
-    return bias.masked_fill_(~mask, float('-inf'))[:, None]

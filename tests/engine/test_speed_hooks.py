@@ -35,6 +35,14 @@ class Log(list):
     warning = info
 
 
+class Wrapper(nn.Module):
+    """Stands for DistributedDataParallel."""
+
+    def __init__(self, module):
+        super().__init__()
+        self.module = module
+
+
 def runner_of(model, **wrapper):
     return types.SimpleNamespace(
         model=model,
@@ -99,6 +107,13 @@ def test_default_is_the_loss_or_the_layers_of_others():
     assert compile_model(vit, backend='eager') == [f'backbone.layers.{i}' for i in range(12)]
 
 
+def test_default_in_distributed_training(monkeypatch):
+    """Layers, whose gradients can be sent one after the other; but two streams never call a layer's forward."""
+    monkeypatch.setattr(compile_module, 'is_model_wrapper', lambda model: isinstance(model, Wrapper))
+    assert len(compile_model(Wrapper(build(config())), backend='eager')) == 5
+    assert compile_model(Wrapper(build(config(neck=None))), backend='eager') == ['loss']
+
+
 @pytest.mark.parametrize(
     ('modules', 'message'),
     [
@@ -127,9 +142,13 @@ def test_without_a_compiler_the_run_goes_on(monkeypatch):
     assert 'is not compiled: there is no C++ compiler: install g++' in runner.logger[0]
 
 
-def test_switched_off():
-    runner = runner_of(build(config()))
-    CompileHook(enabled=False).before_train(runner)
+def test_switched_off(monkeypatch):
+    graphs = iter(range(100))  # somebody else compiles in every step
+    monkeypatch.setattr(compile_module, 'compiled_graphs', lambda: next(graphs))
+    runner, hook = runner_of(build(config())), CompileHook(enabled=False)
+    hook.before_train(runner)
+    for runner.iter in range(10):
+        hook.after_train_iter(runner, runner.iter)
     assert runner.model.compiled_loss is None
     assert runner.logger == []
 
@@ -138,6 +157,8 @@ def test_compiling_in_the_middle_of_a_run_is_noticed_once(monkeypatch):
     graphs = iter([3, 4, 5, 5, 6, 7])  # asked from the fifth step on
     monkeypatch.setattr(compile_module, 'compiled_graphs', lambda: next(graphs))
     runner, hook = runner_of(build(config())), CompileHook()
+    hook.before_train(runner)
+    runner.logger.clear()
     for runner.iter in range(10):
         hook.after_train_iter(runner, runner.iter)
     assert len(runner.logger) == 1
@@ -227,6 +248,19 @@ def test_freed_memory_is_used_again():
         counts[what] = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     assert counts['keep'] < 100
     assert counts['give-back'] > 10 * max(counts['keep'], 1)
+
+
+def test_without_a_compiler_kernels_are_measured_as_they_will_run(monkeypatch, tmp_path):
+    """Both hooks at once: nothing is compiled for the measurement either, which would end the run."""
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
+    monkeypatch.delenv('RANDSAC_MM_ATTENTION')
+    monkeypatch.setattr(compile_module.shutil, 'which', lambda name: None)
+    monkeypatch.setattr(torch, 'compile', lambda *_, **__: pytest.fail('something was compiled'))
+    runner, hook = runner_of(build(config())), KernelHook()
+    runner.hooks = [hook, CompileHook()]
+    hook.before_train(runner)
+    hook.after_train(runner)
+    assert any('attention: ' in line and 'measured' in line for line in runner.logger)
 
 
 def test_other_models_are_left_alone():

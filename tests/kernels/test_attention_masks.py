@@ -9,7 +9,7 @@ import torch
 
 from randsac_mm.kernels import flex, sdpa, triton_ranks
 from randsac_mm.kernels.attention import attention, attention_backend, attention_backends, make_mask, use_attention
-from randsac_mm.kernels.masks import NEVER, additive_bias, may_attend, sees_something
+from randsac_mm.kernels.masks import NEVER, additive_bias, may_attend, open_empty_rows, sees_something
 
 RANK = torch.tensor([[0, 0, 1, 2, 2]])
 INF = float('inf')
@@ -25,6 +25,21 @@ def test_relation_drawn():
     strict = torch.tensor([[0, 0, 0, 0, 0], [0, 0, 0, 0, 0], [1, 1, 0, 0, 0], [1, 1, 1, 0, 0], [1, 1, 1, 0, 0]])
     assert torch.equal(may_attend(RANK - 1, RANK)[0, 0], strict.bool())
     assert sees_something(RANK - 1, RANK).tolist() == [[False, False, True, True, True]]
+
+
+def test_open_empty_rows():
+    queries, keys = torch.tensor([[0, 1, 5]], dtype=torch.int32), torch.tensor([[1, 2, 3]], dtype=torch.int32)
+    opened = open_empty_rows(queries, keys)
+    assert may_attend(opened, keys)[0, 0].int().tolist() == [[1, 1, 1], [1, 0, 0], [1, 1, 1]]
+    assert queries.tolist() == [[0, 1, 5]], 'the argument was written to'
+
+
+@pytest.mark.parametrize('dtype', [torch.float32, torch.float64, torch.bfloat16, torch.float16], ids=str)
+def test_bias_of_any_type(dtype):
+    inf, rank = float('inf'), torch.tensor([[0, 1]], dtype=torch.int32).expand(3, 2)
+    bias = additive_bias(rank, rank, dtype)
+    assert bias.dtype == dtype
+    assert bias.tolist() == [[[[0.0, -inf], [0.0, 0.0]]]] * 3
 
 
 def test_bias_opens_empty_rows_and_hides_what_is_never_seen():

@@ -1,11 +1,10 @@
 """Contract: True = may attend. The matrices are those of the docstrings, typed by hand."""
 
-import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from randsac_mm.segments import additive, memory_mask, open_empty_rows, source_mask, target_mask
+from randsac_mm.segments import memory_mask, source_mask, target_mask
 
 
 def matrix(text):
@@ -64,17 +63,3 @@ def test_masks_against_comparing_pairs(rank):
         (memory_mask, lambda q, k: k < q),
     ):
         assert mask(ranks, ranks).dense()[0].tolist() == [[rule(q, k) for k in rank] for q in rank]
-
-
-def test_open_empty_rows():
-    mask = matrix('. . .\nx . .\nx x x')[None]
-    assert torch.equal(open_empty_rows(mask)[0], matrix('x x x\nx . .\nx x x'))
-    assert torch.equal(mask[0], matrix('. . .\nx . .\nx x x')), 'the argument was written to'
-
-
-@pytest.mark.parametrize('dtype', [torch.float32, torch.float64, torch.bfloat16, torch.float16], ids=str)
-def test_additive(dtype):
-    inf = float('inf')
-    bias = additive(matrix('x .\nx x').expand(3, 2, 2), dtype)
-    assert bias.dtype == dtype
-    assert bias.tolist() == [[[[0.0, -inf], [0.0, 0.0]]]] * 3
