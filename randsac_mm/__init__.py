@@ -16,6 +16,6 @@ except ImportError as error:
         '"pip install -r requirements/stock.txt" for the stock OpenMMLab releases'
     ) from error
 
-from . import datasets, engine, models, transfer  # noqa: F401
+from . import datasets, engine, evaluation, models, transfer  # noqa: F401
 
 __all__ = ['__version__']

@@ -9,17 +9,16 @@ import sys
 import time
 from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
 
 import mmengine
 import mmpretrain
 import torch
 from mmengine.config import Config
 from mmengine.runner import Runner
-from torch import Tensor
 
 from randsac_mm.datasets import Digits
-from randsac_mm.evaluation import extract_features, knn_accuracy, linear_probe_accuracy
+from randsac_mm.engine.schedule import set_epochs
+from randsac_mm.evaluation import LabelledImages, Scores, evaluate_backbone, judge_features
 from randsac_mm.models import RandSAC
 from randsac_mm.version import __version__
 from randsac_mm.visualization import (
@@ -33,42 +32,16 @@ from randsac_mm.visualization import (
 RASTER = dict(type='RasterSerialization', partition=dict(type='PatchPartition'))
 
 
-class Labelled(NamedTuple):
-    """Hold images (B, 1, 8, 8), float32 pixel values 0 .. 255, and their labels (B,)."""
-
-    images: Tensor
-    labels: Tensor
-
-
-class Scores(NamedTuple):
-    """Hold accuracies on held-out digits, in percent."""
-
-    knn: float
-    linear: float
-
-
-def load_digits(split: str) -> Labelled:
-    """Read one split of the digits, ``'train'`` or ``'test'``, whole."""
+def load_digits(split: str) -> LabelledImages:
+    """Read one split of the digits, ``'train'`` or ``'test'``, whole: images (n, 1, 8, 8), float32."""
     digits = Digits(split=split)
-    return Labelled(digits.images.float(), digits.labels)
+    return LabelledImages(digits.images.float(), digits.labels)
 
 
-def judge(features: tuple[Tensor, Tensor], train: Labelled, test: Labelled) -> Scores:
-    """Classify held-out digits by features of the training and the test digits, each (B, D)."""
-    seen, unseen = features
-    return Scores(
-        knn=knn_accuracy(seen, train.labels, unseen, test.labels),
-        linear=linear_probe_accuracy(seen, train.labels, unseen, test.labels),
-    )
-
-
-def judge_encoder(model: RandSAC, train: Labelled, test: Labelled) -> Scores:
+def judge_encoder(model: RandSAC, train: LabelledImages, test: LabelledImages) -> Scores:
     """Classify held-out digits by the averaged tokens of a frozen encoder."""
-
-    def features(data: Labelled) -> Tensor:
-        return extract_features(model.backbone, model.data_preprocessor(dict(inputs=data.images))['inputs'])
-
-    return judge((features(train), features(test)), train, test)
+    prepare = model.data_preprocessor
+    return Scores(**evaluate_backbone(model, lambda images: prepare({'inputs': images})['inputs'], train, test))
 
 
 def pretrain(
@@ -92,7 +65,7 @@ def pretrain(
     if raster:
         cfg.model.data_preprocessor.serialization = RASTER
     if epochs is not None:
-        shorten(cfg, epochs)
+        set_epochs(cfg, epochs)
     runner = Runner.from_cfg(cfg)
     untrained = copy.deepcopy(runner.model)
     start = time.perf_counter()
@@ -100,18 +73,7 @@ def pretrain(
     return untrained, trained, time.perf_counter() - start
 
 
-def shorten(cfg: Config, epochs: int) -> None:
-    """Set the number of epochs, and let warm-up and cosine decay end with them."""
-    if epochs < 2:
-        raise ValueError(f'--epochs {epochs} leaves no room for a warm-up and a decay: use 2 or more')
-    warmup = min(cfg.warmup_epochs, epochs // 2)
-    cfg.train_cfg.max_epochs = cfg.max_epochs = epochs
-    warm, decay = cfg.param_scheduler
-    warm.end = decay.begin = cfg.warmup_epochs = warmup
-    decay.end, decay.T_max = epochs, epochs - warmup
-
-
-def draw(model: RandSAC, test: Labelled, work_dir: Path, seed: int) -> dict[str, str]:
+def draw(model: RandSAC, test: LabelledImages, work_dir: Path, seed: int) -> dict[str, str]:
     """Draw a serialization (still and moving), reconstructions and the loss curve; return where they are."""
     paths = {
         name: work_dir / name for name in ('serialization.png', 'serialization.gif', 'reconstruction.png', 'loss.png')
@@ -161,7 +123,7 @@ def run(config: Path, out: Path, seeds: list[int], with_raster: bool, epochs: in
         The summary.
     """
     train, test = load_digits('train'), load_digits('test')
-    raw = judge((train.images.flatten(1), test.images.flatten(1)), train, test)
+    raw = judge_features(train.images.flatten(1), train.labels, test.images.flatten(1), test.labels)
     rows: dict[str, list[Scores]] = {'raw pixels': [raw], 'encoder, untrained': [], 'encoder, RandSAC': []}
     if with_raster:
         rows['encoder, raster order'] = []

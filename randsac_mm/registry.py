@@ -8,7 +8,7 @@ from mmpretrain import registry as mmpretrain_registry
 
 _LOCATIONS = {
     'DATASETS': ['randsac_mm.datasets'],
-    'HOOKS': ['randsac_mm.engine'],
+    'HOOKS': ['randsac_mm.engine', 'randsac_mm.evaluation'],
     'MODELS': ['randsac_mm.models', 'randsac_mm.transfer'],
     'OPTIM_WRAPPER_CONSTRUCTORS': ['randsac_mm.transfer'],
     'OPTIM_WRAPPERS': ['randsac_mm.engine'],

@@ -4,9 +4,8 @@ import json
 from pathlib import Path
 
 import pytest
-from mmengine.config import Config
 
-from randsac_mm.quickstart import Scores, farewell, mean_scores, run, shorten, table
+from randsac_mm.quickstart import Scores, farewell, mean_scores, run, table
 
 CONFIG = Path(__file__).resolve().parents[1] / 'configs' / 'randsac' / 'vit_digits.py'
 
@@ -35,16 +34,6 @@ def test_a_short_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     words = farewell(tmp_path, summary)
     assert 'Raw pixels are strong here' in words
     assert all(path in words for path in summary['pictures'].values())
-
-
-def test_shorter_runs_keep_the_shape_of_the_schedule() -> None:
-    cfg = Config.fromfile(CONFIG)
-    shorten(cfg, 8)
-    warm, decay = cfg.param_scheduler
-    assert (warm.begin, warm.end, decay.begin, decay.end, decay.T_max) == (0, 4, 4, 8, 4)
-    assert cfg.train_cfg.max_epochs == 8
-    with pytest.raises(ValueError, match='--epochs 1 leaves no room for a warm-up and a decay: use 2 or more'):
-        shorten(cfg, 1)
 
 
 def test_the_table_shows_mean_and_seeds() -> None:

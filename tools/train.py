@@ -4,6 +4,7 @@
 Examples:
     python tools/train.py configs/randsac/vit-t_cifar10.py --amp
     python tools/train.py configs/randsac/vit-t_cifar10.py --resume            # go on where the run stopped
+    python tools/train.py configs/randsac/vit-t_cifar10.py --epochs 20         # warm-up and decay shrink with it
     bash tools/dist_train.sh configs/randsac/vit-b_in1k.py 8 --resume auto     # for jobs that may be restarted
 """
 
@@ -15,6 +16,7 @@ from mmengine.config import DictAction
 
 from randsac_mm.engine import launch
 from randsac_mm.engine.distributed import leave_process_group
+from randsac_mm.engine.schedule import set_epochs
 
 
 def parse_args() -> argparse.Namespace:
@@ -29,6 +31,9 @@ def parse_args() -> argparse.Namespace:
         metavar='auto|CHECKPOINT',
         help='continue from the last checkpoint in the work dir, an error if there is none; "auto": start a new run if '
         'there is none; or continue from CHECKPOINT (or from the last one of that work dir)',
+    )
+    parser.add_argument(
+        '--epochs', type=int, help="epochs instead of the config's; warm-up and decay of the learning rate follow"
     )
     parser.add_argument('--amp', action='store_true', help='compute in bfloat16, on CPU or GPU')
     parser.add_argument(
@@ -51,6 +56,8 @@ def main() -> None:
     args = parse_args()
     try:
         cfg = launch.load_config(args.config, args.cfg_options, args.work_dir, args.launcher)
+        if args.epochs is not None:
+            set_epochs(cfg, args.epochs)
         if args.no_validate:
             launch.skip_validation(cfg)
         if args.amp:

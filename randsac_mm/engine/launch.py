@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
+from mmengine.dist import is_main_process
 from mmengine.registry import RUNNERS
 from mmengine.runner import FlexibleRunner, Runner
 
@@ -19,6 +20,7 @@ import randsac_mm.engine.workers  # noqa: F401  (so that any config may name wha
 from randsac_mm.engine.batch_norm import replace_sync_bn
 from randsac_mm.engine.cores import fit_workers
 from randsac_mm.engine.distributed import prepare_cpu_processes
+from randsac_mm.engine.origin import write_origin
 
 # Keys that no runner takes as an argument but that mmengine or OpenMMLab's libraries look up in a config.
 _OTHER_KEYS = {
@@ -192,6 +194,8 @@ def build_runner(cfg: Config) -> Runner | FlexibleRunner:
     prepare_cpu_processes(cfg)
     note = replace_sync_bn(cfg)
     runner = RUNNERS.build(cfg)
+    if is_main_process():
+        write_origin(runner.log_dir)
     if note:
         runner.logger.warning(note)
     return runner

@@ -97,6 +97,14 @@ class WhereTimeGoesHook(Hook):
         if after_step:
             self.hooks += self._idle_since - self._hooks_began
 
+    def leave_out(self, seconds: float) -> None:
+        """Do not count time that another hook has spent after a step on what is no part of training.
+
+        Args:
+            seconds: How long; called by that hook, in ``after_train_iter``.
+        """
+        self._hooks_began += seconds
+
     def _reset(self) -> None:
         self.data = self.launch = self.hooks = 0.0  # seconds since the last line
         self.steps = self.images = 0

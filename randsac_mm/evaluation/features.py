@@ -12,6 +12,7 @@ def extract_features(
     images: Tensor,
     batch_size: int = 256,
     preprocess: Callable[[Tensor], Tensor] | None = None,
+    bf16: bool = False,
 ) -> Tensor:
     """Compute the last layer's output of a backbone, averaged over tokens.
 
@@ -25,6 +26,7 @@ def extract_features(
         batch_size: Images in a step, B.
         preprocess: What turns a batch, already on the backbone's device, into its input, such as the normalisation of
             uint8 images. By default batches are passed as they are.
+        bf16: Whether the backbone computes in bfloat16 where that is safe. Tokens are averaged in float32.
 
     Returns:
         Features (n, D), float32, on the CPU.
@@ -53,8 +55,10 @@ def extract_features(
         features = []
         for batch in images.split(batch_size):
             batch = batch.to(device)
-            outputs = backbone(batch if preprocess is None else preprocess(batch))
-            features.append(_pool(outputs).float().cpu())
+            inputs = batch if preprocess is None else preprocess(batch)
+            with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+                outputs = backbone(inputs)
+            features.append(_pool(outputs).cpu())
     finally:
         for module, training in modes:
             module.training = training
@@ -67,6 +71,7 @@ def _pool(outputs: Tensor | Sequence[Tensor]) -> Tensor:
     if not isinstance(last, Tensor) or last.ndim not in (2, 3, 4):
         what = tuple(last.shape) if isinstance(last, Tensor) else type(last).__name__
         raise ValueError(f'the backbone returned {what}, expected a tensor (B, N, D), (B, D, h, w) or (B, D)')
+    last = last.float()  # before averaging: bfloat16 has 8 bits
     if last.ndim == 4:
         return last.mean((2, 3))
     return last.mean(1) if last.ndim == 3 else last

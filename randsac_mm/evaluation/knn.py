@@ -6,6 +6,8 @@ from torch import Tensor
 
 from .checks import check_pair
 
+_MOST_SIMILARITIES = 2**25  # that a step holds: 128 MiB
+
 
 @torch.no_grad()
 def knn_predict(
@@ -14,12 +16,13 @@ def knn_predict(
     test_x: Tensor,
     k: int = 20,
     temperature: float = 0.07,
-    batch_size: int = 1024,
+    batch_size: int | None = None,
 ) -> Tensor:
     """Let the k nearest training features vote for each test feature's class.
 
     Nearness is cosine similarity s, and a neighbour's vote weighs exp(s / temperature), as usual for self-supervised
-    features since Wu et al. (2018). The search is exact. The class with the largest sum wins, the lower one in a tie.
+    features since Wu et al. (2018). The search is exact. Of equally near features those that come first are taken, and
+    the class with the largest sum wins, the lower one in a tie.
 
     Args:
         train_x: Features (n, D) to search.
@@ -27,7 +30,7 @@ def knn_predict(
         test_x: Features (m, D) to classify, on the same device.
         k: Number of neighbours, at most n.
         temperature: The smaller, the more the nearest ones count.
-        batch_size: Test features in a step, which holds batch_size x n similarities.
+        batch_size: Test features in a step, which holds batch_size x n similarities. None: as many as 128 MiB allow.
 
     Returns:
         Predicted classes (m,), int64.
@@ -37,18 +40,34 @@ def knn_predict(
     """
     if not 1 <= k <= len(train_x):
         raise ValueError(f'k={k} must be from 1 to the number of training features, {len(train_x)}')
+    if batch_size is None:
+        batch_size = max(1, _MOST_SIMILARITIES // len(train_x))
     if temperature <= 0 or batch_size < 1:
         raise ValueError(f'temperature={temperature} and batch_size={batch_size} must be positive')
-    train = F.normalize(train_x.float(), dim=1)
-    classes = int(train_y.max()) + 1
+    train, labels = F.normalize(train_x.float(), dim=1), train_y.long()
+    classes = int(labels.max()) + 1
     predictions = []
     for batch in F.normalize(test_x.float(), dim=1).split(batch_size):
-        similarity, nearest = (batch @ train.T).topk(k, dim=1)
+        similarity, nearest = _nearest(batch @ train.T, k)
         # Less the nearest's: the same winner, and no overflow at a low temperature.
-        weight = ((similarity - similarity[:, :1]) / temperature).exp()
-        votes = weight.new_zeros(len(batch), classes).scatter_add_(1, train_y.long()[nearest], weight)
+        weight = ((similarity - similarity[:, :1]).double() / temperature).exp()
+        votes = weight.new_zeros(len(batch), classes)
+        for place in range(k):  # in order, so that equal votes have equal sums, on a GPU too
+            votes.scatter_add_(1, labels[nearest[:, place, None]], weight[:, place, None])
         predictions.append(votes.argmax(1))
     return torch.cat(predictions)
+
+
+def _nearest(similarity: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Give the k greatest of each row (B, n) and where they are, (B, k) both; of equal ones the first in the row."""
+    greatest, where = similarity.topk(min(k + 1, similarity.shape[1]), dim=1)
+    greatest, where, further = greatest[:, :k], where[:, :k], greatest[:, k:]
+    # Only a tie between the last that is in and the first that is out leaves a choice.
+    for row in (further == greatest[:, -1:]).any(1).nonzero()[:, 0].tolist():
+        tied = (similarity[row] == greatest[row, -1]).nonzero()[:, 0]
+        inside = greatest[row] == greatest[row, -1]
+        where[row, inside] = tied[: int(inside.sum())]
+    return greatest, where
 
 
 def knn_accuracy(

@@ -1,14 +1,13 @@
 """The data preprocessor: stacks, augments and normalises images and draws their serialization."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-import torch
-from mmpretrain.models.utils.data_preprocessor import SelfSupDataPreprocessor
 from torch import Tensor
 
-from randsac_mm import augment as transforms
 from randsac_mm import segments
 from randsac_mm.registry import TASK_UTILS, register
+
+from .batch_preprocessor import BatchAugmentDataPreprocessor, BatchTransform
 
 for _strategy in (
     segments.PatchPartition,
@@ -17,12 +16,8 @@ for _strategy in (
     segments.ShuffledPartition,
     segments.RasterSerialization,
     segments.RandomSerialization,
-    transforms.BatchRandomResizedCrop,
-    transforms.BatchRandomFlip,
 ):
     register('TASK_UTILS')(_strategy)
-
-BatchTransform = Callable[[Tensor, torch.Generator], Tensor]
 
 
 def build_serialization(cfg: dict | segments.Serialization) -> segments.Serialization:
@@ -55,33 +50,8 @@ def build_serialization(cfg: dict | segments.Serialization) -> segments.Serializ
     return serialization
 
 
-def build_augment(cfgs: Sequence[dict | BatchTransform] | None) -> list[BatchTransform]:
-    """Build transforms of a batch from config.
-
-    Args:
-        cfgs: As ``[dict(type='BatchRandomResizedCrop', scale=32, flip_prob=0.5)]``, or with transforms that are already
-            built: callables that map images (B, C, H, W) and a generator on their device to images. None: no transform.
-
-    Returns:
-        The transforms.
-
-    Raises:
-        ValueError: If ``cfgs`` is no list, or an entry is neither a config nor callable.
-    """
-    if isinstance(cfgs, dict) or callable(cfgs):
-        raise ValueError(f'augment={cfgs!r} must be a list of transforms: put it in brackets')
-    built = [TASK_UTILS.build({'_scope_': 'randsac_mm', **cfg}) if isinstance(cfg, dict) else cfg for cfg in cfgs or ()]
-    for transform in built:
-        if not callable(transform) or isinstance(transform, type):
-            raise ValueError(
-                f'augment has an entry {transform!r} that is no transform of a batch: use '
-                'dict(type="BatchRandomResizedCrop", ...) or dict(type="BatchRandomFlip", ...)'
-            )
-    return built
-
-
 @register('MODELS')
-class RandSACDataPreprocessor(SelfSupDataPreprocessor):
+class RandSACDataPreprocessor(BatchAugmentDataPreprocessor):
     """Stack, convert and normalise images and, in training, augment them and draw a serialization for each.
 
     Seeds come from torch's global generator on the CPU, one number a step for the serialization and one for the
@@ -96,8 +66,7 @@ class RandSACDataPreprocessor(SelfSupDataPreprocessor):
         to_rgb: Whether to swap the first and third channel.
         non_blocking: Whether to copy to the device without waiting; from pinned memory, this is what makes it so.
         augment: Transforms of the whole batch on its device, or their configs, applied in training before the
-            normalisation, see :func:`build_augment`. For data that no pipeline augments, such as
-            :class:`~randsac_mm.datasets.InMemoryDataset`.
+            normalisation, for data that no pipeline augments, see :class:`BatchAugmentDataPreprocessor`.
 
     Raises:
         ValueError: If ``serialization`` or ``augment`` describes anything else.
@@ -113,10 +82,9 @@ class RandSACDataPreprocessor(SelfSupDataPreprocessor):
         non_blocking: bool = True,
         augment: Sequence[dict | BatchTransform] | None = None,
     ) -> None:
-        super().__init__(mean=mean, std=std, to_rgb=to_rgb, non_blocking=non_blocking)
+        super().__init__(mean=mean, std=std, to_rgb=to_rgb, non_blocking=non_blocking, augment=augment)
         self.serialization = build_serialization(serialization)
         self.patch_size = patch_size
-        self.augment = build_augment(augment)
 
     def forward(self, data: dict, training: bool = False) -> dict:
         """Prepare a batch.
@@ -132,33 +100,9 @@ class RandSACDataPreprocessor(SelfSupDataPreprocessor):
         Raises:
             ValueError: If the images of a batch differ in size, or ``to_rgb`` finds other than three channels.
         """
-        data = self.cast_data(data)
-        images = data['inputs']
-        if not isinstance(images, Tensor):
-            sizes = {tuple(image.shape) for image in images}
-            if len(sizes) > 1:
-                raise ValueError(
-                    f'images of one batch have different shapes {sorted(sizes)}: end the pipeline with a crop to one '
-                    'size, such as RandomResizedCrop'
-                )
-            images = torch.stack(list(images))
-        if self._channel_conversion:
-            if images.shape[1] != 3:
-                raise ValueError(
-                    f'to_rgb=True swaps the first and third of 3 channels, but these images have {images.shape[1]} '
-                    'channel(s): set to_rgb=False'
-                )
-            images = images.flip(1)  # an index from a list would wait for the device
-        if training and self.augment:
-            generator = self._generator(images.device)
-            for transform in self.augment:
-                images = transform(images, generator)
-        images = images.float()
-        if self._enable_normalize:
-            images = (images - self.mean).div_(self.std)  # in place: one pass over memory less
-        batch = {'inputs': images, 'data_samples': data.get('data_samples')}
+        batch = super().forward(data, training)
         if training:
-            batch.update(self.draw(images))
+            batch.update(self.draw(batch['inputs']))
         return batch
 
     def draw(self, images: Tensor) -> dict:
@@ -186,10 +130,3 @@ class RandSACDataPreprocessor(SelfSupDataPreprocessor):
             'rank': self.serialization(len(images), grid, self._generator(images.device), images.device),
             'tokens_per_segment': self.serialization.tokens_per_segment(grid),
         }
-
-    @staticmethod
-    def _generator(device: torch.device) -> torch.Generator:
-        """Make this step's generator on the device of the batch, without waiting for that device."""
-        process = torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
-        seed = int(torch.randint(2**62, ())) + process
-        return torch.Generator(device).manual_seed(seed)

@@ -93,7 +93,7 @@ def load_backbone(
     checkpoint = read_checkpoint(path)
     state = find_state(checkpoint, path)
     own = backbone.state_dict()
-    prefix = _choose_prefix(state, own, prefix, path)
+    prefix = choose_prefix(state, own, prefix, path)
     inside = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
     dropped = {key: f'outside the prefix {prefix!r}' for key in state if not key.startswith(prefix)}
     check_architecture(inside, own, path)
@@ -191,8 +191,21 @@ def strict_init_cfg(init_cfg: dict | list[dict] | None) -> list[dict]:
     return sorted(cfgs, key=lambda cfg: cfg['type'] == 'StrictPretrained')
 
 
-def _choose_prefix(state: Mapping[str, Tensor], own: Mapping[str, Tensor], prefix: str | None, path: str) -> str:
-    """Find the prefix of the backbone, or check the one that is given."""
+def choose_prefix(state: Mapping[str, Tensor], own: Mapping[str, Tensor], prefix: str | None, path: str) -> str:
+    """Find the prefix of the backbone in a checkpoint, or check the one that is given.
+
+    Args:
+        state: All tensors of the checkpoint.
+        own: Names of the backbone's tensors, or only some that tell it from other models.
+        prefix: The prefix, as ``'backbone.'``. None: it is found.
+        path: The file, for the error.
+
+    Returns:
+        The prefix, with a dot at its end unless it is empty.
+
+    Raises:
+        ValueError: If there is no such backbone, or several.
+    """
     anchors = [anchor for anchor in ANCHORS if anchor in own] or list(own)[:1]
     ends = [key[: -len(anchors[0])] for key in state if f'.{key}'.endswith(f'.{anchors[0]}')]
     found = [end for end in ends if all(end + anchor in state for anchor in anchors)]

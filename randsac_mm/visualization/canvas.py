@@ -3,7 +3,10 @@
 Images are arrays (H, W, 3) of uint8, in RGB. A panel shows every token as ``cell`` x ``cell`` pixels.
 """
 
-from collections.abc import Sequence
+import contextlib
+import json
+import os
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -17,6 +20,7 @@ Colour = tuple[int, int, int]
 
 INK, PAPER, UNKNOWN, ACCENT = (38, 38, 46), (255, 255, 255), (228, 229, 234), (232, 62, 110)
 _SMALL = 64  # images up to this many pixels wide are enlarged without blur
+_TINT = 0.7  # of a heat map over its image
 
 
 @lru_cache(maxsize=32)
@@ -47,6 +51,23 @@ def enlarge(image: np.ndarray, grid: Grid, cell: int) -> np.ndarray:
 def per_pixel(tokens: np.ndarray, grid: Grid, cell: int) -> np.ndarray:
     """Spread values of tokens (N, ...) over the pixels of a panel (H, W, ...)."""
     return tokens.reshape(*grid, *tokens.shape[1:]).repeat(cell, axis=0).repeat(cell, axis=1)
+
+
+def heat(image: np.ndarray, values: np.ndarray, grid: Grid, cell: int) -> np.ndarray:
+    """Lay values of tokens over a grey image, from dark (0) to bright (1).
+
+    Args:
+        image: Array (H, W, 3), uint8, RGB.
+        values: One number for each token (N,), from 0 to 1.
+        grid: Height and width of the token grid.
+        cell: Pixels per token.
+
+    Returns:
+        A panel.
+    """
+    colours = matplotlib.colormaps['inferno'](np.clip(values, 0, 1))[:, :3] * 255
+    grey = enlarge(image, grid, cell).mean(-1, keepdims=True)
+    return (_TINT * per_pixel(colours, grid, cell) + (1 - _TINT) * grey).round().astype(np.uint8)
 
 
 def outline(image: np.ndarray, ids: np.ndarray, grid: Grid, colour: Colour, width: int) -> np.ndarray:
@@ -163,16 +184,35 @@ def paragraph(text: str, width: int, size: int) -> Image.Image:
 
 
 def save(picture: Image.Image, path: str | Path) -> Path:
-    """Write a picture, making its folder if need be."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    picture.save(path)
-    return path
+    """Write a picture, making its folder if need be; no reader ever sees half of it."""
+    with replacing(path) as partial:
+        picture.save(partial)
+    return Path(path)
 
 
 def save_figure(figure: Figure, path: str | Path) -> Path:
-    """Write a matplotlib figure, making its folder if need be; no display is needed."""
+    """Write a matplotlib figure, as :func:`save` does; no display is needed."""
+    with replacing(path) as partial:
+        figure.savefig(partial)
+    return Path(path)
+
+
+def save_json(result: dict, path: str | Path) -> Path:
+    """Write figures as JSON, as :func:`save` does."""
+    text = json.dumps(result, indent=2, allow_nan=False) + '\n'
+    with replacing(path) as partial:
+        partial.write_text(text)
+    return Path(path)
+
+
+@contextlib.contextmanager
+def replacing(path: str | Path) -> Iterator[Path]:
+    """Give a temporary name beside ``path``, which takes that name once it is written without an error."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)
-    return path
+    partial = path.with_name(f'.{path.stem}.partial-{os.getpid()}{path.suffix}')
+    try:
+        yield partial
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)

@@ -1,6 +1,7 @@
 """Between files and models: weights, images of any size, pixels of what a model sees."""
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ from mmengine.config import ConfigDict
 from mmpretrain.registry import DATASETS
 from PIL import Image
 from sklearn.datasets import load_sample_image
-from torch import Tensor
+from torch import Tensor, nn
 
 from randsac_mm.models import RandSAC
 from randsac_mm.transfer.reading import find_state, read_checkpoint
@@ -41,6 +42,19 @@ def load_weights(model: RandSAC, path: str | Path) -> None:
             f'  other shape: {shapes}\nUse the config that it was trained with'
         )
     model.load_state_dict(state)
+
+
+@contextlib.contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Run a model in evaluation mode and without gradients; afterwards each of its modules is in the mode it was in."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module, training in modes:
+            module.training = training
 
 
 def sample_photo(name: str = 'flower') -> np.ndarray:
@@ -131,12 +145,26 @@ def dataset_inputs(model: RandSAC, cfg: ConfigDict, num: int, seed: int) -> Tens
     loaders = [cfg[name] for name in ('test_dataloader', 'val_dataloader', 'train_dataloader') if cfg.get(name)]
     if not loaders:
         raise ValueError('the config has no data set; name image files instead')
-    dataset_cfg = loaders[0].dataset.copy()
-    if dataset_cfg.get('pipeline'):
-        loading = [step for step in dataset_cfg.pipeline if 'Load' in step.type]
-        dataset_cfg.pipeline = [*loading, dict(type='PackInputs')]
-    dataset = DATASETS.build(dataset_cfg)
+    dataset = DATASETS.build(_without_augmentation(loaders[0].dataset))
     order = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(seed))[:num]
-    images = [dataset[int(i)]['inputs'].permute(1, 2, 0).cpu().numpy() for i in order]
-    fitted = np.stack([fit_image(image, model.backbone.img_size) for image in images])
+    fitted = np.stack([fit_image(_pixels(dataset[int(i)]), model.backbone.img_size) for i in order])
     return model.data_preprocessor({'inputs': torch.from_numpy(fitted).permute(0, 3, 1, 2)})['inputs']
+
+
+def _without_augmentation(cfg: ConfigDict) -> ConfigDict:
+    """Give the config of a data set without random transforms, and without a cache or copy of all its images."""
+    if cfg.type == 'InMemoryDataset':
+        return _without_augmentation(cfg.dataset)
+    cfg = cfg.copy()
+    if cfg.type == 'CachedImages':
+        cfg.type = cfg.pop('source', 'UnlabelledImageFolder')
+        for key in ('short_side', 'cache_dir', 'cache_threads'):
+            cfg.pop(key, None)
+    if cfg.get('pipeline'):
+        cfg.pipeline = [*(step for step in cfg.pipeline if 'Load' in step.type), dict(type='PackInputs')]
+    return cfg
+
+
+def _pixels(item: dict) -> np.ndarray:
+    """Take an image (H, W, C), uint8, out of an item: a tensor ``inputs``, or ``img`` if there is no pipeline."""
+    return item['inputs'].permute(1, 2, 0).cpu().numpy() if 'inputs' in item else np.atleast_3d(item['img'])

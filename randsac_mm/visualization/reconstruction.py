@@ -23,7 +23,7 @@ from .canvas import (
     save,
     stacked,
 )
-from .loading import to_pixels
+from .loading import evaluating, to_pixels
 from .serialization import serialization_panel
 
 _SIDE = 132  # pixels of a panel's longer side
@@ -57,7 +57,6 @@ class Reconstructed(NamedTuple):
     uses_target: bool
 
 
-@torch.no_grad()
 def reconstruct(model: RandSAC, inputs: Tensor, rank: Tensor | None = None) -> Reconstructed:
     """Predict every segment of images from the true pixels of all earlier ones.
 
@@ -72,13 +71,10 @@ def reconstruct(model: RandSAC, inputs: Tensor, rank: Tensor | None = None) -> R
     Raises:
         ValueError: If ``rank`` does not fit, see :meth:`randsac_mm.models.RandSAC.reconstruct`.
     """
-    device, training = next(model.parameters()).device, model.training
+    device = next(model.parameters()).device
     inputs = inputs.to(device)
-    model.eval()
-    try:
+    with evaluating(model):
         result = model.reconstruct(inputs, None if rank is None else rank.to(device))
-    finally:
-        model.train(training)
     head, grid = model.head, model.backbone.grid(*inputs.shape[2:])
     truth, pred = head.patchify(inputs), result.pred.float()
     error = (pred - head.target(inputs)).square().mean(-1)  # (B, N)

@@ -54,3 +54,41 @@ def test_images_are_resized_and_cropped_only(folder_config):
 def test_a_config_without_data(folder_config):
     with pytest.raises(ValueError, match='has no data set; name image files instead'):
         dataset_inputs(make_model(), ConfigDict(test_dataloader=None), 3, 0)
+
+
+def test_no_copy_of_the_whole_data_set_is_made(tmp_path, folder_config):
+    """Neither a cache on the disk nor all images in memory, for a few pictures."""
+    from mmengine.registry import DefaultScope
+
+    model = make_model()
+    plain = folder_config.train_dataloader.dataset
+    cached = dict(
+        plain, type='CachedImages', source='UnlabelledImageFolder', short_side=9, cache_dir=str(tmp_path / 'c')
+    )
+    cached.pop('with_label')
+    wrapped = dict(type='InMemoryDataset', dataset=cached, device='cpu', max_bytes=1)
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        expected = dataset_inputs(model, folder_config, 3, seed=1)
+        for dataset in (cached, wrapped):
+            found = dataset_inputs(model, ConfigDict(train_dataloader=dict(dataset=dataset)), 3, seed=1)
+            assert (to_pixels(model, found).astype(int) - to_pixels(model, expected)).max() <= 1
+    assert not (tmp_path / 'c').exists()
+    assert cached['type'] == 'CachedImages', 'the config is left as it was'
+
+
+def test_a_data_set_of_arrays_without_a_pipeline():
+    from mmengine.registry import DATASETS, DefaultScope
+
+    model = make_model()
+
+    class Arrays(list):
+        """Serves images as arrays, as mmpretrain's CIFAR10 does without a pipeline."""
+
+        def __init__(self):
+            super().__init__({'img': np.full((12, 18, 3), 20 * i, np.uint8), 'gt_label': i} for i in range(4))
+
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        DATASETS.register_module(module=Arrays, force=True)
+        dataset = dict(type='InMemoryDataset', dataset=dict(type='mmengine.Arrays'))
+        inputs = dataset_inputs(model, ConfigDict(train_dataloader=dict(dataset=dataset)), 4, seed=0)
+    assert sorted(int(p[0, 0, 0]) for p in to_pixels(model, inputs)) == [0, 20, 40, 60]

@@ -121,3 +121,70 @@ def test_complexity_prints_and_writes(run, root, tmp_path, capsys):
     assert result['parts']['total']['executed'] == result['measured']['total'] > 0
     with pytest.raises(SystemExit, match='there is no config'):
         run('analysis/complexity.py', tmp_path / 'none.py')
+
+
+@pytest.fixture
+def smoke_checkpoint(root, tmp_path):
+    """A checkpoint of blobs without skip connections, on the digits."""
+    config = root / 'configs' / 'smoke' / 'randsac_vit_blob_digits.py'
+    model = MODELS.build(Config.fromfile(config).model)
+    torch.save({'state_dict': model.state_dict()}, tmp_path / 'blob.pth')
+    return config, tmp_path / 'blob.pth'
+
+
+def test_attention_features_and_ranks(run, digits_checkpoint, tmp_path, capsys):
+    out = tmp_path / 'out'
+    run('visualization/attention.py', *digits_checkpoint, '--out', out, '--num', 2, '--query', 0, 3, '--layers', -1)
+    attention = json.loads((out / 'attention.json').read_text())
+    assert (attention['query'], attention['layers'], attention['heads']) == ([0, 3], [3], [0, 1, 2, 3])
+    assert attention['images'] == ['0', '1']
+    run('visualization/features.py', *digits_checkpoint, '--out', out, '--num', 4)
+    assert len(json.loads((out / 'features.json').read_text())['explained_variance']) == 3
+    run('visualization/loss_by_rank.py', *digits_checkpoint, '--out', out, '--num', 10)
+    ranks = json.loads((out / 'loss_by_rank.json').read_text())
+    assert ranks['by_rank']['first'] == list(range(1, 16))
+    assert ranks['by_seen']['first'] == list(range(1, 16)), 'segments of one token'
+    assert f'{ranks["overall"]["mse"][0]:.4f}' in capsys.readouterr().out
+    pictures = sorted(file.name for file in out.glob('*.png'))
+    assert pictures == ['attention.png', 'attention_heads.png', 'features.png', 'loss_by_rank.png']
+
+
+def test_skip_weights_where_there_are_some(run, digits_checkpoint, smoke_checkpoint, tmp_path, capsys):
+    run('visualization/skip_weights.py', *digits_checkpoint, '--out', tmp_path / 'out')
+    result = json.loads((tmp_path / 'out' / 'skip_weights.json').read_text())
+    assert result['weights'] == [[0.25, 0.25]] * 4
+    assert 'weights compare across rows' in capsys.readouterr().out
+    with pytest.raises(SystemExit, match=r'skip_weights\.py: error: this model has no skip connections'):
+        run('visualization/skip_weights.py', *smoke_checkpoint, '--out', tmp_path / 'none')
+    assert not (tmp_path / 'none').exists()
+
+
+def test_picture_tools_name_mistakes(run, root, digits_checkpoint, tmp_path, capsys):
+    config, checkpoint = digits_checkpoint
+    with pytest.raises(SystemExit, match=r'attention\.py: error: layers=\[9\] names layer 9'):
+        run('visualization/attention.py', config, checkpoint, '--out', tmp_path, '--layers', 9)
+    with pytest.raises(SystemExit, match=r'loss_by_rank\.py: error: serializations=0 must be at least 1'):
+        run('visualization/loss_by_rank.py', config, checkpoint, '--out', tmp_path, '--serializations', 0)
+    with pytest.raises(SystemExit, match='2'):
+        run('visualization/features.py', config, checkpoint, '--out', tmp_path, '--num', 0)
+    assert '--num 0: draw at least 1 image' in capsys.readouterr().err
+    other = tmp_path / 'other.py'
+    other.write_text("model = dict(type='ImageClassifier', backbone=dict(type='RandSACViT', arch='deit-tiny'))")
+    with pytest.raises(SystemExit, match='the config builds a ImageClassifier, no model of pre-training'):
+        run('visualization/features.py', other, checkpoint, '--out', tmp_path)
+
+
+def test_report_is_written_whole_or_not_at_all(run, digits_checkpoint, tmp_path, capsys, monkeypatch):
+    config, checkpoint = digits_checkpoint
+    work_dir = tmp_path / 'work'
+    work_dir.mkdir()
+    (work_dir / 'epoch_1.pth').write_bytes(checkpoint.read_bytes())
+    out = tmp_path / 'deep' / 'page.html'
+    run('report.py', work_dir, '--config', config, '--out', out, '--num', 1, '--loss-images', 5)
+    assert capsys.readouterr().out.split() == [str(out)]
+    assert out.read_text().endswith('</html>\n')
+    assert list(out.parent.iterdir()) == [out]
+    with pytest.raises(SystemExit, match=r'report\.py: error: there is no work directory'):
+        run('report.py', tmp_path / 'none', '--out', out)
+    with pytest.raises(SystemExit, match=r'--checkpoint .*x\.pth: there is no such file'):
+        run('report.py', work_dir, '--checkpoint', tmp_path / 'x.pth', '--out', out)

@@ -1,0 +1,23 @@
+# CIFAR-10 with labels: the whole-batch crops and flips of pre-training (cifar10.py), and the test set as it is.
+_base_ = './cifar10.py'
+
+train_dataloader = dict(dataset=dict(with_label=True))
+val_dataloader = dict(
+    batch_size=512,
+    num_workers=0,
+    persistent_workers=False,
+    pin_memory=False,
+    drop_last=False,
+    sampler=dict(type='DefaultSampler', shuffle=False),
+    collate_fn=dict(type='collate_whole_batch'),
+    dataset=dict(
+        type='InMemoryDataset',
+        with_label=True,
+        dataset=dict(type='PreparedCIFAR10', data_root='data/cifar10', split='test'),
+    ),
+)
+test_dataloader = val_dataloader
+val_cfg = dict()
+test_cfg = dict()
+val_evaluator = dict(type='Accuracy', topk=(1, 5))
+test_evaluator = val_evaluator

@@ -1,0 +1,39 @@
+"""Where a run comes from is written beside its log."""
+
+import json
+import subprocess
+import sys
+
+from randsac_mm.engine import origin
+
+
+def test_a_record_is_written_whole(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, 'argv', ['tools/train.py', 'a b.py', '--resume'])
+    monkeypatch.setenv('RANDSAC_COMMIT', 'abc')
+    path = origin.write_origin(tmp_path)
+    record = json.loads(path.read_text())
+    assert list(tmp_path.iterdir()) == [path]
+    assert record['command'].endswith("tools/train.py 'a b.py' --resume")
+    assert (record['commit'], record['processes'], record['gpus'] == []) == (
+        'abc',
+        1,
+        not origin.torch.cuda.is_available(),
+    )
+    assert record['cores'] >= 1
+    assert all(record[key] for key in ('hardware', 'python', 'torch', 'mmengine', 'randsac_mm', 'started', 'folder'))
+
+
+def test_commit_of_this_clone_and_of_none(tmp_path, monkeypatch):
+    monkeypatch.delenv('RANDSAC_COMMIT', raising=False)
+    git = ['git', '-C', str(tmp_path), '-c', 'user.name=a', '-c', 'user.email=a@b']
+    monkeypatch.setattr(origin, '_ROOT', tmp_path)
+    assert origin.find_commit() == 'unknown'
+    (tmp_path / 'a').write_text('1')
+    for command in (['init', '-q'], ['add', 'a'], ['commit', '-qm', 'a']):
+        subprocess.run([*git, *command], check=True)
+    name = subprocess.run([*git, 'rev-parse', '--short', 'HEAD'], capture_output=True, text=True).stdout.strip()
+    assert origin.find_commit() == name
+    (tmp_path / 'new').write_text('untracked files change nothing')
+    assert origin.find_commit() == name
+    (tmp_path / 'a').write_text('2')
+    assert origin.find_commit() == f'{name}+changes'

@@ -1,0 +1,67 @@
+#!/usr/bin/env python
+"""Export the encoder of a checkpoint for mmpretrain, timm, transformers, safetensors or ONNX, with proof.
+
+Each export is loaded again in its own library and compared on real images; the greatest difference stands in
+verification.json beside it. Above 1e-5 (ONNX: 1e-4) nothing is left and the exit status is 1.
+
+Example:
+    python tools/export_backbone.py work_dirs/vit-b_in1k/epoch_1600.pth --to timm hf onnx
+    python tools/export_backbone.py backbone.pth --to onnx --uint8 --num-heads 12 --mean 124 116 104 --std 58 57 57
+"""
+
+import argparse
+import shlex
+import sys
+from pathlib import Path
+
+from randsac_mm.export import TARGETS, export_encoder, read_source
+
+
+def main() -> None:
+    """Read the command line, export, print the differences."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('checkpoint', type=Path, help='pre-training, classifier, segmentor, detector or backbone')
+    parser.add_argument('--to', nargs='+', required=True, choices=TARGETS, help='one or several targets')
+    parser.add_argument(
+        '--out', type=Path, metavar='DIR', help='a folder for each target goes here (default: CHECKPOINT_export)'
+    )
+    parser.add_argument('--force', action='store_true', help='replace earlier exports')
+    parser.add_argument('--images', type=Path, metavar='DIR', help='real images to compare on (default: scikit-learn)')
+    parser.add_argument('--img-size', type=int, nargs='+', metavar='N', help='height and width in pixels to export for')
+    parser.add_argument('--patch-size', type=int, help='must equal that of the weights')
+    parser.add_argument('--num-heads', type=int, help='if the checkpoint carries no config')
+    parser.add_argument('--mean', type=float, nargs='+', help='of each channel, in pixel values 0 .. 255')
+    parser.add_argument('--std', type=float, nargs='+', help='of each channel, in pixel values 0 .. 255')
+    parser.add_argument('--config', type=Path, help='the config of the run, if the checkpoint carries none')
+    parser.add_argument('--prefix', help="what stands before the encoder's names, as backbone. (default: found)")
+    parser.add_argument(
+        '--drop-averaged-norm', action='store_true', help="leave out a classifier's norm of the averaged tokens"
+    )
+    parser.add_argument('--uint8', action='store_true', help='ONNX: take pixels 0 .. 255 and normalise inside')
+    args = parser.parse_args()
+    out = args.out or args.checkpoint.with_name(f'{args.checkpoint.stem}_export')
+    try:
+        source = read_source(
+            args.checkpoint,
+            num_heads=args.num_heads,
+            img_size=args.img_size,
+            patch_size=args.patch_size,
+            mean=args.mean,
+            std=args.std,
+            config=args.config,
+            prefix=args.prefix,
+            averaged_norm=not args.drop_averaged_norm,
+        )
+        for note in source.notes:
+            print(f'note: {note}')
+        command = shlex.join(['python', *sys.argv])
+        for exported in export_encoder(
+            source, args.to, out, images=args.images, force=args.force, uint8=args.uint8, command=command
+        ):
+            print(exported, flush=True)
+    except (FileNotFoundError, FileExistsError, ImportError, ValueError) as error:
+        sys.exit(f'export_backbone.py: error: {error}')
+
+
+if __name__ == '__main__':
+    main()
