@@ -1,0 +1,54 @@
+# CIFAR-10 on one core of a CPU within the hour, with an online probe: a small ViT, squares in a hierarchy, skips.
+# Evaluation, fine-tuning, export and the page of a run can be tried on its checkpoint (README.md).
+#
+# Command:  OMP_NUM_THREADS=1 python tools/train.py configs/smoke/randsac_vit_cifar10.py
+# Cost:     12 epochs x 50 k images at 40 M multiply-adds, thrice that with backward
+# Expected: a probe that rises from 32 % (kNN, untrained); see README.md, "What is reproduced"
+_base_ = [
+    '../_base_/models/randsac_vit-t_32px.py',
+    '../_base_/datasets/cifar10.py',
+    '../_base_/default_runtime.py',
+]
+
+model = dict(
+    backbone=dict(
+        arch=dict(_delete_=True, embed_dims=96, num_layers=4, num_heads=3, feedforward_channels=384),
+    ),
+    neck=dict(num_layers=1, embed_dims=96, num_heads=3, encoder_dims=96, encoder_layers=4),
+    head=dict(embed_dims=96),
+    data_preprocessor=dict(augment={{_base_.augment}}),
+)
+train_dataloader = dict(batch_size=128)
+
+max_epochs = 12
+warmup_epochs = 1
+optim_wrapper = dict(
+    type='AutocastOptimWrapper',  # bfloat16 where it is safe, on any device
+    optimizer=dict(type='AdamW', lr=3e-3, betas=(0.9, 0.95), weight_decay=0.05, fused=True),
+    paramwise_cfg=dict(norm_decay_mult=0.0, bias_decay_mult=0.0),
+)
+param_scheduler = [
+    dict(type='LinearLR', start_factor=1e-4, by_epoch=True, begin=0, end=warmup_epochs, convert_to_iter_based=True),
+    dict(
+        type='CosineAnnealingLR',
+        eta_min=0.0,
+        T_max=max_epochs - warmup_epochs,
+        by_epoch=True,
+        begin=warmup_epochs,
+        end=max_epochs,
+        convert_to_iter_based=True,
+    ),
+]
+train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=max_epochs)
+auto_scale_lr = dict(base_batch_size=128)
+custom_hooks = [
+    dict(
+        type='OnlineProbeHook',
+        train=dict(type='PreparedCIFAR10', data_root='data/cifar10', split='train'),
+        test=dict(type='PreparedCIFAR10', data_root='data/cifar10', split='test'),
+        interval=1,  # epochs
+        judges=('knn', 'linear'),
+        max_train=5000,
+        max_test=2000,
+    ),
+]
