@@ -22,8 +22,10 @@ from randsac_mm.engine.launch import use_resume
 
 ROOT = Path(__file__).resolve().parents[1]
 PRETRAIN = sorted((ROOT / 'configs' / 'randsac').glob('*.py'))
+# Recipes: tests/test_protocol_configs.py; they run in tests/evaluation/test_protocols.py.
+PROTOCOL_SMOKE = [ROOT / 'configs' / 'smoke' / f'{name}_vit_digits.py' for name in ('linear_probe', 'finetune')]
 # Of pre-training; tests/segmentation and tests/detection have the others.
-SMOKE = sorted((ROOT / 'configs' / 'smoke').glob('*_digits.py'))
+SMOKE = sorted(set((ROOT / 'configs' / 'smoke').glob('*_digits.py')) - set(PROTOCOL_SMOKE))
 
 
 class Recipe(NamedTuple):
@@ -128,7 +130,11 @@ def test_every_paper_config_has_its_recipe() -> None:
     assert set(stems(PRETRAIN)) == set(RECIPES) | ours
 
 
-@pytest.mark.parametrize('path', PRETRAIN + SMOKE, ids=stems(PRETRAIN + SMOKE))
+PROTOCOLS = sorted(path for name in ('linear_probe', 'finetune') for path in (ROOT / 'configs' / name).glob('*.py'))
+WITH_HEADER = PRETRAIN + PROTOCOLS + SMOKE + PROTOCOL_SMOKE
+
+
+@pytest.mark.parametrize('path', WITH_HEADER, ids=stems(WITH_HEADER))
 def test_header_gives_command_cost_and_expectation(path: Path) -> None:
     header = path.read_text().split('_base_')[0]
     assert all(word in header for word in ('# Command:', '# Cost:', '# Expected:'))

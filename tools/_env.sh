@@ -191,7 +191,8 @@ make_env() {
     case $flavour in
         quickstart) STEPS=5 with=(-r "$REQ/mminstall.txt") ;;
         # ninja and psutil are for compiling mmcv's ops.
-        tests) STEPS=6 with=(ninja psutil -r "$REQ/mminstall.txt" -r "$REQ/transfer.txt" -r "$REQ/tests.txt") ;;
+        tests) STEPS=6 with=(ninja psutil -r "$REQ/mminstall.txt" -r "$REQ/transfer.txt" -r "$REQ/optional.txt"
+            -r "$REQ/tests.txt") ;;
         stock) STEPS=3 with=(-r "$REQ/stock.txt") ;;
         *) die "unknown flavour $flavour" 'Choose quickstart, tests or stock.' ;;
     esac

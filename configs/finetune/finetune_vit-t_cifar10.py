@@ -2,7 +2,7 @@
 #
 # Command:  python tools/train.py configs/finetune/finetune_vit-t_cifar10.py --cfg-options \
 #               model.backbone.init_cfg.checkpoint=work_dirs/vit-t_cifar10/epoch_800.pth
-# Cost:     100 epochs x 50 k images at 357 M multiply-adds, thrice that with backward. A CPU:
+# Cost:     100 epochs x 50 k images at 359 M multiply-adds, thrice that with backward. A CPU:
 #           --epochs 5 --auto-scale-lr and, among the options, train_dataloader.batch_size=128
 # Expected: paper: 91.66 % (Table 6, square 16 -> 4); not run by us yet
 # Ours:     crops of 20 to 100 % and flips, as in pre-training; betas (see _base_/schedules/finetune_100e.py); no decay

@@ -2,7 +2,7 @@
 #
 # Command:  python tools/train.py configs/linear_probe/linear_probe_vit-t_cifar10.py --cfg-options \
 #               model.backbone.init_cfg.checkpoint=work_dirs/vit-t_cifar10/epoch_800.pth
-# Cost:     90 epochs x 50 k images at 357 M multiply-adds, forward only. In short, at the full learning rate but with
+# Cost:     90 epochs x 50 k images at 359 M multiply-adds, forward only. In short, at the full learning rate but with
 #           512 images in a step: --epochs 10 and, among the options, optim_wrapper.accumulative_counts=1
 # Expected: paper: 82.46 % (Table 6, square 16 -> 4); not run by us yet
 # Ours:     crops of 20 to 100 % and flips, as in pre-training; the first weights (normal, 0.01). The rest is the

@@ -1,8 +1,10 @@
 """The fast protocol: what a checkpoint's features are worth, beside an untrained encoder and raw pixels."""
 
+import contextlib
 import copy
+import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +47,8 @@ def build_encoder(cfg: Config, checkpoint: str | Path | None = None, seed: int =
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         backbone = MODELS.build(settings)
-        backbone.init_weights()
+        with _quiet():
+            backbone.init_weights()
     if checkpoint is not None:
         load_backbone(backbone, checkpoint)
     backbone.eval()
@@ -175,6 +178,17 @@ def format_accuracy(report: dict[str, Any]) -> str:
         cells = ''.join(f'{row[key]:8.2f}' if key in row else f'{"":8}' for key in ('knn', 'linear', 'ridge'))
         lines.append(f'{name:<24}{cells}{report["seconds"][name]:9.1f}')
     return '\n'.join(lines)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Hold back what mmengine logs about each tensor that it initialises."""
+    level = logging.root.manager.disable
+    logging.disable(max(level, logging.INFO))
+    try:
+        yield
+    finally:
+        logging.disable(level)
 
 
 def _input_size(backbone: nn.Module, data: LabelledData) -> tuple[int, int]:

@@ -152,14 +152,19 @@ def dataset_inputs(model: RandSAC, cfg: ConfigDict, num: int, seed: int) -> Tens
 
 
 def _without_augmentation(cfg: ConfigDict) -> ConfigDict:
-    """Give the config of a data set without random transforms, and without a cache or copy of all its images."""
-    if cfg.type == 'InMemoryDataset':
+    """Give the config of a data set without random transforms, repetitions, and copies of all its images."""
+    kind = str(cfg.type).rpartition('.')[2]
+    if kind in ('InMemoryDataset', 'RepeatDataset', 'ClassBalancedDataset'):
         return _without_augmentation(cfg.dataset)
     cfg = cfg.copy()
-    if cfg.type == 'CachedImages':
+    if kind == 'CachedImages':
         cfg.type = cfg.pop('source', 'UnlabelledImageFolder')
         for key in ('short_side', 'cache_dir', 'cache_threads'):
             cfg.pop(key, None)
+    if 'datasets' in cfg:
+        cfg.datasets = [_without_augmentation(part) for part in cfg.datasets]
+    if 'dataset' in cfg:
+        cfg.dataset = _without_augmentation(cfg.dataset)
     if cfg.get('pipeline'):
         cfg.pipeline = [*(step for step in cfg.pipeline if 'Load' in step.type), dict(type='PackInputs')]
     return cfg

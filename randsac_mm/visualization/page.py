@@ -18,6 +18,7 @@ h1 { font-size: 1.75rem; line-height: 1.2; margin: 0 0 .25rem; overflow-wrap: an
 h2 { font-size: 1.25rem; margin: 0 0 .75rem; }
 section { margin: 2.5rem 0; }
 p { max-width: 48rem; }
+p, summary, caption { overflow-wrap: anywhere; }
 .soft, footer { color: var(--soft); }
 footer { font-size: .9rem; padding-bottom: 3rem; }
 nav ul { list-style: none; padding: 0; display: flex; flex-wrap: wrap; gap: .35rem 1.1rem; }

@@ -104,11 +104,29 @@ def test_scores_are_those_of_the_encoder_at_that_step(tmp_path):
     assert runner.message_hub.get_scalar('probe/knn').current() == last['probe/knn']
 
 
+class Third(Stop):
+    """Keeps a copy of the model as it is after three steps."""
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        if runner.iter == 3:
+            self.model = copy.deepcopy(runner.model)
+
+
+def test_probe_between_steps_sees_the_model_of_that_step(tmp_path, monkeypatch):
+    judged, third = [], Third(3)
+    monkeypatch.setattr(OnlineProbeHook, '_judged', lambda self, *data: judged.append(data) or {'knn': 1.0})
+    runner = train(tmp_path, BETWEEN, third, epochs=1)
+    assert [entry['step'] for entry in log(runner)] == [0, 3, 4]
+    expected = by_hand(third.model, lambda *data: data)
+    assert all(torch.equal(found, part) for found, part in zip(judged[1], expected, strict=True))
+    assert not torch.equal(judged[2][0], expected[0])
+
+
 @pytest.mark.parametrize(
     ('hook', 'options', 'steps'),
     [
         (dict(KNN, interval=2), dict(epochs=3), [0, 8, 12]),
-        (BETWEEN, dict(iters=7), [0, 3, 6, 7]),
+        pytest.param(BETWEEN, dict(iters=7), [0, 3, 6, 7], marks=slow),
         pytest.param(dict(KNN, interval=5), dict(epochs=1), [0, 4], marks=slow),
         pytest.param(dict(BETWEEN, interval=4), {}, [0, 4, 8], marks=slow),
     ],
@@ -172,10 +190,10 @@ def test_time_of_the_probe_is_no_time_of_a_step(tmp_path, monkeypatch, options, 
     probes = log(runner)
     assert all(entry['probe/seconds'] >= 1000 for entry in probes)
     for entry in log(runner, 'loss'):
-        assert entry['time'] < 500
-        assert entry['data_time'] < 500
+        assert entry['time'] < 50  # a mean of several steps
+        assert entry['data_time'] < 50
         assert entry['images_per_s'] > 90 / 500
-    assert runner.message_hub.get_info('eta') < 500
+    assert runner.message_hub.get_info('eta') < 50
     (cost,) = [text for text in infos if 'of this run' in text]
     assert cost.startswith(f'Online probe: {len(probes)} probes took {len(probes)}000.')
     assert float(re.search(r's, ([\d.]+)% of the', cost)[1]) > 90

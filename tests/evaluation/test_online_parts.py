@@ -1,4 +1,4 @@
-"""Contract: what the online probe is made of: chosen images, features of any model, processes that fail together."""
+"""Contract: what the online probe is made of: images chosen by class, features of any model."""
 
 import copy
 import random
@@ -16,7 +16,7 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from randsac_mm.datasets import Digits, InMemoryDataset
-from randsac_mm.evaluation import extract_features, online_ranks
+from randsac_mm.evaluation import extract_features
 from randsac_mm.evaluation.online_data import load_images, read_labels, stratified
 from randsac_mm.evaluation.online_features import ProbedEncoder, undisturbed
 
@@ -147,11 +147,20 @@ def test_folder_without_labels_is_refused_before_it_is_decoded(folders):
         load(dict(type='UnlabelledImageFolder', data_root=str(folders)))
 
 
+@pytest.mark.slow
 def test_broken_file_is_an_error_and_not_another_image(folders, tmp_path):
     (tmp_path / 'a').mkdir()
     (tmp_path / 'a' / 'broken.png').write_bytes(b'no picture')
     with pytest.raises(Exception, match=r'broken|None'):
         load(folder_config(tmp_path))
+
+
+def test_labels_are_read_without_decoding():
+    data = Items([dict(inputs=pixels(1, 2, 2), gt_label=1)] * 3)
+    data.get_data_info = lambda idx: data.items[idx]
+    assert read_labels(data, 'test').tolist() == [1, 1, 1]
+    assert data.reads == 0
+    assert read_labels(InMemoryDataset(Digits('test'), device='cpu'), 'test').tolist() == Digits('test').labels.tolist()
 
 
 # ---- features --------------------------------------------------------------------------------------------------------
@@ -264,51 +273,3 @@ def test_compiler_is_not_started_again():
     assert len(seen) == 1
     layer(torch.zeros(3, 15, 16))
     assert len(seen) == 2, 'the layer is still a compiled one'
-
-
-# ---- processes -------------------------------------------------------------------------------------------------------
-
-
-def fail():
-    raise KeyError('here')
-
-
-def test_failure_of_another_rank_is_one_here_too(monkeypatch):
-    monkeypatch.setattr(online_ranks, 'all_gather_object', lambda own: [own, 'OSError: gone'])
-    with pytest.raises(RuntimeError, match=r'failed on rank 1: OSError: gone'):
-        online_ranks.on_all_ranks(lambda: 3)
-    with pytest.raises(KeyError, match='here'):
-        online_ranks.on_all_ranks(fail)
-    monkeypatch.setattr(online_ranks, 'all_gather_object', lambda own: [own, ('OSError: gone', None)])
-    with pytest.raises(RuntimeError, match=r'failed on rank 1: OSError: gone'):
-        online_ranks.gather_features(lambda: torch.zeros(2, 3))
-    with pytest.raises(KeyError, match='here'):
-        online_ranks.gather_features(fail)
-
-
-def test_features_come_back_in_order(monkeypatch):
-    whole = torch.arange(22.0).reshape(11, 2)
-    parts = [(None, whole[rank::4]) for rank in range(4)]
-    monkeypatch.setattr(online_ranks, 'get_world_size', lambda: 4)
-    monkeypatch.setattr(online_ranks, 'all_gather_object', lambda own: parts)
-    assert torch.equal(online_ranks.gather_features(lambda: parts[0][1]), whole)
-    monkeypatch.setattr(online_ranks, 'all_gather_object', lambda own: [(None, whole[:1]), *[(None, None)] * 3])
-    assert torch.equal(online_ranks.gather_features(lambda: whole[:1]), whole[:1])
-
-
-def test_main_rank_tells_its_result_or_its_failure(monkeypatch):
-    assert online_ranks.on_main_rank(lambda: {'knn': 3.0}) == {'knn': 3.0}
-    with pytest.raises(KeyError, match='here'):
-        online_ranks.on_main_rank(fail)
-    monkeypatch.setattr(online_ranks, 'get_rank', lambda: 1)
-    monkeypatch.setattr(online_ranks, 'broadcast_object_list', lambda message: message.__setitem__(1, 'OSError: gone'))
-    with pytest.raises(RuntimeError, match='failed on rank 0: OSError: gone'):
-        online_ranks.on_main_rank(fail)
-
-
-def test_labels_are_read_without_decoding():
-    data = Items([dict(inputs=pixels(1, 2, 2), gt_label=1)] * 3)
-    data.get_data_info = lambda idx: data.items[idx]
-    assert read_labels(data, 'test').tolist() == [1, 1, 1]
-    assert data.reads == 0
-    assert read_labels(InMemoryDataset(Digits('test'), device='cpu'), 'test').tolist() == Digits('test').labels.tolist()

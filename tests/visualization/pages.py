@@ -24,11 +24,7 @@ class Page(HTMLParser):
             self.faults.append(f'never closed: {self.open}')
         names = [name for name, _ in self.tags]
         levels = [int(name[1]) for name in names if name in ('h1', 'h2', 'h3')]
-        if (
-            levels[:1] != [1]
-            or levels.count(1) != 1
-            or any(b > a + 1 for a, b in pairwise(levels))
-        ):
+        if levels[:1] != [1] or levels.count(1) != 1 or any(b > a + 1 for a, b in pairwise(levels)):
             self.faults.append(f'levels of headings: {levels}')
         if names.count('table') != names.count('caption'):
             self.faults.append('a table has no caption')

@@ -76,6 +76,21 @@ def test_no_copy_of_the_whole_data_set_is_made(tmp_path, folder_config):
     assert cached['type'] == 'CachedImages', 'the config is left as it was'
 
 
+@pytest.mark.parametrize('wrapper', ['repeated', 'joined'])
+def test_wrapped_data_sets_lose_augmentation_and_repetitions(folder_config, wrapper):
+    from mmengine.registry import DefaultScope
+
+    model = make_model()
+    plain = folder_config.train_dataloader.dataset
+    repeated = dict(type='mmengine.RepeatDataset', times=7, dataset=plain)
+    wrapped = repeated if wrapper == 'repeated' else dict(type='ConcatDataset', datasets=[repeated])
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        expected = dataset_inputs(model, folder_config, 99, seed=1)
+        found = dataset_inputs(model, ConfigDict(train_dataloader=dict(dataset=wrapped)), 99, seed=1)
+    assert len(found) == 5, 'every image once'
+    assert (found == expected).all()
+
+
 def test_a_data_set_of_arrays_without_a_pipeline():
     from mmengine.registry import DATASETS, DefaultScope
 

@@ -4,8 +4,8 @@ import math
 import re
 
 import pytest
-from visualization.pages import Page
 from PIL import Image
+from visualization.pages import Page
 
 from randsac_mm.visualization.html import Html, element, image, table
 from randsac_mm.visualization.svg import Curve, line_chart

@@ -1,0 +1,183 @@
+"""Contract: every row of the paper's tables is the config it should be, at the paper's size and at any other."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.optim import build_optim_wrapper
+from mmengine.registry import PARAM_SCHEDULERS, init_default_scope
+from mmpretrain.registry import MODELS
+
+from randsac_mm.reproduction import PROTOCOLS, RECIPES, TABLES, load_recipe, parse_protocol
+from randsac_mm.reproduction.protocols import apply_protocol
+from randsac_mm.reproduction.recipes import set_length
+
+CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
+NAMES = sorted(RECIPES)
+
+# Typed from the paper a second time: partition, hierarchy or count, patch size, normalised pixels, skip connections.
+SERIALIZATIONS = {
+    'pixel-raster': ('Raster', 'Patch', None, 1, False, False),
+    'patch-raster': ('Raster', 'Patch', None, 4, False, False),
+    'patch-random': ('Random', 'Patch', None, 4, False, False),
+    'patch-random-p8': ('Random', 'Patch', None, 8, False, False),
+    'square-4': ('Random', 'Square', (4,), 4, False, False),
+    'square-16': ('Random', 'Square', (16,), 4, False, False),
+    'square-16-4': ('Random', 'Square', (16, 4), 4, False, False),
+    'blob-7': ('Random', 'Blob', (7,), 4, False, False),
+    'blob-7-3': ('Random', 'Blob', (7, 3), 4, False, False),
+    'blob-16-4': ('Random', 'Blob', (16, 4), 4, False, False),
+    'shuffled-blob-9': ('Random', 'Shuffled', None, 4, False, False),
+    'transformer': ('Random', 'Blob', (11, 5), 4, True, False),
+    'transformer-skip': ('Random', 'Blob', (11, 5), 4, True, True),
+    'cifar10-square': ('Random', 'Square', (16, 4), 4, True, True),
+    'cifar100-blob': ('Random', 'Blob', (11, 5), 4, True, True),
+}
+
+
+@pytest.mark.parametrize('name', SERIALIZATIONS)
+def test_recipe_is_the_papers_row(name: str) -> None:
+    order, partition, hierarchy, patch_size, norm_pix, skip = SERIALIZATIONS[name]
+    model = load_recipe(name, CONFIGS).model
+    serialization = model.data_preprocessor.serialization
+    assert serialization.type == f'{order}Serialization'
+    assert serialization.partition.type == f'{partition}Partition'
+    if hierarchy is not None:
+        assert tuple(serialization.partition.hierarchy) == hierarchy
+    assert model.backbone.patch_size == model.head.patch_size == patch_size
+    assert model.head.norm_pix is norm_pix
+    assert model.neck.skip is skip
+
+
+def test_shuffled_blobs_have_the_blobs_of_the_row_above_them() -> None:
+    for count in (3, 5, 7, 9, 11):
+        shuffled = load_recipe(f'shuffled-blob-{count}', CONFIGS).model.data_preprocessor.serialization.partition
+        whole = load_recipe(f'blob-{count}', CONFIGS).model.data_preprocessor.serialization.partition
+        assert shuffled.partition.type == whole.type
+        assert (shuffled.partition.hierarchy,) == tuple(whole.hierarchy) == (count,)
+
+
+def test_every_row_has_a_recipe_or_says_why_not() -> None:
+    for number, table in TABLES.items():
+        names = [row.name for row in table.rows]
+        assert len(set(names)) == len(names), number
+        for row in table.rows:
+            assert row.recipe in RECIPES or (row.recipe is None and row.note), (number, row.name)
+        for order in table.orders:
+            assert {order.worse, order.better} <= set(names), (number, order)
+
+
+def test_the_papers_claims_follow_from_the_papers_own_values() -> None:
+    for number, table in TABLES.items():
+        linear = {row.name: row.linear for row in table.rows}
+        for order in table.orders:
+            assert linear[order.worse] < linear[order.better], (number, order)
+
+
+def test_rows_of_one_recipe_have_one_value_except_where_the_paper_differs_with_itself() -> None:
+    values: dict[str, set] = {}
+    for table in TABLES.values():
+        for row in table.rows:
+            if row.recipe and row.finetune is not None and 'best of any number' not in row.note:
+                values.setdefault(row.recipe, set()).add((row.linear, row.finetune))
+    several = {recipe: found for recipe, found in values.items() if len(found) > 1}
+    assert several == {'square-4': {(79.38, 90.23), (79.38, 89.61)}}  # Tables 3 and 6
+
+
+def built(name: str, protocol: str) -> tuple[Config, torch.nn.Module]:
+    cfg = load_recipe(name, CONFIGS)
+    apply_protocol(cfg, PROTOCOLS[protocol], 50_000)
+    init_default_scope('mmpretrain')
+    return cfg, MODELS.build(cfg.model)
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_every_recipe_builds_small_with_sizes_that_fit(name: str) -> None:
+    cfg, model = built(name, 'smoke')
+    layers = 3 if name == 'two-stream' else 2  # the two-stream baseline has those of the decoder as well
+    assert (model.backbone.embed_dims, len(model.backbone.layers)) == (16, layers)
+    assert (cfg.max_epochs, cfg.train_dataloader.batch_size) == (1, 32)
+    batch = {'inputs': torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)}
+    if cfg.model.type == 'ImageClassifier':
+        assert model(model.data_preprocessor(batch)['inputs']).shape == (2, 100 if '100' in name else 10)
+        return
+    loss = model(**model.data_preprocessor(batch, True), mode='loss')['loss']
+    loss.backward()
+    assert loss.isfinite()
+
+
+@pytest.mark.slow
+def test_encoders_of_one_table_have_one_size_at_the_papers_scale() -> None:
+    # Table 10's parameters: 5 M encoder, 2 M decoder, and the two-stream baseline as many as both together.
+    millions = {}
+    for name in ('two-stream', 'transformer', 'transformer-skip', 'mae-norm-pix'):
+        _, model = built(name, 'paper')
+        parts = (model.backbone, getattr(model, 'neck', None))
+        millions[name] = [
+            round(sum(p.numel() for p in part.parameters() if p.requires_grad) / 1e6) for part in parts if part
+        ]
+    assert millions['two-stream'] == [7]
+    assert millions['transformer'] == millions['transformer-skip'] == [5, 2]
+    assert millions['mae-norm-pix'][0] == 5
+
+
+def rates(cfg: Config, steps: int) -> list[float]:
+    model = torch.nn.Linear(2, 2)
+    wrapper = build_optim_wrapper(model, dict(type='OptimWrapper', optimizer=dict(type='SGD', lr=0.5)))
+    schedulers = [
+        PARAM_SCHEDULERS.build(dict(entry), default_args=dict(optimizer=wrapper)) for entry in cfg.param_scheduler
+    ]
+    found = []
+    for _ in range(steps):
+        found.append(wrapper.param_groups[0]['lr'])
+        wrapper.step()
+        for scheduler in schedulers:
+            scheduler.step()
+    return found
+
+
+@pytest.mark.parametrize('warmup', [0, 1, 2, 7])
+def test_schedule_warms_up_to_the_whole_rate_and_decays_to_nothing(warmup: int) -> None:
+    # A warm-up of one step would keep its first value, a ten-thousandth of the rate, until the end.
+    cfg = load_recipe('patch-random', CONFIGS)
+    set_length(cfg, epochs=3, iters_per_epoch=11, warmup_iters=warmup)
+    found = rates(cfg, 33)
+    peak = found.index(max(found))
+    assert max(found) == pytest.approx(0.5, rel=0.02)
+    assert peak <= max(warmup, 0)
+    assert found[-1] < 0.01
+    assert found[peak:] == sorted(found[peak:], reverse=True)
+    assert cfg.train_cfg.max_epochs == 3
+
+
+def test_changed_protocols_have_folders_of_their_own() -> None:
+    plain, name = parse_protocol('cpu', None, None, None)
+    assert (plain, name) == (PROTOCOLS['cpu'], 'cpu')
+    longer, other = parse_protocol('cpu', 5, 1000, 2)
+    assert other == 'cpu-5e-1000'
+    assert (longer.epochs, longer.images, longer.probe_images, longer.finetune_epochs) == (5, 1000, 1000, 2)
+    assert '5 epochs, the first 1,000 training images, 2 epochs of fine-tuning' in longer.what
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        (('huge', None, None, None), '--protocol huge: choose from paper, cpu, smoke'),
+        (('cpu', 0, None, None), '--epochs 0 must be at least 1'),
+        (('cpu', None, 0, None), '--subset 0 must be at least 1'),
+        (('cpu', None, None, -1), '--finetune-epochs -1 must be at least 0'),
+    ],
+)
+def test_impossible_protocols(arguments: tuple, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        parse_protocol(*arguments)
+
+
+def test_too_few_images_and_unknown_recipes() -> None:
+    cfg = load_recipe('patch-random', CONFIGS)
+    protocol, _ = parse_protocol('smoke', None, 31, None)
+    with pytest.raises(ValueError, match='31 training images do not fill one step of 32'):
+        apply_protocol(cfg, protocol, 50_000)
+    with pytest.raises(ValueError, match="no recipe 'patch-rendom': choose from pixel-raster"):
+        load_recipe('patch-rendom', CONFIGS)

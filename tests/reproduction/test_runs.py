@@ -1,0 +1,188 @@
+"""Contract: a run does each stage once, goes on where it stopped, and a table says what was measured and no more."""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from randsac_mm.datasets import PreparedCIFAR10
+from randsac_mm.reproduction import (
+    PROTOCOLS,
+    TABLES,
+    Job,
+    Measured,
+    Order,
+    Row,
+    data,
+    judge_orders,
+    measure,
+    run_stages,
+    stages,
+    write_table,
+)
+from randsac_mm.reproduction.report import spread
+
+CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
+
+
+@pytest.fixture
+def cifar(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stand in for CIFAR-10: 320 noisy images, whose brightness tells their class."""
+
+    def load(self: PreparedCIFAR10) -> list[dict]:
+        rng = np.random.default_rng(self.split == 'train')
+        labels = rng.integers(0, 10, 320 if self.split == 'train' else 96)
+        images = np.clip(25 * labels[:, None, None, None] + rng.integers(0, 20, (len(labels), 32, 32, 3)), 0, 255)
+        return [
+            {'img': image, 'gt_label': int(label)} for image, label in zip(images.astype(np.uint8), labels, strict=True)
+        ]
+
+    monkeypatch.setattr(PreparedCIFAR10, 'load_data_list', load)
+    data._read.cache_clear()
+    yield
+    data._read.cache_clear()
+
+
+def job(folder: Path, recipe: str = 'square-16-4', seed: int = 0) -> Job:
+    return Job(recipe, seed, PROTOCOLS['smoke'], folder / recipe / f'seed{seed}', CONFIGS, str(folder))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('recipe', ['transformer-skip', 'two-stream', 'mae-norm-pix'])
+def test_all_stages_of_a_run(cifar: None, tmp_path: Path, recipe: str) -> None:
+    said: list[str] = []
+    assert run_stages(job(tmp_path, recipe), stages.STAGES, said.append)
+    assert said == [f'{recipe}, seed 0: {stage}' for stage in ('pretrain', 'probe', 'finetune')]
+    found = measure(Row('row', recipe), [job(tmp_path, recipe)])
+    assert {name: list(values) for name, values in found.values.items()} == {'linear': [0], 'knn': [0], 'finetune': [0]}
+    assert found.values['knn'][0] > 50  # brightness is easy
+    pretrain = found.runs[0]['pretrain']
+    assert (pretrain['epochs'], pretrain['images'], pretrain['steps']) == (1, 128, 4)
+    assert found.runs[0]['probe']['test_images'] == 64
+    assert {'commit', 'command', 'hardware'} <= pretrain['origin'].keys()
+
+    assert run_stages(job(tmp_path, recipe), stages.STAGES, said.append)
+    assert len(said) == 3, 'nothing is done twice'
+
+
+@pytest.mark.slow
+def test_probe_reads_the_trained_weights(cifar: None, tmp_path: Path) -> None:
+    run = job(tmp_path)
+    run_stages(run, ('pretrain',), lambda line: None)
+    cfg = run.config()
+    model = stages.build_model(cfg, run.seed)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    stages.load_weights(model, stages.last_checkpoint(run))
+    moved = [
+        (value - before[name]).abs().max() for name, value in model.backbone.state_dict(prefix='backbone.').items()
+    ]
+    assert max(moved) > 1e-4, 'the learning rate never rose'
+
+
+@pytest.mark.slow
+def test_baselines_and_supervised_training(cifar: None, tmp_path: Path) -> None:
+    said: list[str] = []
+    for recipe in ('untrained', 'raw-pixels', 'supervised'):
+        run_stages(job(tmp_path, recipe), stages.STAGES, said.append)
+    assert said == [
+        'untrained, seed 0: probe',
+        'raw-pixels, seed 0: probe',
+        'supervised, seed 0: pretrain',
+        'supervised, seed 0: probe',
+    ]
+    supervised = measure(Row('row', 'supervised'), [job(tmp_path, 'supervised')])
+    assert 0 <= supervised.values['finetune'][0] <= 100, "a classifier's own accuracy counts as its fine-tuning"
+    assert job(tmp_path, 'raw-pixels').result('probe')['linear'] > 50
+
+
+def test_a_run_that_another_process_is_at_is_left_alone(cifar: None, tmp_path: Path) -> None:
+    run = job(tmp_path, 'raw-pixels')
+    run.folder.mkdir(parents=True)
+    said: list[str] = []
+    with stages._claim(run.folder / '.lock') as mine:
+        assert mine
+        assert not run_stages(run, stages.STAGES, said.append)
+    assert said == []
+    assert run_stages(run, stages.STAGES, said.append)
+    assert said == ['raw-pixels, seed 0: probe']
+
+
+def test_probe_without_pre_training(cifar: None, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match='holds no finished pre-training: run the stage "pretrain" first'):
+        run_stages(job(tmp_path), ('probe',), lambda line: None)
+    assert job(tmp_path).result('probe') is None
+
+
+def measured(name: str, *linear: float) -> Measured:
+    return Measured(Row(name, name), {'linear': dict(enumerate(linear)), 'knn': {}, 'finetune': {}}, {})
+
+
+@pytest.mark.parametrize(
+    ('worse', 'better', 'words'),
+    [
+        ((50, 51, 52), (54, 55, 56), 'yes'),
+        ((54, 55, 56), (50, 51, 52), 'no: the other way round'),
+        ((50, 51, 52), (54, 50, 53), 'cannot be told'),  # one seed says otherwise
+        ((50, 51, 52), (50.1, 53, 52.1), 'cannot be told'),  # within twice the standard error
+        ((50, 51), (54, 55), 'too few seeds'),
+    ],
+)
+def test_verdict(worse: tuple, better: tuple, words: str) -> None:
+    (verdict,) = judge_orders([Order('a', 'b')], [measured('a', *worse), measured('b', *better)])
+    assert verdict.words == words
+    differences = [b - a for a, b in zip(worse, better, strict=True)]
+    assert verdict.mean == pytest.approx(np.mean(differences))
+    assert verdict.error == pytest.approx(np.std(differences, ddof=1) / math.sqrt(len(differences)))
+
+
+def test_rows_without_a_common_seed_are_not_compared() -> None:
+    ours = Measured(Row('b', 'b'), {'linear': {7: 50.0}, 'knn': {}, 'finetune': {}}, {})
+    assert judge_orders([Order('a', 'b')], [measured('a', 50.0), ours]) == []
+
+
+def test_table_is_written_for_people_and_programs(tmp_path: Path) -> None:
+    origin = {'commit': 'abc1234', 'hardware': 'a processor', 'gpus': [], 'cores': 2}
+    rows = []
+    for row, values in zip(TABLES[2].rows, ((50.0, 51.0, 52.0), (60.0, 61.5, 63.0)), strict=True):
+        runs = {
+            seed: {'pretrain': dict(epochs=2, images=40_000, seconds=100.0, threads=1, origin=origin)}
+            for seed in range(3)
+        }
+        rows.append(Measured(row, {'linear': dict(enumerate(values)), 'knn': {}, 'finetune': {}}, runs))
+    write_table(2, rows, PROTOCOLS['cpu'], 'python tools/reproduce.py --table 2', tmp_path)
+    text, content = (tmp_path / 'table2.md').read_text(), json.loads((tmp_path / 'table2.json').read_text())
+    assert '| patch-raster | 55.53 | 78.67 | 51.0 ± 1.0 | - | - | 0, 1, 2 | 2 x 40,000 | 100 | abc1234 |' in text
+    assert '| patch-raster < patch-random | linear | +10.50 ± 0.29 | +10.00, +10.50, +11.00 | yes |' in text
+    assert PROTOCOLS['cpu'].what in text
+    assert 'a processor, 1 of 2 cores' in text
+    assert content['rows'][1]['paper'] == {'linear': 75.53, 'finetune': 87.52}
+    assert content['rows'][1]['ours']['linear']['by_seed'] == {'0': 60.0, '1': 61.5, '2': 63.0}
+    assert content['orders']['linear'][0]['as_in_the_paper'] == 'yes'
+    assert sorted(path.name for path in tmp_path.iterdir()) == ['table2.json', 'table2.md']
+
+
+def test_rows_that_were_not_run_say_so(tmp_path: Path) -> None:
+    rows = [measure(row, []) for row in TABLES[7].rows]
+    write_table(7, rows, PROTOCOLS['paper'], 'command', tmp_path)
+    text = (tmp_path / 'table7.md').read_text()
+    assert '| CIFAR10: DINO | 89 | 94.4 | - | - | - | not run | - | - | - |' in text
+    assert 'CIFAR10: DINO: mmpretrain' in text
+    assert "paper's order" not in text
+
+
+def test_spread_of_one_value_has_no_deviation() -> None:
+    assert (spread({3: 81.25}), spread({0: 80.0, 1: 82.0}), spread({})) == ('81.2', '81.0 ± 1.4', '-')
+
+
+def test_untrained_models_of_one_seed_are_the_same_and_leave_the_generator_alone(cifar: None, tmp_path: Path) -> None:
+    cfg = job(tmp_path).config()
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    one, two, other = (stages.build_model(cfg, seed).backbone.layers[0].ffn.layers[1].weight for seed in (1, 1, 2))
+    assert torch.equal(one, two)
+    assert not torch.equal(one, other)
+    assert torch.equal(torch.rand(3), expected)
