@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from randsac_mm.engine import launch
 from randsac_mm.engine.origin import describe_origin
-from randsac_mm.evaluation import evaluate_backbone, knn_accuracy
-from randsac_mm.evaluation.linear import ridge_accuracy
+from randsac_mm.evaluation import LabelledImages, evaluate_backbone, knn_accuracy, ridge_accuracy
+from randsac_mm.evaluation.online_features import ProbedEncoder
 from randsac_mm.visualization.loading import load_weights
 
 from .data import count_images, labelled_images, pixels
@@ -151,9 +151,7 @@ def _probe(job: Job) -> dict[str, Any]:
         load_weights(model, last_checkpoint(job))
     device = 'cuda' if torch.cuda.is_available() else 'cpu'
     model.to(device)
-    encoder = Encoder(model)
-    scores = evaluate_backbone(encoder, lambda batch: model.data_preprocessor({'inputs': batch})['inputs'], train, test)
-    found = {**scores, **sizes}
+    found = {**judge_model(model, train, test), **sizes}
     if hasattr(model, 'head') and cfg.model.type == 'ImageClassifier':
         found['accuracy'] = _classify(model, test.images, test.labels)
     return found
@@ -165,23 +163,20 @@ def _finetune(job: Job) -> dict[str, Any]:
         return run_finetune(cfg)
 
 
-class Encoder(nn.Module):
-    """Give the tokens of any encoder's last layer without its class token, for the judges.
+def judge_model(model: nn.Module, train: LabelledImages, test: LabelledImages, k: int = 20) -> dict[str, float]:
+    """Judge the averaged tokens of any model's encoder: no mask, no class token.
 
     Args:
-        model: A model with a ``backbone``: RandSAC, a classifier, or mmpretrain's MAE.
+        model: RandSAC, one of mmpretrain's algorithms, or a classifier.
+        train: Images to learn from.
+        test: Images to classify.
+        k: Number of neighbours.
+
+    Returns:
+        Accuracies in percent, ``knn`` and ``linear``.
     """
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.backbone = model.backbone
-        self.masks = hasattr(self.backbone, 'random_masking')  # mmpretrain's MAE
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        """Encode images (B, C, H, W): tokens (B, N, D), a feature map (B, D, h, w) or averages (B, D)."""
-        if self.masks:
-            return self.backbone(inputs, mask=None)[-1][:, self.backbone.num_extra_tokens :]
-        return self.backbone(inputs)[-1]
+    encoder = ProbedEncoder(model)
+    return evaluate_backbone(encoder, encoder.normalise, train, test, k=k)
 
 
 def build_model(cfg: Config, seed: int) -> nn.Module:

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from randsac_mm.datasets import PreparedCIFAR10
+from randsac_mm.evaluation import LabelledImages
 from randsac_mm.reproduction import (
     PROTOCOLS,
     TABLES,
@@ -175,6 +176,20 @@ def test_rows_that_were_not_run_say_so(tmp_path: Path) -> None:
 
 def test_spread_of_one_value_has_no_deviation() -> None:
     assert (spread({3: 81.25}), spread({0: 80.0, 1: 82.0}), spread({})) == ('81.2', '81.0 ± 1.4', '-')
+
+
+def test_probe_of_a_peer_sees_whole_images_without_the_class_token(cifar: None, tmp_path: Path) -> None:
+    # MAE's backbone masks unless it is told not to, and then returns the order of the patches last.
+    run = job(tmp_path, 'mae-norm-pix')
+    model = stages.build_model(run.config(), run.seed).eval()
+    images = torch.rand(4, 3, 32, 32)
+    tokens = model.backbone(images, mask=None)[-1]
+    assert tokens.shape == (4, 65, 16)
+    torch.testing.assert_close(stages.ProbedEncoder(model)(images), tokens[:, 1:])
+    judged: list[torch.Tensor] = []
+    model.backbone.register_forward_hook(lambda module, inputs, output: judged.append(output[-1].detach()))
+    stages.judge_model(model, LabelledImages(images, torch.arange(4)), LabelledImages(images, torch.arange(4)), k=1)
+    assert [output.shape for output in judged] == [(4, 65, 16)] * 2
 
 
 def test_untrained_models_of_one_seed_are_the_same_and_leave_the_generator_alone(cifar: None, tmp_path: Path) -> None:
