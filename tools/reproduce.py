@@ -7,6 +7,7 @@ machine or on many with one file system, share the runs: each takes those that n
 Examples:
     python tools/reproduce.py --table 6                                     # the paper's sizes and epochs; for GPUs
     python tools/reproduce.py --table 2 4 6 10 --protocol cpu --threads 1   # hours on a CPU; start it once per core
+    python tools/reproduce.py --table 2 6 7 10 --protocol gpu --seeds 0     # minutes a row on a large GPU
     python tools/reproduce.py --table 10 --row transformer transformer-skip --epochs 100 --seeds 0
     python tools/reproduce.py --table 10 --protocol cpu --report            # only write what is known by now
 """

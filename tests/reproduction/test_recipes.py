@@ -163,7 +163,7 @@ def test_changed_protocols_have_folders_of_their_own() -> None:
 @pytest.mark.parametrize(
     ('arguments', 'message'),
     [
-        (('huge', None, None, None), '--protocol huge: choose from paper, cpu, smoke'),
+        (('huge', None, None, None), '--protocol huge: choose from paper, gpu, cpu, smoke'),
         (('cpu', 0, None, None), '--epochs 0 must be at least 1'),
         (('cpu', None, 0, None), '--subset 0 must be at least 1'),
         (('cpu', None, None, -1), '--finetune-epochs -1 must be at least 0'),
