@@ -36,7 +36,7 @@ PROTOCOL_RECIPES = {
     'vit-t_cifar10': Protocol('work_dirs/vit-t_cifar10/epoch_800.pth', 10, 32, (12, 192, 3)),
 }
 DEVICES = {'vit-b_in1k': 8, 'vit-s_in100': 8}
-EACH_PROTOCOL = [pytest.param(name, marks=[pytest.mark.slow] * name.startswith('vit-b')) for name in PROTOCOL_RECIPES]
+EACH_PROTOCOL = [pytest.param(name, marks=[pytest.mark.slow] * (name != 'vit-t_cifar10')) for name in PROTOCOL_RECIPES]
 
 
 def check_protocol(kind: str, name: str, base_lr: float, batch: int, epochs: int, warmup: int) -> tuple[Config, dict]:

@@ -3,8 +3,8 @@
 # Command:  python tools/train.py configs/smoke/finetune_vit_cifar10.py
 # Cost:     4 epochs x 50 k images at 15 M multiply-adds, thrice that with backward: ten minutes
 # Expected: see README.md, "What was learned"
-# Ours:     the paper's recipe is made for 100 epochs. In 4 epochs RandAug, mixup, cutmix and drop path only slow a small
-#           ViT down, so crops and flips are all there is; 128 images in a step, and a learning rate of 2e-3.
+# Ours:     the paper's recipe is made for 100 epochs. In 4, RandAug, mixup, cutmix and drop path only slow a small ViT
+#           down, so crops and flips are all there is; 128 images in a step, and a learning rate of 2e-3.
 _base_ = [
     '../_base_/models/finetune_vit-t_32px.py',
     '../_base_/datasets/cifar10_labelled.py',

@@ -16,6 +16,7 @@ def schedule(cfg: Config) -> tuple:
     return warm.begin, warm.end, decay.begin, decay.end, decay.T_max, cfg.train_cfg.max_epochs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('path', OURS, ids=lambda path: path.stem)
 def test_every_config_can_be_run_for_another_number_of_epochs(path: Path) -> None:
     cfg = Config.fromfile(path)

@@ -133,6 +133,7 @@ def test_grey_images_do_not_fit_an_encoder_of_colours(cfg: Config, checkpoint: P
         evaluate_checkpoint(cfg, checkpoint, data)
 
 
+@pytest.mark.slow
 def test_large_pixels_are_made_smaller() -> None:
     generator = torch.Generator().manual_seed(0)
     labels = torch.arange(40) % 2
@@ -153,6 +154,7 @@ def write_folder(root: Path, classes: str = 'ab', held_out: str = 'val', other: 
     return root
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('held_out', ['val', 'test'])
 def test_a_folder_of_class_folders(held_out: str, tmp_path: Path) -> None:
     data = load_labelled(str(write_folder(tmp_path, held_out=held_out)), (16, 8))

@@ -14,7 +14,9 @@ from randsac_mm.reproduction.protocols import apply_protocol
 from randsac_mm.reproduction.recipes import set_length
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
-NAMES = sorted(RECIPES)
+# One of each kind in the quick part.
+QUICK = ('patch-raster', 'shuffled-blob-3', 'two-stream', 'transformer-skip', 'mae-norm-pix', 'supervised')
+NAMES = [pytest.param(name, marks=[pytest.mark.slow] * (name not in QUICK)) for name in sorted(RECIPES)]
 
 # Typed from the paper a second time: partition, hierarchy or count, patch size, normalised pixels, skip connections.
 SERIALIZATIONS = {

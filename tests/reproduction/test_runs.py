@@ -100,7 +100,7 @@ def test_baselines_and_supervised_training(cifar: None, tmp_path: Path) -> None:
 
 
 def test_a_run_that_another_process_is_at_is_left_alone(cifar: None, tmp_path: Path) -> None:
-    run = job(tmp_path, 'raw-pixels')
+    run = job(tmp_path, 'untrained')
     run.folder.mkdir(parents=True)
     said: list[str] = []
     with stages._claim(run.folder / '.lock') as mine:
@@ -108,7 +108,7 @@ def test_a_run_that_another_process_is_at_is_left_alone(cifar: None, tmp_path: P
         assert not run_stages(run, stages.STAGES, said.append)
     assert said == []
     assert run_stages(run, stages.STAGES, said.append)
-    assert said == ['raw-pixels, seed 0: probe']
+    assert said == ['untrained, seed 0: probe']
 
 
 def test_probe_without_pre_training(cifar: None, tmp_path: Path) -> None:

@@ -56,6 +56,7 @@ def test_a_config_without_data(folder_config):
         dataset_inputs(make_model(), ConfigDict(test_dataloader=None), 3, 0)
 
 
+@pytest.mark.slow
 def test_no_copy_of_the_whole_data_set_is_made(tmp_path, folder_config):
     """Neither a cache on the disk nor all images in memory, for a few pictures."""
     from mmengine.registry import DefaultScope
@@ -76,6 +77,7 @@ def test_no_copy_of_the_whole_data_set_is_made(tmp_path, folder_config):
     assert cached['type'] == 'CachedImages', 'the config is left as it was'
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('wrapper', ['repeated', 'joined'])
 def test_wrapped_data_sets_lose_augmentation_and_repetitions(folder_config, wrapper):
     from mmengine.registry import DefaultScope
