@@ -1,13 +1,12 @@
 """Which config, changed how, is which row of the paper's tables."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from mmengine.config import Config
 
 _ABLATION, _TABLE_10 = 'randsac/vit-t_cifar10.py', 'randsac/vit-t_skip_cifar10.py'
-BASELINES = ('untrained', 'raw-pixels')
+BASELINES = ('untrained', 'raw-pixels')  # nothing is trained
 
 
 class Recipe(NamedTuple):
@@ -171,8 +170,3 @@ def data_sets(cfg: Config) -> list[Any]:
         if dataset is not None:
             found.append(dataset)
     return found
-
-
-def table_recipes(rows: Sequence) -> list[str]:
-    """List the recipes that rows name, each once."""
-    return list(dict.fromkeys(row.recipe for row in rows if row.recipe is not None))

@@ -24,7 +24,7 @@ from randsac_mm.visualization.loading import load_weights
 from .data import count_images, labelled_images, pixels
 from .finetune import finetune_config, run_finetune
 from .protocols import Protocol, apply_protocol
-from .recipes import data_sets, load_recipe
+from .recipes import BASELINES, data_sets, load_recipe
 
 STAGES = ('pretrain', 'probe', 'finetune')
 
@@ -50,8 +50,13 @@ class Job(NamedTuple):
 
     def result(self, stage: str) -> dict[str, Any] | None:
         """Read what a stage has found, or None if it has not been done."""
-        path = self.folder / f'{stage}.json'
+        path = self.folder / f'{self.name(stage)}.json'
         return json.loads(path.read_text()) if path.is_file() else None
+
+    def name(self, stage: str) -> str:
+        """Name a stage's file: runs of one pre-training may be fine-tuned for several numbers of epochs."""
+        epochs = self.protocol.finetune_epochs
+        return f'finetune-{epochs}e' if stage == 'finetune' and epochs is not None else stage
 
     def config(self) -> Config:
         """Make the config of the pre-training."""
@@ -92,13 +97,14 @@ def run_stages(job: Job, stages: tuple[str, ...], say: Callable[[str], None]) ->
             found = {'pretrain': _pretrain, 'probe': _probe, 'finetune': _finetune}[stage](job)
             found['seconds'] = round(time.perf_counter() - begin, 1)
             _write(
-                job.folder / f'{stage}.json', {**found, 'threads': torch.get_num_threads(), 'origin': describe_origin()}
+                job.folder / f'{job.name(stage)}.json',
+                {**found, 'threads': torch.get_num_threads(), 'origin': describe_origin()},
             )
     return True
 
 
 def _applies(job: Job, stage: str) -> bool:
-    if job.recipe in ('untrained', 'raw-pixels'):
+    if job.recipe in BASELINES:
         return stage == 'probe'
     return stage != 'finetune' or (job.protocol.finetune_epochs != 0 and 'supervised' not in job.recipe)
 
@@ -158,7 +164,9 @@ def _probe(job: Job) -> dict[str, Any]:
 
 
 def _finetune(job: Job) -> dict[str, Any]:
-    cfg = finetune_config(job.config(), last_checkpoint(job), job.protocol, job.configs, job.folder / 'finetune')
+    cfg = finetune_config(
+        job.config(), last_checkpoint(job), job.protocol, job.configs, job.folder / job.name('finetune')
+    )
     with _quiet():
         return run_finetune(cfg)
 

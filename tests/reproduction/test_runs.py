@@ -111,6 +111,15 @@ def test_a_run_that_another_process_is_at_is_left_alone(cifar: None, tmp_path: P
     assert said == ['untrained, seed 0: probe']
 
 
+def test_fine_tunings_of_another_length_are_results_of_their_own(tmp_path: Path) -> None:
+    run = job(tmp_path)
+    run.folder.mkdir(parents=True)
+    (run.folder / 'finetune-2e.json').write_text('{"accuracy": 50.0}')
+    assert run.result('finetune') == {'accuracy': 50.0}
+    assert run._replace(protocol=run.protocol._replace(finetune_epochs=5)).result('finetune') is None
+    assert run._replace(protocol=run.protocol._replace(finetune_epochs=None)).name('finetune') == 'finetune'
+
+
 def test_probe_without_pre_training(cifar: None, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match='holds no finished pre-training: run the stage "pretrain" first'):
         run_stages(job(tmp_path), ('probe',), lambda line: None)
