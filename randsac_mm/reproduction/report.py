@@ -12,6 +12,8 @@ from .protocols import Protocol
 from .stages import Job
 
 MEASURES = ('linear', 'knn', 'finetune')
+# Student's t, two-sided 5 %, for 3, 4, ... 10 seeds; that of 10 serves for more.
+_QUANTILES = (4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
 
 
 class Measured(NamedTuple):
@@ -82,12 +84,13 @@ class Verdict(NamedTuple):
     def words(self) -> str:
         """Say whether the claim is seen.
 
-        A difference counts if it has one sign for all of at least three seeds and exceeds twice its standard error.
+        A difference counts if it has one sign for all of at least three seeds and a paired t-test rejects chance at the
+        level of 5 %. With many claims some will pass by chance all the same.
         """
-        signs = {math.copysign(1, value) for value in self.differences.values()}
-        if len(self.differences) < 3:
+        signs, count = {math.copysign(1, value) for value in self.differences.values()}, len(self.differences)
+        if count < 3:
             return 'too few seeds'
-        if len(signs) > 1 or abs(self.mean) <= 2 * self.error:
+        if len(signs) > 1 or abs(self.mean) <= _QUANTILES[min(count, 10) - 3] * self.error:
             return 'cannot be told'
         return 'yes' if self.mean > 0 else 'no: the other way round'
 
@@ -253,7 +256,7 @@ def markdown(number: int, table: Table, rows: Sequence[Measured], content: dict[
                 lines.append(f'| {claim} | {name} | {verdict.mean:+.2f}{error} | {seeds} | {verdict.words} |')
         lines += [
             '',
-            '"Yes" or "no" only where three seeds or more agree in sign and the mean exceeds twice its standard error.',
+            '"Yes" or "no" only where three seeds or more agree in sign and a paired t-test gives p < 0.05.',
         ]
     hardware = dict.fromkeys(
         ', '.join(

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import logging
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -189,7 +190,7 @@ def judge_model(model: nn.Module, train: LabelledImages, test: LabelledImages, k
 
 def build_model(cfg: Config, seed: int) -> nn.Module:
     """Build the model of a pre-training run with the weights that its seed gives; random states are put back."""
-    with torch.random.fork_rng(devices=[]), _quiet():
+    with torch.random.fork_rng(devices=[]), _without_log():
         torch.manual_seed(seed)
         model = MODELS.build(copy.deepcopy(cfg.model))
         model.init_weights()
@@ -243,6 +244,17 @@ def _claim(path: Path) -> Iterator[bool]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep mmengine's log out of the terminal; it is in the run's folder all the same."""
+    """Keep mmengine's log out of the terminal; that of a training is in the run's folder all the same."""
     with open(os.devnull, 'w') as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
         yield
+
+
+@contextmanager
+def _without_log() -> Iterator[None]:
+    """Hold back what mmengine logs about each tensor that it initialises."""
+    level = logging.root.manager.disable
+    logging.disable(max(level, logging.INFO))
+    try:
+        yield
+    finally:
+        logging.disable(level)

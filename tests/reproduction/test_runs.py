@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 
 from randsac_mm.datasets import PreparedCIFAR10
 from randsac_mm.evaluation import LabelledImages
@@ -20,6 +21,7 @@ from randsac_mm.reproduction import (
     data,
     judge_orders,
     measure,
+    report,
     run_stages,
     stages,
     write_table,
@@ -136,7 +138,8 @@ def measured(name: str, *linear: float) -> Measured:
         ((50, 51, 52), (54, 55, 56), 'yes'),
         ((54, 55, 56), (50, 51, 52), 'no: the other way round'),
         ((50, 51, 52), (54, 50, 53), 'cannot be told'),  # one seed says otherwise
-        ((50, 51, 52), (50.1, 53, 52.1), 'cannot be told'),  # within twice the standard error
+        ((50, 51, 52), (50.1, 53, 52.1), 'cannot be told'),  # within the noise
+        ((50, 51, 52), (50.1, 51.2, 52.3), 'cannot be told'),  # 3.5 standard errors, which of three seeds is little
         ((50, 51), (54, 55), 'too few seeds'),
     ],
 )
@@ -146,6 +149,10 @@ def test_verdict(worse: tuple, better: tuple, words: str) -> None:
     differences = [b - a for a, b in zip(worse, better, strict=True)]
     assert verdict.mean == pytest.approx(np.mean(differences))
     assert verdict.error == pytest.approx(np.std(differences, ddof=1) / math.sqrt(len(differences)))
+
+
+def test_quantiles_are_students() -> None:
+    assert report._QUANTILES == pytest.approx([stats.t.ppf(0.975, seeds - 1) for seeds in range(3, 11)], abs=1e-3)
 
 
 def test_rows_without_a_common_seed_are_not_compared() -> None:
