@@ -17,12 +17,14 @@ class Recipe(NamedTuple):
         serialization: Config of another serialization; None: the config's own.
         patch_size: Another side P of a patch, in pixels.
         skip: Whether there are skip connections; None: as in the config.
+        norm_pix: Whether the target is normalised by each patch's mean and deviation; None: as in the config.
     """
 
     config: str
     serialization: dict[str, Any] | None = None
     patch_size: int | None = None
     skip: bool | None = None
+    norm_pix: bool | None = None
 
 
 def _random(partition: dict[str, Any]) -> dict[str, Any]:
@@ -56,6 +58,15 @@ RECIPES: dict[str, Recipe] = {
     'blob-7-3': Recipe(_ABLATION, _blob(7, 3)),
     'blob-16-4': Recipe(_ABLATION, _blob(16, 4)),
     **{f'shuffled-blob-{k}': Recipe(_ABLATION, _shuffled(k)) for k in (3, 5, 7, 9, 11)},
+    **{
+        f'{name}-norm-pix': Recipe(_ABLATION, serialization, norm_pix=True)
+        for name, serialization in (
+            ('patch-raster', _RASTER),
+            ('patch-random', _PATCHES),
+            ('square-16', _square(16)),
+            ('blob-7', _blob(7)),
+        )
+    },
     'two-stream': Recipe('randsac/vit-t_two-stream_cifar10.py'),
     'transformer': Recipe(_TABLE_10, skip=False),
     'transformer-skip': Recipe(_TABLE_10),
@@ -100,6 +111,8 @@ def load_recipe(name: str, configs: Path) -> Config:
         model.backbone.patch_size = model.head.patch_size = recipe.patch_size
     if recipe.skip is not None:
         model.neck.skip = recipe.skip
+    if recipe.norm_pix is not None:
+        model.head.norm_pix = recipe.norm_pix
     return cfg
 
 
