@@ -47,7 +47,7 @@ def build_encoder(cfg: Config, checkpoint: str | Path | None = None, seed: int =
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         backbone = MODELS.build(settings)
-        with _quiet():
+        with without_log():
             backbone.init_weights()
     if checkpoint is not None:
         load_backbone(backbone, checkpoint)
@@ -181,7 +181,7 @@ def format_accuracy(report: dict[str, Any]) -> str:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def without_log() -> Iterator[None]:
     """Hold back what mmengine logs about each tensor that it initialises."""
     level = logging.root.manager.disable
     logging.disable(max(level, logging.INFO))

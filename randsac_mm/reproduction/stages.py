@@ -2,7 +2,6 @@
 
 import copy
 import json
-import logging
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -20,6 +19,7 @@ from randsac_mm.engine import launch
 from randsac_mm.engine.origin import describe_origin
 from randsac_mm.evaluation import LabelledImages, evaluate_backbone, knn_accuracy, ridge_accuracy
 from randsac_mm.evaluation.online_features import ProbedEncoder
+from randsac_mm.evaluation.protocol import without_log
 from randsac_mm.visualization.loading import load_weights
 
 from .data import count_images, labelled_images, pixels
@@ -190,7 +190,7 @@ def judge_model(model: nn.Module, train: LabelledImages, test: LabelledImages, k
 
 def build_model(cfg: Config, seed: int) -> nn.Module:
     """Build the model of a pre-training run with the weights that its seed gives; random states are put back."""
-    with torch.random.fork_rng(devices=[]), _without_log():
+    with torch.random.fork_rng(devices=[]), without_log():
         torch.manual_seed(seed)
         model = MODELS.build(copy.deepcopy(cfg.model))
         model.init_weights()
@@ -247,14 +247,3 @@ def _quiet() -> Iterator[None]:
     """Keep mmengine's log out of the terminal; that of a training is in the run's folder all the same."""
     with open(os.devnull, 'w') as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
         yield
-
-
-@contextmanager
-def _without_log() -> Iterator[None]:
-    """Hold back what mmengine logs about each tensor that it initialises."""
-    level = logging.root.manager.disable
-    logging.disable(max(level, logging.INFO))
-    try:
-        yield
-    finally:
-        logging.disable(level)
