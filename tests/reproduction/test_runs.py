@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
+from sklearn.linear_model import Ridge
+from sklearn.preprocessing import StandardScaler
 
 from randsac_mm.datasets import PreparedCIFAR10
 from randsac_mm.evaluation import LabelledImages
@@ -98,7 +100,14 @@ def test_baselines_and_supervised_training(cifar: None, tmp_path: Path) -> None:
     ]
     supervised = measure(Row('row', 'supervised'), [job(tmp_path, 'supervised')])
     assert 0 <= supervised.values['finetune'][0] <= 100, "a classifier's own accuracy counts as its fine-tuning"
-    assert job(tmp_path, 'raw-pixels').result('probe')['linear'] > 50
+
+    train, test = (PreparedCIFAR10(str(tmp_path), split=split) for split in ('train', 'test'))
+    seen, unseen = ([data[i] for i in range(count)] for data, count in ((train, 128), (test, 64)))
+    scaler = StandardScaler().fit([item['img'].transpose(2, 0, 1).ravel() for item in seen])
+    x, y = (scaler.transform([item['img'].transpose(2, 0, 1).ravel() for item in part]) for part in (seen, unseen))
+    ridge = Ridge(alpha=0.1 * 128).fit(x, np.eye(10)[[item['gt_label'] for item in seen]])
+    right = ridge.predict(y).argmax(1) == [item['gt_label'] for item in unseen]
+    assert job(tmp_path, 'raw-pixels').result('probe')['linear'] == pytest.approx(100 * right.mean())
 
 
 def test_a_run_that_another_process_is_at_is_left_alone(cifar: None, tmp_path: Path) -> None:
