@@ -188,6 +188,7 @@ def test_pre_trained_smoke_backbone_fits_the_transfer_configs(path: Path) -> Non
         assert (theirs.arch, theirs.patch_size) == (backbone.arch, backbone.patch_size), name
 
 
+@pytest.mark.slow
 def test_photos_smoke_config_trains_on_any_folder(tmp_path: Path) -> None:
     make_shapes(tmp_path / 'shapes', images=4, val=1, size=(64, 80), seed=0)
     cfg = Config.fromfile(PHOTOS)

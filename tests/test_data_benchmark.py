@@ -20,6 +20,7 @@ def benchmark(monkeypatch, root):
         sys.modules.pop(name, None)
 
 
+@pytest.mark.slow
 def test_figures_of_both_paths(benchmark, tmp_path, capsys):
     small = ['--images', '32', '--batch-size', '16', '--batches', '1', '--rounds', '3', '--jpegs', '2']
     benchmark.main([*small, '--data-root', str(tmp_path), '--json', str(tmp_path / 'data.json')])
@@ -34,6 +35,7 @@ def test_figures_of_both_paths(benchmark, tmp_path, capsys):
     assert f'{ratios[1]:.2f}' in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_both_paths_give_the_same_kind_of_batch(benchmark):
     from mmengine.registry import init_default_scope
 

@@ -152,6 +152,7 @@ def test_parts_can_be_measured(bench):
     assert 1e-6 < scaling.attention_seconds(model, 4, cpu, torch.float32) < 10
 
 
+@pytest.mark.slow
 def test_scaling_as_a_script(bench, monkeypatch, tmp_path, capsys):
     options = ['--axes', 'segments', 'tokens', '--dims', '12', '--heads', '2', '--rounds', '5', '--variant', 'eager']
     scaling = bench('scaling')

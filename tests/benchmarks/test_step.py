@@ -213,6 +213,7 @@ def run_step(bench, monkeypatch, tmp_path, *options):
     return json.loads((tmp_path / 'step.json').read_text())
 
 
+@pytest.mark.slow
 def test_whole_benchmark(bench, monkeypatch, tmp_path, capsys):
     report = run_step(
         bench, monkeypatch, tmp_path, '--variants', 'plain', 'plain-sorted', 'mae', 'eager', '--rounds', '5',

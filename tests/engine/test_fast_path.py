@@ -67,6 +67,7 @@ def simple_losses(partition, **settings):
     return train(make(partition), simple_loss, fused=False, **settings)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('partition', ['square-hierarchical', 'blob-flat'])
 def test_fast_kernels_and_layout_give_the_losses_of_the_simple_path(partition):
     expected = simple_losses(partition)

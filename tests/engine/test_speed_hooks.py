@@ -68,6 +68,7 @@ def eager(calls):
     return lambda graph, inputs: calls.append(graph) or graph.forward
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(('modules', 'graphs'), [('loss', 1), ('layers', None), (['backbone.layers.1', 'neck'], None)])
 def test_compiled_model_is_the_same_model(modules, graphs):
     model = build(config())
@@ -87,6 +88,7 @@ def test_compiled_model_is_the_same_model(modules, graphs):
     assert loss_of(other) != expected
 
 
+@pytest.mark.slow
 def test_serializations_and_features_compile_nothing_more():
     """Fixed shapes: other images and serializations run the same code; features are no part of it."""
     model = build(config(dict(type='BlobPartition', hierarchy=7)))

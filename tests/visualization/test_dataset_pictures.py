@@ -33,6 +33,7 @@ def folder_config(tmp_path):
     return ConfigDict(train_dataloader=dict(dataset=dataset), test_dataloader=None)
 
 
+@pytest.mark.slow
 def test_images_are_resized_and_cropped_only(folder_config):
     from mmengine.registry import DefaultScope
 
