@@ -1,9 +1,35 @@
 """Features of a frozen backbone."""
 
+import inspect
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+_MASKS = ('mask', 'importance')  # what mmpretrain's pre-training backbones call the mask that they draw or are given
+
+
+def last_output(backbone: nn.Module, images: Tensor) -> Any:
+    """Compute the last output of a backbone on whole images.
+
+    Backbones of mmpretrain whose ``forward`` has an argument ``mask`` (MAE, BEiT, SimMIM) or ``importance`` (MILAN) would
+    mask by themselves; they get None for it, which they take for a plain forward pass. Class and other extra tokens
+    (``num_extra_tokens`` of the backbone) are left out.
+
+    Args:
+        backbone: Takes images and returns an output or a sequence of them.
+        images: Normalised images (B, C, H, W).
+
+    Returns:
+        Whatever comes last, usually tokens (B, N, D), a feature map (B, D, h, w) or features (B, D).
+    """
+    accepted = inspect.signature(backbone.forward).parameters
+    outputs = backbone(images, **{name: None for name in _MASKS if name in accepted})
+    last = outputs[-1] if isinstance(outputs, Sequence) else outputs
+    if isinstance(last, Tensor) and last.ndim == 3:
+        return last[:, getattr(backbone, 'num_extra_tokens', 0) :]
+    return last
 
 
 @torch.no_grad()
@@ -21,7 +47,8 @@ def extract_features(
 
     Args:
         backbone: Takes images (B, C, H, W) and returns a sequence of outputs, of which the last counts: tokens (B, N,
-            D), a feature map (B, D, h, w) or features that are averaged already (B, D).
+            D), a feature map (B, D, h, w) or features that are averaged already (B, D). Masks and class tokens of
+            other methods' backbones are left out, see :func:`last_output`.
         images: Images (n, C, H, W), on any device.
         batch_size: Images in a step, B.
         preprocess: What turns a batch, already on the backbone's device, into its input, such as the normalisation of
@@ -57,17 +84,16 @@ def extract_features(
             batch = batch.to(device)
             inputs = batch if preprocess is None else preprocess(batch)
             with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-                outputs = backbone(inputs)
-            features.append(_pool(outputs).cpu())
+                last = last_output(backbone, inputs)
+            features.append(_pool(last).cpu())
     finally:
         for module, training in modes:
             module.training = training
     return torch.cat(features)
 
 
-def _pool(outputs: Tensor | Sequence[Tensor]) -> Tensor:
-    """Average the last output over its tokens, giving (B, D)."""
-    last = outputs if isinstance(outputs, Tensor) else outputs[-1]
+def _pool(last: Any) -> Tensor:
+    """Average an output over its tokens, giving (B, D)."""
     if not isinstance(last, Tensor) or last.ndim not in (2, 3, 4):
         what = tuple(last.shape) if isinstance(last, Tensor) else type(last).__name__
         raise ValueError(f'the backbone returned {what}, expected a tensor (B, N, D), (B, D, h, w) or (B, D)')

@@ -1,6 +1,5 @@
 """Features of a model in the middle of its training, which does not notice."""
 
-import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
@@ -11,16 +10,15 @@ from torch import Tensor, nn
 
 from randsac_mm.engine import random_state
 
+from .features import last_output
+
 _SHARDED = {'FullyShardedDataParallel', 'MMDeepSpeedEngineWrapper'}
-_MASKS = ('mask', 'importance')  # what mmpretrain's pre-training backbones call the mask that they draw or are given
 
 
 class ProbedEncoder(nn.Module):
     """See a model as a function from pixels to the tokens of its encoder's last layer.
 
-    Backbones of mmpretrain whose ``forward`` has an argument ``mask`` (MAE, BEiT, SimMIM) or ``importance`` (MILAN) get
-    None for it, which they take for a plain forward pass. Class and other extra tokens (``num_extra_tokens`` of the
-    backbone) are left out.
+    Masks and class tokens of other methods' backbones are left out, see :func:`last_output`.
 
     Args:
         model: The model, wrapped for distributed training or not.
@@ -62,12 +60,7 @@ class ProbedEncoder(nn.Module):
         if self.extract is not None:
             return _last(getattr(self.model, self.extract)(images))
         backbone = self.model.backbone
-        backbone = backbone.module if is_model_wrapper(backbone) else backbone
-        accepted = inspect.signature(backbone.forward).parameters
-        output = _last(backbone(images, **{name: None for name in _MASKS if name in accepted}))
-        if isinstance(output, Tensor) and output.ndim == 3:
-            return output[:, getattr(backbone, 'num_extra_tokens', 0) :]
-        return output
+        return last_output(backbone.module if is_model_wrapper(backbone) else backbone, images)
 
     def normalise(self, images: Tensor) -> Tensor:
         """Prepare images (B, C, H, W), uint8, as the model's data preprocessor does outside training."""

@@ -19,7 +19,7 @@ from randsac_mm.engine.launch import load_config
 
 from .files import check_no_input, find_images
 from .preparation import build_inferencer, describe_classes, find_scope, prepare
-from .weights import load_all
+from randsac_mm.transfer.model_loading import load_model
 
 _FOLDERS = {'mmseg': ('pictures', 'labels'), 'mmdet': ('pictures', 'instances')}
 _INDEX = 'results.json'
@@ -133,7 +133,7 @@ class Predictor:
         with DefaultScope.overwrite_default_scope(self.scope):
             self._inferencer = build_inferencer(cfg, self.scope, device)
             model = self._inferencer.model
-            meta = load_all(model, checkpoint)
+            meta = load_model(model, checkpoint)
             head = model.decode_head if self.scope == 'mmseg' else model.roi_head.bbox_head
             described = describe_classes(cfg, meta.get('dataset_meta') or {}, head.num_classes)
         self.classes: list[str] = described['classes']

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from randsac_mm.registry import register
 from randsac_mm.segments import Layout
-from randsac_mm.transfer.checkpoint import strict_init_cfg
+from randsac_mm.transfer.strict_loading import strict_init_cfg
 
 from .embedding import ViTEmbedding
 from .encoder_layer import EncoderLayer

@@ -49,7 +49,6 @@ class Table(NamedTuple):
 
 RASTER = Row('patch-raster', 'patch-raster', 55.53, 78.67)
 RANDOM = Row('patch-random', 'patch-random', 75.53, 87.52)
-SQUARE = Row('square, 16 segments (M = 2)', 'square-16', 81.38, 91.38)
 _OURS = "not in the paper's table"
 _DINO = "mmpretrain's wheel holds no DINO (its code is in the repository's projects/, which is not installed)"
 _PEERS = (

@@ -104,8 +104,10 @@ def apply_protocol(cfg: Config, protocol: Protocol, images: int) -> None:
         images: Training images of the whole data set.
 
     Raises:
-        ValueError: If so few images remain that an epoch has no step.
+        ValueError: If more images are asked for than there are, or so few remain that an epoch has no step.
     """
+    if protocol.images is not None and protocol.images > images:
+        raise ValueError(f'--subset {protocol.images} is more than the {images} training images of the data set')
     if protocol.size is not None:
         set_size(cfg, *protocol.size)
     if protocol.batch_size is not None:

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from mmpretrain.registry import MODELS
 from torch import nn
 
 from randsac_mm.evaluation import extract_features
@@ -72,3 +73,20 @@ def test_bad_input(images):
         extract_features(Backbone(), images[:0])
     with pytest.raises(ValueError, match=r'the backbone returned \(11,\), expected a tensor \(B, N, D\)'):
         extract_features(nn.Flatten(0), torch.zeros(11, 1, 1, 1))
+
+
+def test_backbones_of_other_methods_see_whole_images_and_lose_their_class_token():
+    # MAE's backbone masks unless it is told not to, and then returns the order of the patches last.
+    vit = MODELS.build(
+        dict(
+            type='mmpretrain.MAEViT',
+            arch=dict(embed_dims=8, num_layers=2, num_heads=2, feedforward_channels=16),
+            img_size=8,
+            patch_size=2,
+        )
+    ).eval()
+    pictures = torch.rand(3, 3, 8, 8)
+    with torch.no_grad():
+        tokens = vit(pictures, mask=None)[-1]
+    assert tokens.shape == (3, 17, 8)
+    torch.testing.assert_close(extract_features(vit, pictures), tokens[:, 1:].mean(1))

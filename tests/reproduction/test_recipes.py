@@ -186,5 +186,7 @@ def test_too_few_images_and_unknown_recipes() -> None:
     protocol, _ = parse_protocol('smoke', None, 31, None)
     with pytest.raises(ValueError, match='31 training images do not fill one step of 32'):
         apply_protocol(cfg, protocol, 50_000)
+    with pytest.raises(ValueError, match='--subset 31 is more than the 30 training images'):
+        apply_protocol(cfg, protocol, 30)
     with pytest.raises(ValueError, match="no recipe 'patch-rendom': choose from pixel-raster"):
         load_recipe('patch-rendom', CONFIGS)

@@ -17,7 +17,7 @@ from transfer.three_models import ARCH, DIMS, PATCH, SIZE, build, make, pretrain
 
 from randsac_mm.models.positions import sincos_positions
 from randsac_mm.transfer import StrictPretrained, load_backbone
-from randsac_mm.transfer.checkpoint import strict_init_cfg
+from randsac_mm.transfer.strict_loading import strict_init_cfg
 from randsac_mm.transfer.names import choose, collapse, generalise
 
 
