@@ -69,7 +69,7 @@ class RandSAC(BaseSelfSupervisor):
         decoder = self._build_decoder(neck, encoder)
         head = _fill_in(
             head,
-            embed_dims=(decoder or encoder).embed_dims,
+            embed_dims=(encoder if decoder is None else decoder).embed_dims,
             patch_size=encoder.patch_size,
             in_channels=encoder.in_channels,
         )
@@ -221,10 +221,12 @@ class RandSAC(BaseSelfSupervisor):
         return rank
 
 
-def _fill_in(cfg: dict, **sizes: int) -> dict:
+def _fill_in(part: dict | nn.Module, **sizes: int) -> dict | nn.Module:
     """Fill sizes that follow from another part into a config; given ones must be equal."""
-    cfg = dict(cfg)
+    if isinstance(part, nn.Module):
+        return part
+    cfg = dict(part)
     for key, value in sizes.items():
         if cfg.setdefault(key, value) != value:
-            raise ValueError(f'{cfg.get("type")}: {key}={cfg[key]} must be {value}, as in the backbone: leave it out')
+            raise ValueError(f'{cfg.get("type")}: {key}={cfg[key]} must be {value} to fit the backbone: leave it out')
     return cfg
