@@ -26,8 +26,8 @@ _NO_DECAY = {
 class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
     """Optimizer constructor with layer-wise decay of the learning rate.
 
-    For classifiers, segmentors and detectors: ``model.backbone.get_layer_depth(name, 'backbone.')`` returns the depth of
-    each parameter of the backbone. At depth d of n depths its learning rate is
+    For classifiers, segmentors and detectors: ``model.backbone.get_layer_depth(name, 'backbone.')`` returns the depth
+    of each parameter of the backbone. At depth d of n depths its learning rate is
     ``lr * layer_decay_rate ** (n - 1 - d)``; for a ViT of L layers n = L + 2. Outside the backbone it is ``lr``.
 
     Parameters that share depth and weight decay form one group of the optimizer, with ``name``, ``depth`` and
@@ -89,9 +89,7 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
                     )
                 groups[key]['params'].append(parameter)
         if unused := custom.keys() - found:
-            raise ValueError(
-                f'custom_keys has {sorted(unused)}, which no parameter of {type(module).__name__} contains'
-            )
+            raise ValueError(f'custom_keys={sorted(unused)} match no parameter of {type(module).__name__}')
         params += [groups[key] for key in sorted(groups, reverse=True)]
         scales = ', '.join(f'{group["name"]} {group["lr_scale"]:.3g}' for group in params)
         print_log(
