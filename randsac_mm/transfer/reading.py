@@ -69,8 +69,8 @@ _STAND_INS = [
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """Read a checkpoint without running any code of it.
 
-    Files of ``torch.save`` are read with ``weights_only=True``; objects that mmengine's ``CheckpointHook`` stores beside
-    the weights become empty placeholders.
+    Files of ``torch.save`` are read with ``weights_only=True``; objects that mmengine's ``CheckpointHook`` stores
+    beside the weights become empty placeholders.
 
     Args:
         path: A file (``.safetensors`` or of ``torch.save``) or an http(s) address, which is downloaded once to the
