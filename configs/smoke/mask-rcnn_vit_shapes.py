@@ -2,7 +2,7 @@
 #
 # Command:  python tools/make_shapes.py && python tools/train.py configs/smoke/mask-rcnn_vit_shapes.py
 # Cost:     half a minute, most of it imports
-# Expected: it runs; 8 steps teach nothing worth judging
+# Expected: it runs; 8 steps teach nothing
 _base_ = [
     '../_base_/models/mask-rcnn_vit_8px.py',
     '../_base_/datasets/coco_1333x800.py',

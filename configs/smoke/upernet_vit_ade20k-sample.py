@@ -1,4 +1,4 @@
-# A small UPerNet learns three real ADE20K images by heart, from random weights: shows that all of it can learn.
+# A small UPerNet overfits three real ADE20K images from random weights, which shows that every part of it learns.
 #
 # Command:  python tools/train.py configs/smoke/upernet_vit_ade20k-sample.py
 # Cost:     800 steps of one image, 8 minutes on one core

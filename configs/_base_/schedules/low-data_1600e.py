@@ -1,5 +1,4 @@
-# The paper's schedule for low-data pre-training (D.1): AdamW, 1,600 epochs, 512 images in a step. For the peers, which
-# get the budget of RandSAC; the configs of RandSAC spell it out.
+# The paper's schedule for low-data pre-training (D.1): AdamW, 1,600 epochs, 512 images in a step. Peers get it as well.
 base_lr = 1e-3  # for 256 images
 batch_size = 512  # images in a step, over all devices; keep it in line with the data loader
 max_epochs = 1600
