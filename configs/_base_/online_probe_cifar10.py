@@ -15,7 +15,6 @@ custom_hooks = [
         train=dict(type='PreparedCIFAR10', data_root='data/cifar10', split='train'),
         test=dict(type='PreparedCIFAR10', data_root='data/cifar10', split='test'),
         interval=10,  # epochs
-        judges=('knn', 'linear'),
         max_train=5000,  # images, chosen once, of all classes alike
         max_test=2000,
     ),

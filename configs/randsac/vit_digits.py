@@ -1,6 +1,6 @@
 # The quick start: a small ViT on scikit-learn's handwritten digits, squares in a hierarchy. No table of the paper.
 #
-# Command:  python tools/train.py configs/randsac/vit_digits.py   (with evaluation and pictures: bash tools/quickstart.sh)
+# Command:  python tools/train.py configs/randsac/vit_digits.py  (and all of the quick start: bash tools/quickstart.sh)
 # Cost:     under 3 minutes on 2 CPU cores
 # Expected: see README.md, "What is reproduced"
 _base_ = [

@@ -46,7 +46,6 @@ custom_hooks = [
         train=dict(type='PreparedCIFAR10', data_root='data/cifar10', split='train'),
         test=dict(type='PreparedCIFAR10', data_root='data/cifar10', split='test'),
         interval=1,  # epochs
-        judges=('knn', 'linear'),
         max_train=5000,
         max_test=2000,
     ),
