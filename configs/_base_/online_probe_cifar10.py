@@ -17,5 +17,5 @@ custom_hooks = [
         interval=10,  # epochs
         max_train=5000,  # images, chosen once, of all classes alike
         max_test=2000,
-    ),
+    )
 ]

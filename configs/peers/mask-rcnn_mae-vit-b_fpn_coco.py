@@ -16,5 +16,5 @@ model = dict(
         out_type='featmap',
         drop_path_rate=0.1,
         init_cfg=dict(type='StrictPretrained', checkpoint='checkpoints/mae_vit-base-p16.pth'),
-    ),
+    )
 )

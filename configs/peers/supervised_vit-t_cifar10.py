@@ -8,7 +8,7 @@ _base_ = [
     '../_base_/models/supervised_vit-t_32px.py',
     '../_base_/datasets/cifar10_labelled.py',
     '../_base_/schedules/low-data_1600e.py',
-    '../_base_/default_runtime.py',
+    '../_base_/classification_runtime.py',
 ]
 
 model = dict(data_preprocessor=dict(augment={{_base_.augment}}))

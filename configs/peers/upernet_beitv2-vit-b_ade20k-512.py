@@ -3,8 +3,8 @@
 # Command:  bash tools/dist_train.sh configs/peers/upernet_beitv2-vit-b_ade20k-512.py 8
 # Cost:     160,000 steps of 16 crops
 # Expected: not run by us yet
-# Ours:     each layer gets a copy of the table of relative positions, as in mmpretrain's fine-tuning. Tables are for one
-#           image size, so smaller images are padded to a whole window.
+# Ours:     each layer gets a copy of the table of relative positions, as in mmpretrain's fine-tuning. Tables are for
+#           one image size, so smaller images are padded to a whole window.
 _base_ = '../segmentation/upernet_vit-b_ade20k-512.py'
 
 model = dict(

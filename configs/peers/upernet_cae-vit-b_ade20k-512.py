@@ -20,5 +20,5 @@ model = dict(
         use_rel_pos_bias=False,
         final_norm=True,
         init_cfg=dict(type='StrictPretrained', checkpoint='checkpoints/cae_beit-base-p16.pth'),
-    ),
+    )
 )

@@ -14,9 +14,7 @@ _base_ = [
 
 model = dict(
     backbone=dict(img_size=224),
-    data_preprocessor=dict(
-        serialization=dict(partition=dict(_delete_=True, type='BlobPartition', hierarchy=(16, 4))),
-    ),
+    data_preprocessor=dict(serialization=dict(partition=dict(_delete_=True, type='BlobPartition', hierarchy=(16, 4)))),
 )
 base_lr = 2e-4
 batch_size = 256  # images in a step, over all devices; keep it in line with the data loader

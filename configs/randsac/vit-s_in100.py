@@ -12,9 +12,7 @@ _base_ = [
 ]
 
 model = dict(
-    data_preprocessor=dict(
-        serialization=dict(partition=dict(_delete_=True, type='BlobPartition', hierarchy=(16, 4))),
-    ),
+    data_preprocessor=dict(serialization=dict(partition=dict(_delete_=True, type='BlobPartition', hierarchy=(16, 4))))
 )
 base_lr = 1.5e-4  # for 256 images
 optim_wrapper = dict(optimizer=dict(lr=base_lr * 4096 / 256))

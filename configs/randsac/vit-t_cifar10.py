@@ -10,9 +10,5 @@ _base_ = [
     '../_base_/compiled_runtime.py',
 ]
 
-model = dict(
-    neck=dict(skip=False),
-    head=dict(norm_pix=False),
-    data_preprocessor=dict(augment={{_base_.augment}}),
-)
+model = dict(neck=dict(skip=False), head=dict(norm_pix=False), data_preprocessor=dict(augment={{_base_.augment}}))
 default_hooks = dict(checkpoint=dict(interval=20))

@@ -15,6 +15,6 @@ model = dict(
     data_preprocessor=dict(
         augment={{_base_.augment}},
         serialization=dict(partition=dict(_delete_=True, type='BlobPartition', hierarchy=(11, 5))),
-    ),
+    )
 )
 default_hooks = dict(checkpoint=dict(interval=20))

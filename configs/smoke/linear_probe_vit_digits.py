@@ -20,10 +20,7 @@ model = dict(
         frozen_stages=4,
         init_cfg=dict(type='StrictPretrained', checkpoint='work_dirs/randsac_vit_digits/epoch_2.pth'),
     ),
-    neck=[
-        dict(type='GlobalAveragePooling'),
-        dict(type='ClsBatchNormNeck', input_features=96, affine=False, eps=1e-6),
-    ],
+    neck=[dict(type='GlobalAveragePooling'), dict(type='ClsBatchNormNeck', input_features=96, affine=False, eps=1e-6)],
     head=dict(num_classes=10, in_channels=96),
     data_preprocessor=dict(
         _delete_=True,

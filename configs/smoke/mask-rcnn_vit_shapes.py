@@ -17,10 +17,7 @@ max_epochs = 2
 # As in the real recipe; several processes average its statistics, on CPUs too.
 sync_bn = dict(type='SyncBN', requires_grad=True)
 model = dict(
-    backbone=dict(
-        arch=dict(embed_dims=32, num_layers=4, num_heads=2, feedforward_channels=64),
-        drop_path_rate=0.1,
-    ),
+    backbone=dict(arch=dict(embed_dims=32, num_layers=4, num_heads=2, feedforward_channels=64), drop_path_rate=0.1),
     neck=[
         dict(type='ViTPyramid', embed_dims=32, patch_size=8, norm_cfg=sync_bn),
         dict(type='FPN', in_channels=[32, 32, 32, 32], out_channels=16, num_outs=5),

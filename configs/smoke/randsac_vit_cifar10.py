@@ -13,9 +13,7 @@ _base_ = [
 ]
 
 model = dict(
-    backbone=dict(
-        arch=dict(_delete_=True, embed_dims=64, num_layers=4, num_heads=2, feedforward_channels=256),
-    ),
+    backbone=dict(arch=dict(_delete_=True, embed_dims=64, num_layers=4, num_heads=2, feedforward_channels=256)),
     neck=dict(num_layers=1, embed_dims=64, num_heads=2, encoder_dims=64, encoder_layers=4),
     head=dict(embed_dims=64),
     data_preprocessor=dict(augment={{_base_.augment}}),
@@ -48,5 +46,5 @@ custom_hooks = [
         interval=1,  # epochs
         max_train=5000,
         max_test=2000,
-    ),
+    )
 ]

@@ -11,5 +11,5 @@ custom_hooks = [
         train=dict(type='Digits', split='train'),
         test=dict(type='Digits', split='test'),
         interval=1,  # epochs
-    ),
+    )
 ]

@@ -7,6 +7,6 @@ _base_ = './randsac_vit_digits.py'
 
 model = dict(
     data_preprocessor=dict(
-        serialization=dict(_delete_=True, type='RasterSerialization', partition=dict(type='PatchPartition')),
-    ),
+        serialization=dict(_delete_=True, type='RasterSerialization', partition=dict(type='PatchPartition'))
+    )
 )

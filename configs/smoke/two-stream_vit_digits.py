@@ -10,9 +10,7 @@ model = dict(
     neck=None,
     data_preprocessor=dict(
         serialization=dict(
-            partition=dict(
-                _delete_=True, type='ShuffledPartition', partition=dict(type='SquarePartition', hierarchy=4)
-            ),
-        ),
+            partition=dict(_delete_=True, type='ShuffledPartition', partition=dict(type='SquarePartition', hierarchy=4))
+        )
     ),
 )

@@ -28,7 +28,3 @@ val_dataloader = dict(
     dataset=dict(type='PreparedCIFAR10', data_root='data/cifar10', split='test', pipeline=[dict(type='PackInputs')]),
 )
 test_dataloader = val_dataloader
-val_cfg = dict()
-test_cfg = dict()
-val_evaluator = dict(type='Accuracy', topk=(1, 5))
-test_evaluator = val_evaluator

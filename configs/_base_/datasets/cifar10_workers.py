@@ -16,10 +16,5 @@ train_dataloader = dict(
     worker_init_fn=dict(type='seed_worker'),
     sampler=dict(type='DefaultSampler', shuffle=True),
     collate_fn=dict(type='default_collate'),
-    dataset=dict(
-        type='PreparedCIFAR10',
-        data_root='data/cifar10',
-        split='train',
-        pipeline=train_pipeline,
-    ),
+    dataset=dict(type='PreparedCIFAR10', data_root='data/cifar10', split='train', pipeline=train_pipeline),
 )

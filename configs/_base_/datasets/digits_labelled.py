@@ -10,7 +10,3 @@ val_dataloader = dict(
     dataset=dict(type='Digits', split='test'),
 )
 test_dataloader = val_dataloader
-val_cfg = dict()
-test_cfg = dict()
-val_evaluator = dict(type='Accuracy', topk=(1, 5))
-test_evaluator = val_evaluator

@@ -23,10 +23,6 @@ train_dataloader = dict(
     sampler=dict(type='DefaultSampler', shuffle=True),
     collate_fn=dict(type='default_collate'),
     dataset=dict(
-        type='ImageNet',
-        data_root='data/imagenet',
-        data_prefix='train',
-        with_label=False,
-        pipeline=train_pipeline,
+        type='ImageNet', data_root='data/imagenet', data_prefix='train', with_label=False, pipeline=train_pipeline
     ),
 )

@@ -36,7 +36,3 @@ val_dataloader = dict(
     dataset=dict(type='ImageNet', data_root='data/imagenet', data_prefix='val', pipeline=test_pipeline),
 )
 test_dataloader = val_dataloader
-val_cfg = dict()
-test_cfg = dict()
-val_evaluator = dict(type='Accuracy', topk=(1, 5))
-test_evaluator = val_evaluator

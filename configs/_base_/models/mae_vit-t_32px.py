@@ -3,14 +3,7 @@ _base_ = 'mmpretrain::_base_/models/mae_vit-base-p16.py'
 
 model = dict(
     backbone=dict(arch='deit-tiny', img_size=32, patch_size=4),
-    neck=dict(
-        num_patches=64,
-        patch_size=4,
-        embed_dim=192,
-        decoder_embed_dim=192,
-        decoder_depth=3,
-        decoder_num_heads=3,
-    ),
+    neck=dict(num_patches=64, patch_size=4, embed_dim=192, decoder_embed_dim=192, decoder_depth=3, decoder_num_heads=3),
     head=dict(patch_size=4),
     data_preprocessor=dict(
         type='BatchAugmentDataPreprocessor',

@@ -7,7 +7,7 @@ warmup_epochs = 10
 optim_wrapper = dict(
     type='AutocastOptimWrapper',  # bfloat16 where it is safe, on any device
     optimizer=dict(type='AdamW', lr=base_lr * batch_size / 256, betas=(0.9, 0.999), weight_decay=0.05, fused=True),
-    # No decay for what is not a matrix: norms, biases (positions are fixed anyway).
+    # No decay for norms and biases.
     paramwise_cfg=dict(norm_decay_mult=0.0, bias_decay_mult=0.0),
 )
 param_scheduler = [
