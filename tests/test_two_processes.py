@@ -12,8 +12,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from randsac_mm.datasets import make_shapes
-
 UPERNET = [
     *('train_dataloader.batch_size=2', 'train_cfg.max_iters=2', 'train_cfg.val_interval=2', 'param_scheduler.1.end=5'),
     *('default_hooks.checkpoint.interval=2', 'default_hooks.logger.interval=1'),
@@ -33,10 +31,6 @@ MASK_RCNN = ['train_dataloader.batch_size=1', 'model.test_cfg.rcnn.max_per_img=5
 def test_two_processes_train_validate_and_save(
     config: str, data: str, changes: list[str], metric: str, written: str, root: Path, tmp_path: Path
 ) -> None:
-    shapes = make_shapes(tmp_path / 'shapes', images=8, val=2, size=(64, 80)) / data
-    changes = [*changes, *(f'{split}_dataloader.dataset.data_root={shapes}' for split in ('train', 'val', 'test'))]
-    if data == 'coco':
-        changes.append(f'val_evaluator.ann_file={shapes / "annotations" / "instances_val2017.json"}')
     environment = {
         **os.environ,
         'OMP_NUM_THREADS': '1',
@@ -44,13 +38,21 @@ def test_two_processes_train_validate_and_save(
         'PORT': str(20000 + os.getpid() % 10000),
         'PATH': f'{Path(sys.executable).parent}{os.pathsep}{os.environ["PATH"]}',
     }
+
+    def run(*command: object) -> str:
+        command = [str(part) for part in command]
+        done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
+        return done.stdout + done.stderr
+
+    run(sys.executable, root / 'tools' / 'make_shapes.py', '--out', tmp_path / 'shapes', '--size', 64, 80)
+    shapes = tmp_path / 'shapes' / data
+    changes = [*changes, *(f'{split}_dataloader.dataset.data_root={shapes}' for split in ('train', 'val', 'test'))]
+    if data == 'coco':
+        changes.append(f'val_evaluator.ann_file={shapes / "annotations" / "instances_val2017.json"}')
     command = ['bash', root / 'tools' / 'dist_train.sh', root / 'configs' / 'smoke' / f'{config}.py', 2]
     command += ['--work-dir', tmp_path / 'run', '--cfg-options', *changes]
-    done = subprocess.run(
-        list(map(str, command)), cwd=root, env=environment, capture_output=True, text=True, timeout=300
-    )
-    log = done.stdout + done.stderr
-    assert done.returncode == 0, log[-4000:]
+    log = run(*command)
     assert metric in log
     checkpoint = torch.load(tmp_path / 'run' / written, weights_only=True)
     assert len(checkpoint['meta']['random_states']) == 2
