@@ -8,7 +8,6 @@ from mmdet.datasets import CocoDataset
 from mmengine.config import Config
 from mmengine.runner import Runner
 
-
 ROOT = Path(__file__).resolve().parents[2]
 # pycocotools and numpy 2
 pytestmark = pytest.mark.filterwarnings('ignore:__array__ implementation does.*copy keyword:DeprecationWarning')
