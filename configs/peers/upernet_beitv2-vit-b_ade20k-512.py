@@ -21,7 +21,6 @@ model = dict(
         init_cfg=dict(
             type='StrictPretrained',
             checkpoint='checkpoints/beitv2_beit-base-p16.pth',
-            allow_missing=('layers.*.attn.relative_position_index',),  # follows from the image size
             allow_unexpected=('mask_token',),
         ),
     ),
