@@ -145,8 +145,7 @@ def test_everything_but_matrices_goes_without_decay(path: Path) -> None:
     cfg = Config.fromfile(path)
     if 'vit-b' in path.stem:  # the same classes, less memory
         cfg.model.backbone.arch = dict(embed_dims=24, num_layers=2, num_heads=2, feedforward_channels=48)
-        cfg.model.neck.update(embed_dims=24, num_heads=2, encoder_dims=24, encoder_layers=2)
-        cfg.model.head.embed_dims = 24
+        cfg.model.neck.update(embed_dims=24, num_heads=2)
     model = build(cfg)
     wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
     decay = {id(p): group['weight_decay'] for group in wrapper.optimizer.param_groups for p in group['params']}

@@ -19,9 +19,7 @@ model = dict(
         out_type='featmap',
         drop_path_rate=0.1,
         init_cfg=dict(
-            type='StrictPretrained',
-            checkpoint='checkpoints/beitv2_beit-base-p16.pth',
-            allow_unexpected=('mask_token',),
+            type='StrictPretrained', checkpoint='checkpoints/beitv2_beit-base-p16.pth', allow_unexpected=('mask_token',)
         ),
     ),
 )

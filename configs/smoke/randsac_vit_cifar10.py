@@ -14,8 +14,7 @@ _base_ = [
 
 model = dict(
     backbone=dict(arch=dict(_delete_=True, embed_dims=64, num_layers=4, num_heads=2, feedforward_channels=256)),
-    neck=dict(num_layers=1, embed_dims=64, num_heads=2, encoder_dims=64, encoder_layers=4),
-    head=dict(embed_dims=64),
+    neck=dict(num_layers=1, embed_dims=64, num_heads=2),
     data_preprocessor=dict(augment={{_base_.augment}}),
 )
 base_lr = 6e-3  # for 256 images

@@ -14,8 +14,7 @@ model = dict(
         img_size=96,
         patch_size=8,
     ),
-    neck=dict(num_layers=2, embed_dims=128, num_heads=4, encoder_dims=128, encoder_layers=6),
-    head=dict(embed_dims=128, patch_size=8),
+    neck=dict(num_layers=2, embed_dims=128, num_heads=4),
 )
 train_dataloader = dict(
     batch_size=64,
