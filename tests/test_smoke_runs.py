@@ -13,11 +13,10 @@ from typing import NamedTuple
 
 import pytest
 import torch
-from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
-from randsac_mm.engine.launch import use_resume
+from randsac_mm.engine.launch import build_runner, load_config, use_resume
 
 ROOT = Path(__file__).resolve().parents[1]
 SMOKE = ROOT / 'configs' / 'smoke'
@@ -119,15 +118,14 @@ def data_options(name: str, shapes: Path) -> dict:
 
 
 def build(name: str, shapes: Path, work_dir: Path, resume: bool = False) -> Runner:
-    cfg = Config.fromfile(SMOKE / f'{name}.py')
-    cfg.merge_from_dict({**RUNS[name].changes, **data_options(name, shapes)})
-    cfg.work_dir = str(work_dir)
+    changes = {**RUNS[name].changes, **data_options(name, shapes)}
+    cfg = load_config(str(SMOKE / f'{name}.py'), changes, str(work_dir), 'none')
     cfg.experiment_name = cfg.visualizer.name = f'{work_dir}_{resume}'.replace(
         '/', '_'
     )  # mmengine allows one of a name
     if resume:
         use_resume(cfg, 'latest')
-    return Runner.from_cfg(cfg)
+    return build_runner(cfg)
 
 
 def train(runner: Runner) -> None:

@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from mmengine.config import Config
-from mmengine.runner import Runner
 from segmentation.conftest import ROOT
+
+from randsac_mm.engine.launch import build_runner, load_config
 
 SMALLER = {
     'model.backbone.arch.embed_dims': 16,
@@ -25,10 +25,10 @@ def test_real_samples_train_and_validate(shared_data, tmp_path):
     changes |= {**SMALLER, 'model.backbone.arch.num_layers': 4, 'model.backbone.arch.num_heads': 2}
     changes['model.decode_head.channels'] = 16  # two in each of eight groups
     changes |= {'train_cfg.max_iters': 2, 'train_cfg.val_interval': 2}
-    cfg = Config.fromfile(ROOT / 'configs' / 'smoke' / 'upernet_vit_ade20k-sample.py')
-    cfg.merge_from_dict(changes)
-    cfg.work_dir, cfg.experiment_name = str(tmp_path), tmp_path.name
-    run = Runner.from_cfg(cfg)
+    config = ROOT / 'configs' / 'smoke' / 'upernet_vit_ade20k-sample.py'
+    cfg = load_config(str(config), changes, str(tmp_path), 'none')
+    cfg.experiment_name = cfg.visualizer.name = tmp_path.name  # mmengine allows one of a name
+    run = build_runner(cfg)
     run.train()
     assert len(run.val_dataloader.dataset) == 3
     table = next(tmp_path.rglob('*.log')).read_text()
