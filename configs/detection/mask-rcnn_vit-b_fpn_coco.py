@@ -6,7 +6,7 @@
 #
 # From the paper: blocks 3, 6, 9 and 12, up- and down-sampled by convolutions to strides 4, 8, 16 and 32, FPN. Pooling
 # at stride 32 follows MAE. Our choice, because nothing is stated: 12 epochs, lr 1e-4, weight decay 0.05, layer decay
-# 0.75, drop path 0.1, bfloat16. README.md beside this file tells what to change for other data, memory and backbones.
+# 0.75, drop path 0.1, bfloat16. README.md beside this file says what to change for other data, memory and backbones.
 _base_ = [
     '../_base_/models/mask-rcnn_vit-b_fpn.py',
     '../_base_/datasets/coco_1333x800.py',
@@ -14,8 +14,4 @@ _base_ = [
     '../_base_/detection_runtime.py',
 ]
 
-model = dict(
-    backbone=dict(
-        init_cfg=dict(type='StrictPretrained', checkpoint='work_dirs/vit-b_in1k/epoch_1600.pth'),
-    ),
-)
+model = dict(backbone=dict(init_cfg=dict(type='StrictPretrained', checkpoint='work_dirs/vit-b_in1k/epoch_1600.pth')))

@@ -7,7 +7,7 @@
 #
 # From the paper: as in mask-rcnn_vit-b_fpn_coco.py. The schedule is the one of ViTDet's Mask R-CNN with ViT-B, by which
 # the field compares pre-trained plain ViTs: AdamW, lr 1e-4, weight decay 0.1, layer decay 0.7, drop path 0.1, 64 images
-# in a step, drops of the lr at 89 % and 96 %. Our choice: global attention everywhere (theirs: window_size=14), FPN
+# in a step, drops of the lr at 89 % and 96 %. Our choice: global attention everywhere (theirs: windows of 14 x 14), FPN
 # from four blocks, the usual heads, bfloat16.
 _base_ = [
     '../_base_/models/mask-rcnn_vit-b_fpn.py',
@@ -18,8 +18,6 @@ _base_ = [
 
 model = dict(
     data_preprocessor=dict(batch_augments=[dict(type='BatchFixedSizePad', size=(1024, 1024), pad_mask=True)]),
-    backbone=dict(
-        init_cfg=dict(type='StrictPretrained', checkpoint='work_dirs/vit-b_in1k/epoch_1600.pth'),
-    ),
+    backbone=dict(init_cfg=dict(type='StrictPretrained', checkpoint='work_dirs/vit-b_in1k/epoch_1600.pth')),
 )
 default_hooks = dict(checkpoint=dict(interval=5))

@@ -7,10 +7,7 @@ _base_ = './mask-rcnn_vit-b_fpn_coco.py'
 
 norm_cfg = dict(type='SyncBN', requires_grad=True)
 model = dict(
-    backbone=dict(
-        arch='deit-small',
-        init_cfg=dict(checkpoint='work_dirs/vit-s_in100/epoch_800.pth'),
-    ),
+    backbone=dict(arch='deit-small', init_cfg=dict(checkpoint='work_dirs/vit-s_in100/epoch_800.pth')),
     neck=[
         dict(type='ViTPyramid', embed_dims=384, patch_size=16, norm_cfg=norm_cfg),
         dict(type='FPN', in_channels=[384, 384, 384, 384], out_channels=256, num_outs=5),

@@ -14,9 +14,4 @@ _base_ = [
     '../_base_/classification_runtime.py',
 ]
 
-model = dict(
-    backbone=dict(
-        # Every weight of the backbone must be in the file and fit; decoder and head of the pre-training are dropped.
-        init_cfg=dict(type='StrictPretrained', checkpoint='work_dirs/vit-t_cifar10/epoch_800.pth'),
-    ),
-)
+model = dict(backbone=dict(init_cfg=dict(type='StrictPretrained', checkpoint='work_dirs/vit-t_cifar10/epoch_800.pth')))

@@ -9,9 +9,6 @@ _base_ = './linear_probe_vit-t_cifar10.py'
 
 model = dict(
     backbone=dict(arch='deit-small', init_cfg=dict(checkpoint='work_dirs/vit-s_cifar10/epoch_1600.pth')),
-    neck=[
-        dict(type='GlobalAveragePooling'),
-        dict(type='ClsBatchNormNeck', input_features=384, affine=False, eps=1e-6),
-    ],
+    neck=[dict(type='GlobalAveragePooling'), dict(type='ClsBatchNormNeck', input_features=384, affine=False, eps=1e-6)],
     head=dict(in_channels=384),
 )

@@ -8,8 +8,7 @@
 _base_ = './linear_probe_vit-s_cifar10.py'
 
 model = dict(
-    backbone=dict(init_cfg=dict(checkpoint='work_dirs/vit-s_cifar100/epoch_1600.pth')),
-    head=dict(num_classes=100),
+    backbone=dict(init_cfg=dict(checkpoint='work_dirs/vit-s_cifar100/epoch_1600.pth')), head=dict(num_classes=100)
 )
 train_dataloader = dict(dataset=dict(dataset=dict(type='CIFAR100', data_root='data/cifar100')))
 val_dataloader = dict(dataset=dict(dataset=dict(type='CIFAR100', data_root='data/cifar100')))

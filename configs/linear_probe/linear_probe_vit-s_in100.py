@@ -9,10 +9,7 @@ _base_ = './linear_probe_vit-b_in1k.py'
 
 model = dict(
     backbone=dict(arch='deit-small', init_cfg=dict(checkpoint='work_dirs/vit-s_in100/epoch_800.pth')),
-    neck=[
-        dict(type='GlobalAveragePooling'),
-        dict(type='ClsBatchNormNeck', input_features=384, affine=False, eps=1e-6),
-    ],
+    neck=[dict(type='GlobalAveragePooling'), dict(type='ClsBatchNormNeck', input_features=384, affine=False, eps=1e-6)],
     head=dict(num_classes=100, in_channels=384),
     data_preprocessor=dict(num_classes=100),
 )

@@ -15,10 +15,7 @@ _base_ = [
 ]
 
 model = dict(
-    backbone=dict(
-        # Every weight of the backbone must be in the file and fit; decoder and head of the pre-training are dropped.
-        init_cfg=dict(type='StrictPretrained', checkpoint='work_dirs/vit-t_cifar10/epoch_800.pth'),
-    ),
+    backbone=dict(init_cfg=dict(type='StrictPretrained', checkpoint='work_dirs/vit-t_cifar10/epoch_800.pth')),
     data_preprocessor=dict(augment={{_base_.augment}}),
 )
 

@@ -3,7 +3,7 @@
 # Command:  python tools/train.py configs/peers/mae_vit-t_cifar10.py
 # Cost:     1,600 epochs x 50 k images
 # Expected: no row of the paper; the encoder of Table 10
-# Ours:     mmpretrain's encoder has a class token, which takes part in attention; the judges average the others.
+# Ours:     mmpretrain's encoder has a class token, which takes part in attention; evaluation averages the others.
 _base_ = [
     '../_base_/models/mae_vit-t_32px.py',
     '../_base_/datasets/cifar10.py',

@@ -6,7 +6,4 @@
 # Ours:     label smoothing 0.1 and drop path 0.1, as in fine-tuning (D.3).
 _base_ = './supervised_vit-t_cifar10.py'
 
-model = dict(
-    backbone=dict(arch='deit-small'),
-    head=dict(in_channels=384),
-)
+model = dict(backbone=dict(arch='deit-small'), head=dict(in_channels=384))

@@ -6,30 +6,11 @@
 # Ours:     label smoothing 0.1 and drop path 0.1, as in fine-tuning (D.3).
 _base_ = [
     '../_base_/models/supervised_vit-t_32px.py',
-    '../_base_/datasets/cifar10.py',
+    '../_base_/datasets/cifar10_labelled.py',
     '../_base_/schedules/low-data_1600e.py',
-    '../_base_/default_runtime.py',
+    '../_base_/classification_runtime.py',
 ]
 
 model = dict(data_preprocessor=dict(augment={{_base_.augment}}))
-train_dataloader = dict(dataset=dict(with_label=True))
-val_dataloader = dict(
-    batch_size=512,
-    num_workers=0,
-    persistent_workers=False,
-    drop_last=False,
-    sampler=dict(type='DefaultSampler', shuffle=False),
-    collate_fn=dict(type='collate_whole_batch'),
-    dataset=dict(
-        type='InMemoryDataset',
-        with_label=True,
-        dataset=dict(type='PreparedCIFAR10', data_root='data/cifar10', split='test'),
-    ),
-)
-val_cfg = dict()
-val_evaluator = dict(type='Accuracy', topk=(1, 5))
-test_dataloader = val_dataloader
-test_cfg = dict()
-test_evaluator = val_evaluator
 train_cfg = dict(val_interval=20)
 default_hooks = dict(checkpoint=dict(interval=20))

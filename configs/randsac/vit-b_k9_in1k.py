@@ -5,8 +5,4 @@
 # Expected: paper: linear probe 72.3 %, fine-tuning 83.7 %; this row has not been run by us yet
 _base_ = './vit-b_in1k.py'
 
-model = dict(
-    data_preprocessor=dict(
-        serialization=dict(partition=dict(hierarchy=9)),
-    ),
-)
+model = dict(data_preprocessor=dict(serialization=dict(partition=dict(hierarchy=9))))

@@ -6,7 +6,5 @@
 _base_ = './vit-s_cifar10.py'
 
 model = dict(
-    data_preprocessor=dict(
-        serialization=dict(partition=dict(_delete_=True, type='BlobPartition', hierarchy=(11, 5))),
-    ),
+    data_preprocessor=dict(serialization=dict(partition=dict(_delete_=True, type='BlobPartition', hierarchy=(11, 5))))
 )

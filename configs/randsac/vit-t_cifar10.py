@@ -6,39 +6,9 @@
 _base_ = [
     '../_base_/models/randsac_vit-t_32px.py',
     '../_base_/datasets/cifar10.py',
+    '../_base_/schedules/low-data_800e.py',
     '../_base_/compiled_runtime.py',
 ]
 
-model = dict(
-    neck=dict(skip=False),
-    head=dict(norm_pix=False),
-    data_preprocessor=dict(augment={{_base_.augment}}),
-)
-
-base_lr = 1e-3  # for 256 images
-batch_size = 512  # images in a step, over all devices; keep it in line with the data loader
-max_epochs = 800
-warmup_epochs = 10
-
-optim_wrapper = dict(
-    type='AutocastOptimWrapper',  # bfloat16 where it is safe, on any device
-    optimizer=dict(type='AdamW', lr=base_lr * batch_size / 256, betas=(0.9, 0.999), weight_decay=0.05, fused=True),
-    # No decay for what is not a matrix: norms, biases (positions are fixed anyway).
-    paramwise_cfg=dict(norm_decay_mult=0.0, bias_decay_mult=0.0),
-)
-param_scheduler = [
-    dict(type='LinearLR', start_factor=1e-4, by_epoch=True, begin=0, end=warmup_epochs, convert_to_iter_based=True),
-    dict(
-        type='CosineAnnealingLR',
-        eta_min=0.0,
-        T_max=max_epochs - warmup_epochs,
-        by_epoch=True,
-        begin=warmup_epochs,
-        end=max_epochs,
-        convert_to_iter_based=True,
-    ),
-]
-train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=max_epochs)
-# `tools/train.py --auto-scale-lr` scales the learning rate linearly to the batch that is really used.
-auto_scale_lr = dict(base_batch_size=batch_size)
+model = dict(neck=dict(skip=False), head=dict(norm_pix=False), data_preprocessor=dict(augment={{_base_.augment}}))
 default_hooks = dict(checkpoint=dict(interval=20))

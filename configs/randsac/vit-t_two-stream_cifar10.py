@@ -9,8 +9,6 @@ _base_ = './vit-t_skip_cifar10.py'
 
 model = dict(
     type='TwoStreamRandSAC',
-    backbone=dict(
-        arch=dict(_delete_=True, embed_dims=192, num_layers=15, num_heads=3, feedforward_channels=768),
-    ),
+    backbone=dict(arch=dict(_delete_=True, embed_dims=192, num_layers=15, num_heads=3, feedforward_channels=768)),
     neck=None,
 )

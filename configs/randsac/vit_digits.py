@@ -1,13 +1,9 @@
 # The quick start: a small ViT on scikit-learn's handwritten digits, squares in a hierarchy. No table of the paper.
 #
-# Command:  python tools/train.py configs/randsac/vit_digits.py   (with judging and pictures: bash tools/quickstart.sh)
+# Command:  python tools/train.py configs/randsac/vit_digits.py  (and all of the quick start: bash tools/quickstart.sh)
 # Cost:     under 3 minutes on 2 CPU cores
 # Expected: see README.md, "What is reproduced"
-_base_ = [
-    '../_base_/models/randsac_vit_8px.py',
-    '../_base_/datasets/digits.py',
-    '../_base_/default_runtime.py',
-]
+_base_ = ['../_base_/models/randsac_vit_8px.py', '../_base_/datasets/digits.py', '../_base_/default_runtime.py']
 
 max_epochs = 100
 warmup_epochs = 10

@@ -11,9 +11,4 @@ _base_ = [
     '../_base_/segmentation_runtime.py',
 ]
 
-model = dict(
-    backbone=dict(
-        # Every weight of the backbone must be in the file and fit; decoder and head of the pre-training are dropped.
-        init_cfg=dict(type='StrictPretrained', checkpoint='work_dirs/vit-b_in1k/epoch_1600.pth'),
-    ),
-)
+model = dict(backbone=dict(init_cfg=dict(type='StrictPretrained', checkpoint='work_dirs/vit-b_in1k/epoch_1600.pth')))

@@ -6,10 +6,7 @@
 _base_ = './upernet_vit-b_ade20k-512.py'
 
 model = dict(
-    backbone=dict(
-        arch='deit-small',
-        init_cfg=dict(checkpoint='work_dirs/vit-s_in100/epoch_800.pth'),
-    ),
+    backbone=dict(arch='deit-small', init_cfg=dict(checkpoint='work_dirs/vit-s_in100/epoch_800.pth')),
     neck=dict(embed_dims=384),
     decode_head=dict(in_channels=[384] * 4, channels=512),
     auxiliary_head=dict(in_channels=384),

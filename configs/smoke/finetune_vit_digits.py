@@ -6,8 +6,8 @@
 # Expected: it runs; four epochs teach little
 _base_ = [
     '../_base_/models/finetune_vit-b.py',
-    '../_base_/datasets/digits.py',
-    '../_base_/schedules/finetune_100e.py',
+    '../_base_/datasets/digits_labelled.py',
+    '../_base_/schedules/finetune_4e.py',
     '../_base_/classification_runtime.py',
 ]
 
@@ -41,37 +41,11 @@ train_pipeline = [
     ),
     dict(type='PackInputs'),
 ]
-train_dataloader = dict(batch_size=256, dataset=dict(with_label=True, pipeline=train_pipeline))
-val_dataloader = dict(
-    batch_size=360,
-    num_workers=0,
-    sampler=dict(type='DefaultSampler', shuffle=False),
-    collate_fn=dict(type='default_collate'),
-    dataset=dict(type='Digits', split='test'),
-)
-test_dataloader = val_dataloader
-val_cfg = dict()
-test_cfg = dict()
-val_evaluator = dict(type='Accuracy', topk=(1, 5))
-test_evaluator = val_evaluator
+train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
 
 base_lr = 5e-4  # for 256 images
 batch_size = 256
-max_epochs = 4
-warmup_epochs = 1
 optim_wrapper = dict(optimizer=dict(lr=base_lr * batch_size / 256))
-param_scheduler = [
-    dict(type='LinearLR', start_factor=1e-4, by_epoch=True, begin=0, end=warmup_epochs, convert_to_iter_based=True),
-    dict(
-        type='CosineAnnealingLR',
-        eta_min=0.0,
-        T_max=max_epochs - warmup_epochs,
-        by_epoch=True,
-        begin=warmup_epochs,
-        end=max_epochs,
-        convert_to_iter_based=True,
-    ),
-]
-train_cfg = dict(max_epochs=max_epochs, val_interval=2)
+train_cfg = dict(val_interval=2)
 auto_scale_lr = dict(base_batch_size=batch_size)
 default_hooks = dict(logger=dict(interval=1), checkpoint=dict(interval=2, max_keep_ckpts=2))

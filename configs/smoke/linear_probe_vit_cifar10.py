@@ -12,10 +12,7 @@ model = dict(
         frozen_stages=4,
         init_cfg=dict(checkpoint='work_dirs/randsac_vit_cifar10/epoch_8.pth'),
     ),
-    neck=[
-        dict(type='GlobalAveragePooling'),
-        dict(type='ClsBatchNormNeck', input_features=64, affine=False, eps=1e-6),
-    ],
+    neck=[dict(type='GlobalAveragePooling'), dict(type='ClsBatchNormNeck', input_features=64, affine=False, eps=1e-6)],
     head=dict(in_channels=64),
 )
 optim_wrapper = dict(accumulative_counts=1)

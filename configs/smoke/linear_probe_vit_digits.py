@@ -6,7 +6,7 @@
 # Expected: it runs; with --epochs 90 and a checkpoint of configs/randsac/vit_digits.py about 95 %
 _base_ = [
     '../_base_/models/linear-probe_vit-b.py',
-    '../_base_/datasets/digits.py',
+    '../_base_/datasets/digits_labelled.py',
     '../_base_/schedules/linear-probe_90e.py',
     '../_base_/classification_runtime.py',
 ]
@@ -20,10 +20,7 @@ model = dict(
         frozen_stages=4,
         init_cfg=dict(type='StrictPretrained', checkpoint='work_dirs/randsac_vit_digits/epoch_2.pth'),
     ),
-    neck=[
-        dict(type='GlobalAveragePooling'),
-        dict(type='ClsBatchNormNeck', input_features=96, affine=False, eps=1e-6),
-    ],
+    neck=[dict(type='GlobalAveragePooling'), dict(type='ClsBatchNormNeck', input_features=96, affine=False, eps=1e-6)],
     head=dict(num_classes=10, in_channels=96),
     data_preprocessor=dict(
         _delete_=True,
@@ -33,19 +30,6 @@ model = dict(
         augment=[dict(type='BatchRandomResizedCrop', scale=8, crop_ratio_range=(0.6, 1.0), flip_prob=0.0)],
     ),
 )
-train_dataloader = dict(batch_size=256, dataset=dict(with_label=True))
-val_dataloader = dict(
-    batch_size=360,
-    num_workers=0,
-    sampler=dict(type='DefaultSampler', shuffle=False),
-    collate_fn=dict(type='default_collate'),
-    dataset=dict(type='Digits', split='test'),
-)
-test_dataloader = val_dataloader
-val_cfg = dict()
-test_cfg = dict()
-val_evaluator = dict(type='Accuracy', topk=(1, 5))
-test_evaluator = val_evaluator
 
 base_lr = 0.1  # for 256 images
 batch_size = 256

@@ -2,7 +2,7 @@
 #
 # Command:  python tools/make_shapes.py && python tools/train.py configs/smoke/mask-rcnn_vit_shapes.py
 # Cost:     half a minute, most of it imports
-# Expected: it runs; 8 steps teach nothing worth judging
+# Expected: it runs; 8 steps teach nothing
 _base_ = [
     '../_base_/models/mask-rcnn_vit_8px.py',
     '../_base_/datasets/coco_1333x800.py',
@@ -17,10 +17,7 @@ max_epochs = 2
 # As in the real recipe; several processes average its statistics, on CPUs too.
 sync_bn = dict(type='SyncBN', requires_grad=True)
 model = dict(
-    backbone=dict(
-        arch=dict(embed_dims=32, num_layers=4, num_heads=2, feedforward_channels=64),
-        drop_path_rate=0.1,
-    ),
+    backbone=dict(arch=dict(embed_dims=32, num_layers=4, num_heads=2, feedforward_channels=64), drop_path_rate=0.1),
     neck=[
         dict(type='ViTPyramid', embed_dims=32, patch_size=8, norm_cfg=sync_bn),
         dict(type='FPN', in_channels=[32, 32, 32, 32], out_channels=16, num_outs=5),

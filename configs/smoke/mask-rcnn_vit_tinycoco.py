@@ -1,4 +1,4 @@
-# A small Mask R-CNN learns eight real COCO images by heart, from random weights: shows that all of it can learn.
+# A small Mask R-CNN overfits eight real COCO images from random weights, which shows that every part of it learns.
 #
 # Command:  python tools/train.py configs/smoke/mask-rcnn_vit_tinycoco.py
 # Cost:     1,500 steps of about 0.5 s of CPU time on one core of an AMD EPYC, OMP_NUM_THREADS=1
@@ -64,8 +64,5 @@ param_scheduler = [
 train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters, val_interval=250)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
-default_hooks = dict(
-    logger=dict(interval=50),
-    checkpoint=dict(by_epoch=False, interval=250, max_keep_ckpts=2),
-)
+default_hooks = dict(logger=dict(interval=50), checkpoint=dict(by_epoch=False, interval=250, max_keep_ckpts=2))
 log_processor = dict(by_epoch=False)

@@ -2,7 +2,7 @@
 #
 # Command:  python tools/train.py configs/smoke/randsac_vit_digits.py
 # Cost:     a few seconds
-# Expected: it runs; 10 steps teach nothing worth judging
+# Expected: it runs; 10 steps teach nothing
 _base_ = '../randsac/vit_digits.py'
 
 train_dataloader = dict(batch_size=256)

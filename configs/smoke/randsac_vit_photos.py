@@ -6,35 +6,16 @@
 #
 # The photographs are no part of this repository; any folder does:
 # --cfg-options train_dataloader.dataset.dataset.data_root=/my/photos
-_base_ = ['../_base_/default_runtime.py']
+_base_ = ['../_base_/models/randsac_vit-b.py', '../_base_/default_runtime.py']
 
 model = dict(
-    type='RandSAC',
     backbone=dict(
-        type='RandSACViT',
-        arch=dict(embed_dims=128, num_layers=6, num_heads=4, feedforward_channels=512),
+        arch=dict(_delete_=True, embed_dims=128, num_layers=6, num_heads=4, feedforward_channels=512),
         img_size=96,
         patch_size=8,
     ),
-    neck=dict(
-        type='RandSACDecoder',
-        num_layers=2,
-        embed_dims=128,
-        num_heads=4,
-        encoder_dims=128,
-        encoder_layers=6,
-        skip=True,
-    ),
-    head=dict(type='RandSACHead', embed_dims=128, patch_size=8, norm_pix=True),
-    data_preprocessor=dict(
-        type='RandSACDataPreprocessor',
-        mean=[123.675, 116.28, 103.53],
-        std=[58.395, 57.12, 57.375],
-        to_rgb=True,
-        serialization=dict(type='RandomSerialization', partition=dict(type='SquarePartition', hierarchy=(16, 4))),
-    ),
+    neck=dict(num_layers=2, embed_dims=128, num_heads=4),
 )
-
 train_dataloader = dict(
     batch_size=64,
     num_workers=0,
@@ -73,12 +54,7 @@ optim_wrapper = dict(
 param_scheduler = [
     dict(type='LinearLR', start_factor=1e-3, by_epoch=False, begin=0, end=50),
     dict(
-        type='CosineAnnealingLR',
-        T_max=max_epochs,
-        by_epoch=True,
-        begin=0,
-        end=max_epochs,
-        convert_to_iter_based=True,
+        type='CosineAnnealingLR', T_max=max_epochs, by_epoch=True, begin=0, end=max_epochs, convert_to_iter_based=True
     ),
 ]
 train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=max_epochs)

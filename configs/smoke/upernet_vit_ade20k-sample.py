@@ -1,4 +1,4 @@
-# A small UPerNet learns three real ADE20K images by heart, from random weights: shows that all of it can learn.
+# A small UPerNet overfits three real ADE20K images from random weights, which shows that every part of it learns.
 #
 # Command:  python tools/train.py configs/smoke/upernet_vit_ade20k-sample.py
 # Cost:     800 steps of one image, 8 minutes on one core
@@ -18,7 +18,7 @@ model = dict(
             dict(type='CrossEntropyLoss', loss_weight=1.0),
             dict(type='LovaszLoss', per_image=False, reduction='none', loss_weight=1.0),
         ]
-    ),
+    )
 )
 train_pipeline = [
     dict(type='LoadImageFromFile'),
@@ -33,20 +33,12 @@ test_pipeline = [
     dict(type='PackSegInputs'),
 ]
 dataset = dict(
-    data_root='../shared/data/ade20k_sample',
-    data_prefix=dict(img_path='images', seg_map_path='annotations'),
+    data_root='../shared/data/ade20k_sample', data_prefix=dict(img_path='images', seg_map_path='annotations')
 )
 train_dataloader = dict(
-    batch_size=1,
-    num_workers=0,
-    persistent_workers=False,
-    dataset=dict(pipeline=train_pipeline, **dataset),
+    batch_size=1, num_workers=0, persistent_workers=False, dataset=dict(pipeline=train_pipeline, **dataset)
 )
-val_dataloader = dict(
-    num_workers=0,
-    persistent_workers=False,
-    dataset=dict(pipeline=test_pipeline, **dataset),
-)
+val_dataloader = dict(num_workers=0, persistent_workers=False, dataset=dict(pipeline=test_pipeline, **dataset))
 test_dataloader = val_dataloader
 
 max_iters = 800

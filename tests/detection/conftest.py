@@ -25,16 +25,11 @@ def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_shapes(tmp_path_factory.mktemp('data') / 'shapes', size=(64, 80)) / 'coco'
 
 
-@pytest.fixture(autouse=True)
-def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr('time.sleep', lambda seconds: None)  # mmengine waits 2 s between passes through the data
-
-
 @pytest.fixture
 def smoke(shapes: Path, tmp_path: Path) -> Callable[..., Config]:
-    """Load the smoke config on generated pictures; the work dir is ``tmp_path / name``."""
+    """Load the smoke config on generated pictures."""
 
-    def load(name: str = 'run') -> Config:
+    def load() -> Config:
         cfg = Config.fromfile(ROOT / 'configs' / 'smoke' / 'mask-rcnn_vit_shapes.py')
         for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
             loader.dataset.data_root = str(shapes)
@@ -43,8 +38,7 @@ def smoke(shapes: Path, tmp_path: Path) -> Callable[..., Config]:
         for evaluator in (cfg.val_evaluator, cfg.test_evaluator):
             evaluator.ann_file = str(shapes / 'annotations' / 'instances_val2017.json')
         cfg.model.test_cfg.rcnn.max_per_img = 10
-        cfg.work_dir = str(tmp_path / name)
-        cfg.experiment_name = f'{tmp_path.name}_{name}'
+        cfg.work_dir, cfg.experiment_name = str(tmp_path), tmp_path.name
         return cfg
 
     return load

@@ -49,7 +49,7 @@ custom_hooks = [dict(type='StopHard')]
 
 @pytest.fixture(scope='module')
 def stock_python(root: Path) -> Path:
-    """The interpreter of an environment with the stock family and this project, the latter as a person installs it."""
+    """The interpreter of an environment with the stock family and this project, installed as users do."""
     cache = Path(os.environ.get('XDG_CACHE_HOME', Path.home() / '.cache'))
     env = cache / 'randsac_mm' / 'stock'
     made = subprocess.run(
@@ -92,15 +92,9 @@ def checkpoint(work_dir: Path, epoch: int) -> dict:
 
 
 def test_family_is_stock(stock_python: Path):
-    code = (
-        'from importlib.metadata import packages_distributions as where, version\n'
-        'for module in ("mmengine", "mmcv", "mmpretrain"):\n'
-        '    (name,) = set(where()[module])\n'
-        '    print(name, version(name), __import__(module).__version__)\n'
-    )
-    done = subprocess.run([stock_python, '-c', code], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines() == ['mmengine 0.10.7 0.10.7', 'mmcv-lite 2.1.0 2.1.0', 'mmpretrain 1.2.0 1.2.0']
+    found = {name: version for name, version in installed(stock_python).items() if 'mm' in name}
+    assert found.items() >= {'mmengine': '0.10.7', 'mmcv-lite': '2.1.0', 'mmpretrain': '1.2.0'}.items()
+    assert not any(name.startswith('onedl') for name in found)
 
 
 def test_interrupted_and_resumed_run_equals_the_whole_one(stock_python: Path, root: Path, tmp_path: Path):
@@ -112,9 +106,8 @@ def test_interrupted_and_resumed_run_equals_the_whole_one(stock_python: Path, ro
     done = train(stock_python, root, whole, tmp_path / 'a')
     assert done.returncode == 0, done.stderr
     expected = checkpoint(tmp_path / 'a', EPOCHS)
-    steps, rest = divmod(expected['meta']['iter'], EPOCHS)
+    steps = expected['meta']['iter'] // EPOCHS
     assert steps >= 3, 'too few steps to stop in the middle of an epoch'
-    assert rest == 0
 
     (tmp_path / 'stop_hard.py').write_text(STOP_HOOK.format(stop_at=2 * steps + 2))  # in the third epoch
     done = train(stock_python, root, stopped, tmp_path / 'b')
@@ -130,5 +123,5 @@ def test_interrupted_and_resumed_run_equals_the_whole_one(stock_python: Path, ro
     assert expected['state_dict'].keys() == resumed['state_dict'].keys()
     for name, value in expected['state_dict'].items():
         assert torch.equal(value, resumed['state_dict'][name]), name
-    # The last epoch did learn; otherwise equal weights would prove nothing.
+    # The last epoch changed weights; otherwise equal ones would prove nothing.
     assert any(not torch.equal(value, halfway[name]) for name, value in expected['state_dict'].items())

@@ -6,14 +6,7 @@
 # one base by the other; a config that uses either passes on `augment`:
 #     model = dict(data_preprocessor=dict(augment={{_base_.augment}}))
 augment = [
-    dict(
-        type='BatchRandomResizedCrop',
-        scale=32,
-        crop_ratio_range=(0.2, 1.0),
-        aspect_ratio_range=(3.0 / 4.0, 4.0 / 3.0),
-        interpolation='bicubic',
-        flip_prob=0.5,
-    ),
+    dict(type='BatchRandomResizedCrop', scale=32, crop_ratio_range=(0.2, 1.0), interpolation='bicubic', flip_prob=0.5)
 ]
 train_dataloader = dict(
     batch_size=512,
@@ -23,8 +16,5 @@ train_dataloader = dict(
     drop_last=True,
     sampler=dict(type='DefaultSampler', shuffle=True),
     collate_fn=dict(type='collate_whole_batch'),
-    dataset=dict(
-        type='InMemoryDataset',
-        dataset=dict(type='PreparedCIFAR10', data_root='data/cifar10', split='train'),
-    ),
+    dataset=dict(type='InMemoryDataset', dataset=dict(type='PreparedCIFAR10', data_root='data/cifar10', split='train')),
 )

@@ -17,7 +17,3 @@ val_dataloader = dict(
     ),
 )
 test_dataloader = val_dataloader
-val_cfg = dict()
-test_cfg = dict()
-val_evaluator = dict(type='Accuracy', topk=(1, 5))
-test_evaluator = val_evaluator

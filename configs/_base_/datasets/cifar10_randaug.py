@@ -1,13 +1,8 @@
 # CIFAR-10 with labels for fine-tuning: RandAug (9, 0.5) after the crop (D.3), by worker processes.
+_base_ = './cifar10_workers.py'
+
 train_pipeline = [
-    dict(
-        type='RandomResizedCrop',
-        scale=32,
-        crop_ratio_range=(0.2, 1.0),
-        aspect_ratio_range=(3.0 / 4.0, 4.0 / 3.0),
-        backend='pillow',
-        interpolation='bicubic',
-    ),
+    dict(type='RandomResizedCrop', scale=32, crop_ratio_range=(0.2, 1.0), backend='pillow', interpolation='bicubic'),
     dict(type='RandomFlip', prob=0.5),
     dict(
         type='RandAugment',
@@ -22,18 +17,7 @@ train_pipeline = [
 ]
 # tools/train.py starts one worker for each core of a process, but not more than this number.
 auto_num_workers = 16
-train_dataloader = dict(
-    batch_size=1024,
-    num_workers=4,  # of each process, without tools/train.py or auto_num_workers
-    # Fresh workers with fresh seeds in every epoch, so that a resumed run sees the same crops as an uninterrupted one.
-    persistent_workers=False,
-    pin_memory=True,
-    drop_last=True,
-    worker_init_fn=dict(type='seed_worker'),
-    sampler=dict(type='DefaultSampler', shuffle=True),
-    collate_fn=dict(type='default_collate'),
-    dataset=dict(type='PreparedCIFAR10', data_root='data/cifar10', split='train', pipeline=train_pipeline),
-)
+train_dataloader = dict(batch_size=1024, dataset=dict(pipeline=train_pipeline))
 val_dataloader = dict(
     batch_size=512,
     num_workers=0,
@@ -44,7 +28,3 @@ val_dataloader = dict(
     dataset=dict(type='PreparedCIFAR10', data_root='data/cifar10', split='test', pipeline=[dict(type='PackInputs')]),
 )
 test_dataloader = val_dataloader
-val_cfg = dict()
-test_cfg = dict()
-val_evaluator = dict(type='Accuracy', topk=(1, 5))
-test_evaluator = val_evaluator

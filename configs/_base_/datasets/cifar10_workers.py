@@ -2,14 +2,7 @@
 # Resized crops and flips only, as MAE (B.4): no colour jitter. By worker processes, one by one; cifar10.py is faster.
 augment = None  # nothing is left to do for the data preprocessor
 train_pipeline = [
-    dict(
-        type='RandomResizedCrop',
-        scale=32,
-        crop_ratio_range=(0.2, 1.0),
-        aspect_ratio_range=(3.0 / 4.0, 4.0 / 3.0),
-        backend='pillow',
-        interpolation='bicubic',
-    ),
+    dict(type='RandomResizedCrop', scale=32, crop_ratio_range=(0.2, 1.0), backend='pillow', interpolation='bicubic'),
     dict(type='RandomFlip', prob=0.5),
     dict(type='PackInputs'),
 ]
@@ -23,10 +16,5 @@ train_dataloader = dict(
     worker_init_fn=dict(type='seed_worker'),
     sampler=dict(type='DefaultSampler', shuffle=True),
     collate_fn=dict(type='default_collate'),
-    dataset=dict(
-        type='PreparedCIFAR10',
-        data_root='data/cifar10',
-        split='train',
-        pipeline=train_pipeline,
-    ),
+    dataset=dict(type='PreparedCIFAR10', data_root='data/cifar10', split='train', pipeline=train_pipeline),
 )

@@ -1,4 +1,5 @@
-# The handwritten digits inside scikit-learn: 1,437 real grey images of 8 x 8 pixels to learn from, 360 to be judged on.
+# The handwritten digits inside scikit-learn: 1,437 real grey images of 8 x 8 pixels for training, 360
+# for evaluation.
 train_dataloader = dict(
     batch_size=64,
     num_workers=0,

@@ -1,40 +1,11 @@
 # ImageNet-100 at 224 px (C.1.2): the 100 classes of CMC, as data/imagenet100/train/<class>/<image>.
 # 8 GPUs x 512 = 4,096.
-# Resized crops and flips only, as MAE (B.4): no colour jitter.
+_base_ = './imagenet_192.py'
+
 train_pipeline = [
     dict(type='LoadImageFromFile'),
-    dict(
-        type='RandomResizedCrop',
-        scale=224,
-        crop_ratio_range=(0.2, 1.0),
-        aspect_ratio_range=(3.0 / 4.0, 4.0 / 3.0),
-        backend='pillow',
-        interpolation='bicubic',
-    ),
+    dict(type='RandomResizedCrop', scale=224, crop_ratio_range=(0.2, 1.0), backend='pillow', interpolation='bicubic'),
     dict(type='RandomFlip', prob=0.5),
     dict(type='PackInputs'),
 ]
-# Decoding takes most of the time. To do it only once, into a file of small copies that all processes share, add
-#     --cfg-options train_dataloader.dataset.type=CachedImages train_dataloader.dataset.source=ImageNet
-# The crops are then taken from copies of 256 px, not from the files: see randsac_mm/datasets/cache.py.
-# tools/train.py starts one worker for each core of a process, but not more than this number: each of them holds two
-# batches of 77 MB (512 images of 224 px, uint8) in shared memory.
-auto_num_workers = 32
-train_dataloader = dict(
-    batch_size=512,
-    num_workers=8,  # of each process, without tools/train.py or auto_num_workers
-    # Fresh workers with fresh seeds in every epoch, so that a resumed run sees the same crops as an uninterrupted one.
-    persistent_workers=False,
-    pin_memory=True,  # tools/train.py leaves it out where there is no GPU
-    drop_last=True,
-    worker_init_fn=dict(type='seed_worker'),
-    sampler=dict(type='DefaultSampler', shuffle=True),
-    collate_fn=dict(type='default_collate'),
-    dataset=dict(
-        type='ImageNet',
-        data_root='data/imagenet100',
-        data_prefix='train',
-        with_label=False,
-        pipeline=train_pipeline,
-    ),
-)
+train_dataloader = dict(dataset=dict(data_root='data/imagenet100', pipeline=train_pipeline))

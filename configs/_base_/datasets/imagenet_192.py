@@ -2,14 +2,7 @@
 # Resized crops and flips only, as MAE (B.4): no colour jitter.
 train_pipeline = [
     dict(type='LoadImageFromFile'),
-    dict(
-        type='RandomResizedCrop',
-        scale=192,
-        crop_ratio_range=(0.2, 1.0),
-        aspect_ratio_range=(3.0 / 4.0, 4.0 / 3.0),
-        backend='pillow',
-        interpolation='bicubic',
-    ),
+    dict(type='RandomResizedCrop', scale=192, crop_ratio_range=(0.2, 1.0), backend='pillow', interpolation='bicubic'),
     dict(type='RandomFlip', prob=0.5),
     dict(type='PackInputs'),
 ]
@@ -17,7 +10,7 @@ train_pipeline = [
 #     --cfg-options train_dataloader.dataset.type=CachedImages train_dataloader.dataset.source=ImageNet
 # The crops are then taken from copies of 256 px, not from the files: see randsac_mm/datasets/cache.py.
 # tools/train.py starts one worker for each core of a process, but not more than this number: each of them holds two
-# batches of 57 MB (512 images of 192 px, uint8) in shared memory.
+# batches in shared memory: 57 MB for 512 images of 192 px, uint8.
 auto_num_workers = 32
 train_dataloader = dict(
     batch_size=512,
@@ -30,10 +23,6 @@ train_dataloader = dict(
     sampler=dict(type='DefaultSampler', shuffle=True),
     collate_fn=dict(type='default_collate'),
     dataset=dict(
-        type='ImageNet',
-        data_root='data/imagenet',
-        data_prefix='train',
-        with_label=False,
-        pipeline=train_pipeline,
+        type='ImageNet', data_root='data/imagenet', data_prefix='train', with_label=False, pipeline=train_pipeline
     ),
 )

@@ -1,14 +1,7 @@
 # ImageNet-1K with labels at 224 px, as data/imagenet/{train,val}/<class>/<image>: resized crops and flips (D.3).
 train_pipeline = [
     dict(type='LoadImageFromFile'),
-    dict(
-        type='RandomResizedCrop',
-        scale=224,
-        crop_ratio_range=(0.08, 1.0),
-        aspect_ratio_range=(3.0 / 4.0, 4.0 / 3.0),
-        backend='pillow',
-        interpolation='bicubic',
-    ),
+    dict(type='RandomResizedCrop', scale=224, crop_ratio_range=(0.08, 1.0), backend='pillow', interpolation='bicubic'),
     dict(type='RandomFlip', prob=0.5),
     dict(type='PackInputs'),
 ]
@@ -43,7 +36,3 @@ val_dataloader = dict(
     dataset=dict(type='ImageNet', data_root='data/imagenet', data_prefix='val', pipeline=test_pipeline),
 )
 test_dataloader = val_dataloader
-val_cfg = dict()
-test_cfg = dict()
-val_evaluator = dict(type='Accuracy', topk=(1, 5))
-test_evaluator = val_evaluator

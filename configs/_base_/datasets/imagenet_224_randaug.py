@@ -3,14 +3,7 @@ _base_ = './imagenet_224_labelled.py'
 
 train_pipeline = [
     dict(type='LoadImageFromFile'),
-    dict(
-        type='RandomResizedCrop',
-        scale=224,
-        crop_ratio_range=(0.08, 1.0),
-        aspect_ratio_range=(3.0 / 4.0, 4.0 / 3.0),
-        backend='pillow',
-        interpolation='bicubic',
-    ),
+    dict(type='RandomResizedCrop', scale=224, crop_ratio_range=(0.08, 1.0), backend='pillow', interpolation='bicubic'),
     dict(type='RandomFlip', prob=0.5),
     dict(
         type='RandAugment',

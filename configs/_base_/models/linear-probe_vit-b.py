@@ -3,10 +3,7 @@ model = dict(
     type='ImageClassifier',
     # All layers are frozen, their norm as well; nothing in the backbone changes or keeps a gradient.
     backbone=dict(type='RandSACViT', arch='base', img_size=224, patch_size=16, frozen_stages=12),
-    neck=[
-        dict(type='GlobalAveragePooling'),
-        dict(type='ClsBatchNormNeck', input_features=768, affine=False, eps=1e-6),
-    ],
+    neck=[dict(type='GlobalAveragePooling'), dict(type='ClsBatchNormNeck', input_features=768, affine=False, eps=1e-6)],
     head=dict(
         type='LinearClsHead',
         num_classes=1000,

@@ -3,10 +3,7 @@ _base_ = './linear-probe_vit-b.py'
 
 model = dict(
     backbone=dict(arch='deit-tiny', img_size=32, patch_size=4),
-    neck=[
-        dict(type='GlobalAveragePooling'),
-        dict(type='ClsBatchNormNeck', input_features=192, affine=False, eps=1e-6),
-    ],
+    neck=[dict(type='GlobalAveragePooling'), dict(type='ClsBatchNormNeck', input_features=192, affine=False, eps=1e-6)],
     head=dict(num_classes=10, in_channels=192),
     data_preprocessor=dict(
         _delete_=True,

@@ -2,16 +2,8 @@
 model = dict(
     type='RandSAC',
     backbone=dict(type='RandSACViT', arch='base', img_size=192, patch_size=16),
-    neck=dict(
-        type='RandSACDecoder',
-        num_layers=6,
-        embed_dims=768,
-        num_heads=12,
-        encoder_dims=768,
-        encoder_layers=12,
-        skip=True,
-    ),
-    head=dict(type='RandSACHead', embed_dims=768, patch_size=16, norm_pix=True),
+    neck=dict(type='RandSACDecoder', num_layers=6, embed_dims=768, num_heads=12, skip=True),
+    head=dict(type='RandSACHead', norm_pix=True),
     data_preprocessor=dict(
         type='RandSACDataPreprocessor',
         mean=[123.675, 116.28, 103.53],

@@ -1,22 +1,4 @@
 # ViT-S of the paper for CIFAR: 32 px, 64 tokens, decoder of 6 layers (D.1).
-model = dict(
-    type='RandSAC',
-    backbone=dict(type='RandSACViT', arch='deit-small', img_size=32, patch_size=4),
-    neck=dict(
-        type='RandSACDecoder',
-        num_layers=6,
-        embed_dims=384,
-        num_heads=6,
-        encoder_dims=384,
-        encoder_layers=12,
-        skip=True,
-    ),
-    head=dict(type='RandSACHead', embed_dims=384, patch_size=4, norm_pix=True),
-    data_preprocessor=dict(
-        type='RandSACDataPreprocessor',
-        mean=[125.307, 122.961, 113.8575],
-        std=[51.5865, 50.847, 51.255],
-        to_rgb=False,
-        serialization=dict(type='RandomSerialization', partition=dict(type='SquarePartition', hierarchy=(16, 4))),
-    ),
-)
+_base_ = './randsac_vit-t_32px.py'
+
+model = dict(backbone=dict(arch='deit-small'), neck=dict(num_layers=6, embed_dims=384, num_heads=6))

@@ -2,16 +2,8 @@
 model = dict(
     type='RandSAC',
     backbone=dict(type='RandSACViT', arch='deit-tiny', img_size=32, patch_size=4),
-    neck=dict(
-        type='RandSACDecoder',
-        num_layers=3,
-        embed_dims=192,
-        num_heads=3,
-        encoder_dims=192,
-        encoder_layers=12,
-        skip=True,
-    ),
-    head=dict(type='RandSACHead', embed_dims=192, patch_size=4, norm_pix=True),
+    neck=dict(type='RandSACDecoder', num_layers=3, embed_dims=192, num_heads=3, skip=True),
+    head=dict(type='RandSACHead', norm_pix=True),
     data_preprocessor=dict(
         type='RandSACDataPreprocessor',
         mean=[125.307, 122.961, 113.8575],

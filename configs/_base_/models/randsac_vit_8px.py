@@ -8,16 +8,8 @@ model = dict(
         patch_size=2,
         in_channels=1,
     ),
-    neck=dict(
-        type='RandSACDecoder',
-        num_layers=2,
-        embed_dims=96,
-        num_heads=4,
-        encoder_dims=96,
-        encoder_layers=4,
-        skip=True,
-    ),
-    head=dict(type='RandSACHead', embed_dims=96, patch_size=2, in_channels=1, norm_pix=False),
+    neck=dict(type='RandSACDecoder', num_layers=2, embed_dims=96, num_heads=4, skip=True),
+    head=dict(type='RandSACHead', norm_pix=False),
     data_preprocessor=dict(
         type='RandSACDataPreprocessor',
         mean=[77.94],

@@ -2,12 +2,7 @@
 model = dict(
     type='ImageClassifier',
     backbone=dict(
-        type='RandSACViT',
-        arch='deit-tiny',
-        img_size=32,
-        patch_size=4,
-        out_type='avg_featmap',
-        drop_path_rate=0.1,
+        type='RandSACViT', arch='deit-tiny', img_size=32, patch_size=4, out_type='avg_featmap', drop_path_rate=0.1
     ),
     head=dict(
         type='LinearClsHead',

@@ -1,5 +1,4 @@
-# The paper's schedule for low-data pre-training (D.1): AdamW, 1,600 epochs, 512 images in a step. For the peers, which
-# get the budget of RandSAC; the configs of RandSAC spell it out.
+# The paper's schedule for low-data pre-training (D.1): AdamW, 1,600 epochs, 512 images in a step. Peers get it as well.
 base_lr = 1e-3  # for 256 images
 batch_size = 512  # images in a step, over all devices; keep it in line with the data loader
 max_epochs = 1600
@@ -8,7 +7,7 @@ warmup_epochs = 10
 optim_wrapper = dict(
     type='AutocastOptimWrapper',  # bfloat16 where it is safe, on any device
     optimizer=dict(type='AdamW', lr=base_lr * batch_size / 256, betas=(0.9, 0.999), weight_decay=0.05, fused=True),
-    # No decay for what is not a matrix: norms, biases (positions are fixed anyway).
+    # No decay for norms and biases.
     paramwise_cfg=dict(norm_decay_mult=0.0, bias_decay_mult=0.0),
 )
 param_scheduler = [

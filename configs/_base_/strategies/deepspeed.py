@@ -19,10 +19,6 @@ strategy = dict(
     bf16=dict(enabled=True),
     fp16=dict(enabled=False),
     zero_optimization=dict(
-        stage=2,
-        allgather_partitions=True,
-        reduce_scatter=True,
-        overlap_comm=True,
-        contiguous_gradients=True,
+        stage=2, allgather_partitions=True, reduce_scatter=True, overlap_comm=True, contiguous_gradients=True
     ),
 )

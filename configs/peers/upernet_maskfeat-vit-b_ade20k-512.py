@@ -1,0 +1,10 @@
+# UPerNet on ADE20K from mmpretrain's MaskFeat, as upernet_mae-vit-b_ade20k-512.py.
+#
+# Command:  bash tools/dist_train.sh configs/peers/upernet_maskfeat-vit-b_ade20k-512.py 8
+# Cost:     160,000 steps of 16 crops
+# Expected: not run by us yet
+_base_ = './upernet_mae-vit-b_ade20k-512.py'
+
+model = dict(
+    backbone=dict(init_cfg=dict(checkpoint='checkpoints/maskfeat_vit-base-p16.pth', allow_unexpected=('mask_token',)))
+)
