@@ -12,24 +12,23 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from randsac_mm.models import RandSAC
-from randsac_mm.segments import raster_layout
 
-from .canvas import save_figure
-from .loading import evaluating
-from .serialization import serialize
+from .curves import COLOURS
+from .figures import save_figure
+from .inputs import evaluating
+from .serialization_pictures import serialize
 
-_COLOUR = '#6a3d9a'
 _EXACT = 24  # different numbers of seen tokens up to which each is a point of its own
 _BINS = 16
 
 
 class Tally(NamedTuple):
-    """Hold mean errors of groups of predicted tokens; all lists are of equal length.
+    """Mean errors of groups of predicted tokens; all lists are of equal length.
 
     Attributes:
         first: The group: a rank, or the least number of tokens seen.
         last: The same, or the greatest number.
-        mse: Mean squared error over all numbers of all tokens of the group.
+        mse: Mean squared error over all tokens of the group.
         standard_error: Of that mean; tokens of one image count as one observation. None for fewer than two images.
         tokens: Number of tokens in the group, over all images and serializations.
         images: Number of images that have such tokens.
@@ -42,9 +41,14 @@ class Tally(NamedTuple):
     tokens: list[int]
     images: list[int]
 
+    def text(self, i: int = 0) -> str:
+        """Return mean and standard error of group ``i`` for people."""
+        error = self.standard_error[i]
+        return f'{self.mse[i]:.4f}' if error is None else f'{self.mse[i]:.4f} \N{PLUS-MINUS SIGN} {error:.4f}'
+
 
 class RankLoss(NamedTuple):
-    """Hold the loss of a model in parts.
+    """The loss of a model in parts.
 
     Attributes:
         by_rank: Errors of every rank from 1; rank 0 is given, never predicted.
@@ -64,9 +68,8 @@ class RankLoss(NamedTuple):
     norm_pix: bool
 
     def plain(self) -> dict:
-        """Give plain values, for JSON."""
-        parts = {key: getattr(self, key)._asdict() for key in ('by_rank', 'by_seen', 'overall')}
-        return {**self._asdict(), **parts}
+        """Return plain values, for JSON."""
+        return {**self._asdict(), **{key: getattr(self, key)._asdict() for key in ('by_rank', 'by_seen', 'overall')}}
 
 
 def tokens_seen(rank: Tensor) -> Tensor:
@@ -93,52 +96,46 @@ def loss_by_rank(
 
     Args:
         model: The model, run in evaluation mode.
-        inputs: Normalised images (n, C, H, W), n of at least 1.
-        serializations: How many serializations S to draw of each image.
-        seed: Of the serializations.
+        inputs: Normalised images (n, C, H, W).
+        serializations: Number S of serializations to draw of each image.
+        seed: Seed of the serializations.
         batch_size: Images in a step.
 
     Returns:
         The errors.
 
     Raises:
-        ValueError: If ``serializations`` or ``batch_size`` is below 1, or there is no image.
+        ValueError: If ``serializations``, ``batch_size`` or the number of images is below 1.
     """
     for name, value in (('serializations', serializations), ('batch_size', batch_size), ('images', len(inputs))):
         if value < 1:
             raise ValueError(f'{name}={value} must be at least 1')
-    grid = model.backbone.grid_of(inputs)
+    grid = model.backbone.grid(*inputs.shape[2:])
     drawn = serialize(model.data_preprocessor.serialization, serializations * len(inputs), grid, seed).rank
     ranks = drawn.unflatten(0, (serializations, len(inputs)))  # (S, n, N)
     device = next(model.parameters()).device
-    errors, zeros = torch.empty(ranks.shape), torch.empty(ranks.shape[1:])
+    errors, zeros = torch.empty(ranks.shape), torch.empty(ranks.shape)
     with evaluating(model):
-        for first in range(0, len(inputs), batch_size):
-            some = slice(first, first + batch_size)
+        for some in torch.arange(len(inputs)).split(batch_size):
             images = inputs[some].to(device)
             target = model.head.target(images)
-            zeros[some] = target.square().mean(-1).cpu()
+            zeros[:, some] = target.square().mean(-1).cpu()
             for s in range(serializations):
-                pred = model.predict(images, raster_layout(ranks[s, some].to(device))).float()
+                pred = model.reconstruct(images, ranks[s, some].to(device)).pred.float()
                 errors[s, some] = (pred - target).square().mean(-1).cpu()
     predicted = ranks > 0
     seen = torch.stack([tokens_seen(rank) for rank in ranks])
     values = seen[predicted].unique()
-    exact = len(values) <= _EXACT
-    if exact:
-        edges = torch.cat([values, values[-1:] + 1])
-    else:
+    edges = torch.cat([values, values + 1]).unique()  # of half-open groups; those between the values are empty
+    if len(values) > _EXACT:
         edges = torch.linspace(1, ranks.shape[2], _BINS + 1).round().long().unique()
-    bins = torch.bucketize(seen, edges, right=True) - 1
-    by_seen = _tally(errors, bins, predicted)
+    by_seen = _tally(errors, torch.bucketize(seen, edges, right=True) - 1, predicted)
     places = torch.tensor(by_seen.first)
-    last = edges[places] if exact else edges[places + 1] - 1
-    by_seen = by_seen._replace(first=edges[places].tolist(), last=last.tolist())
     return RankLoss(
         by_rank=_tally(errors, ranks, predicted),
-        by_seen=by_seen,
+        by_seen=by_seen._replace(first=edges[places].tolist(), last=(edges[places + 1] - 1).tolist()),
         overall=_tally(errors, torch.zeros_like(ranks), predicted),
-        of_zero=(zeros.double() * predicted).sum().item() / int(predicted.sum()),
+        of_zero=zeros[predicted].double().mean().item(),
         serializations=serializations,
         norm_pix=model.head.norm_pix,
     )
@@ -146,26 +143,25 @@ def loss_by_rank(
 
 def _tally(errors: Tensor, groups: Tensor, predicted: Tensor) -> Tally:
     """Average the errors of predicted tokens in groups; all tensors are (S, n, N), groups count from 0."""
-    n, count = errors.shape[1], int(groups[predicted].max()) + 1
+    count = int(groups[predicted].max()) + 1
     keys = torch.where(predicted, groups, count).transpose(0, 1).flatten(1)  # (n, S * N); the last group is dropped
-    sums = torch.zeros(n, count + 1, dtype=torch.float64)
-    sums.scatter_add_(1, keys, errors.double().transpose(0, 1).flatten(1))
+    sums = torch.zeros(len(keys), count + 1, dtype=torch.float64)
     tokens = torch.zeros_like(sums).scatter_add_(1, keys, torch.ones_like(keys, dtype=torch.float64))
-    sums, tokens = sums[:, :count], tokens[:, :count]
+    sums.scatter_add_(1, keys, errors.double().transpose(0, 1).flatten(1))
+    found = tokens[:, :count].sum(0).nonzero().flatten()
+    sums, tokens = sums[:, found], tokens[:, found]
     total, images = tokens.sum(0), (tokens > 0).sum(0)
-    used = total > 0
-    mean = sums.sum(0) / total.clamp(min=1)
+    mean = sums.sum(0) / total
     # Images are independent, tokens of one image are not: the error of a ratio of two sums over images.
     spread = (sums - mean * tokens).square().sum(0)
-    error = (spread * images / (images - 1).clamp(min=1)).sqrt() / total.clamp(min=1)
-    found = used.nonzero().flatten()
+    error = (spread * images / (images - 1).clamp(min=1)).sqrt() / total
     return Tally(
         first=found.tolist(),
         last=found.tolist(),
-        mse=mean[found].tolist(),
-        standard_error=[error[i].item() if images[i] > 1 else None for i in found],
-        tokens=total[found].long().tolist(),
-        images=images[found].tolist(),
+        mse=mean.tolist(),
+        standard_error=[e if n > 1 else None for e, n in zip(error.tolist(), images.tolist(), strict=True)],
+        tokens=total.long().tolist(),
+        images=images.tolist(),
     )
 
 
@@ -181,27 +177,21 @@ def draw_loss_by_rank(result: RankLoss, path: str | Path) -> Path:
     """
     figure = Figure(figsize=(10, 3.8), dpi=130, layout='constrained')
     left, right = figure.subplots(1, 2, sharey=True)
-    space = 'of normalised patches' if result.norm_pix else 'of normalised images'
-    for axes, tally, label in (
-        (left, result.by_rank, 'rank of the segment (0 is given, not predicted)'),
-        (right, result.by_seen, 'tokens seen before the prediction'),
-    ):
-        x = (np.array(tally.first) + np.array(tally.last)) / 2
-        spread = np.array([np.nan if error is None else error for error in tally.standard_error])
-        axes.errorbar(
-            x, tally.mse, spread, color=_COLOUR, marker='o', markersize=3.5, linewidth=1.6, capsize=2.5, label='mean'
-        )
+    for axes, tally in ((left, result.by_rank), (right, result.by_seen)):
+        x = np.add(tally.first, tally.last) / 2
+        spread = np.array(tally.standard_error, float)  # None becomes NaN, which is not drawn
+        axes.errorbar(x, tally.mse, spread, color=COLOURS[0], marker='o', markersize=3.5, capsize=2.5, label='mean')
         axes.axhline(result.overall.mse[0], color='#777777', linewidth=1, linestyle='--', label='all predicted tokens')
-        axes.set(xlabel=label)
         axes.grid(alpha=0.25)
         axes.spines[['top', 'right']].set_visible(False)
-    left.set_ylabel(f'mean squared error\n{space}')
+    space = 'patches' if result.norm_pix else 'images'
+    left.set(xlabel='rank of the segment (0 is given)', ylabel=f'mean squared error\nof normalised {space}')
+    right.set(xlabel='tokens seen before the prediction')
     left.xaxis.get_major_locator().set_params(integer=True)
     left.legend(frameon=False)
-    images = result.overall.images[0]
-    figure.suptitle(
-        f'{images} images, {result.serializations} serialization(s) of each; bars: standard error; '
-        f'predicting 0: {result.of_zero:.3g}',
-        fontsize=10,
+    note = (
+        f'{result.overall.images[0]} images, {result.serializations} serialization(s) of each; bars: standard error; '
+        f'predicting 0: {result.of_zero:.3g}'
     )
-    return save_figure(figure, path)
+    figure.suptitle(note, fontsize=10)
+    return save_figure(figure, path, note)

@@ -1,144 +1,83 @@
-"""One static page for a run: curves, speed, probes, pictures, config, and where it all comes from."""
+"""One static HTML page of a run: curves, speed, probes, pictures, config and origin, by one jinja2 template."""
 
+import base64
 import json
+import statistics
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import jinja2
+from torch import Tensor
+
 from randsac_mm.engine.launch import load_config
 from randsac_mm.engine.origin import describe_origin
+from randsac_mm.models import RandSAC
 
+from .attention_maps import draw_attention
 from .command import build_model, choose_images
-from .html import element, join
-from .page import cards, page
-from .report_parts import (
-    Material,
-    Part,
-    attempt,
-    attention_part,
-    features_part,
-    rank_part,
-    reason,
-    reconstruction_part,
-    skip_part,
-)
-from .report_sections import (
-    commands_section,
-    config_section,
-    curves_section,
-    origin_section,
-    picture_section,
-    probe_sections,
-    speed_section,
-    summary,
-)
+from .curves import COLOURS, curves_svg, smoothed
+from .principal_components import draw_components
+from .rank_loss import draw_loss_by_rank, loss_by_rank
+from .reconstruction import draw_reconstruction
 from .run_log import RunLog
+from .serialization_pictures import serialize
+from .skip_weights import draw_skip_weights
 
-_MAKERS = {
-    'What it predicts': reconstruction_part,
-    'Which segments are hard': rank_part,
-    'Where it looks': attention_part,
-    'What it holds to be alike': features_part,
+PARTS = {  # headings of the page and the pictures below them
+    'Predictions': ('reconstruction.png',),
+    'Loss by rank': ('loss_by_rank.png',),
+    'Attention': ('attention.png', 'attention_heads.png'),
+    'Principal components': ('features.png',),
+    'Skip weights': ('skip_weights.png',),
+}
+_LOSS_IMAGES = 128
+_ATTENTION_IMAGES = 2
+_SPEED = {
+    'images_per_s': 'images per second',
+    'data_share': 'share of time waiting for data',
+    'launch_share': "share of the host's time in the step",
+    'compute_share': "share of the device's time in the step",
+    'time': 'seconds per step',
+    'memory': 'peak device memory (MB)',
+    'probe/seconds': 'seconds per online probe',
 }
 
 
-def make_parts(
+def make_report(
     run: RunLog,
-    folder: Path,
-    images: Sequence[Path] | None = None,
+    probes: dict[str, Any],
+    images: Sequence[Path] = (),
     num: int = 4,
-    loss_images: int = 128,
     seed: int = 0,
     options: dict | None = None,
-) -> list[Part]:
-    """Make all pictures of a run's checkpoint that can be made; where one cannot, its part says why.
+) -> tuple[str, dict[str, str]]:
+    """Make the page of a run. What cannot be shown is named on it, with the reason.
 
     Args:
-        run: The run, with config and checkpoint.
-        folder: Where picture files go.
-        images: Image files or folders; None: the config's data set.
+        run: The run.
+        probes: Results of probes by file name, see :func:`read_probes`.
+        images: Image files or folders; none: the config's data set.
         num: Number of images that are drawn.
-        loss_images: Number of images for the loss by rank.
-        seed: Of choice and serializations.
+        seed: Seed of the choice of images and of the serializations.
         options: ``--cfg-options``, parsed.
 
     Returns:
-        The parts, in the order of the page.
-    """
-    title = 'Pictures of what was learned'
-    if run.config is None:
-        return [Part(title, missing=f'{run.work_dir} holds no config: name it by --config')]
-    if run.checkpoint is None:
-        return [Part(title, missing=f'{run.work_dir} holds no checkpoint yet, so there is no model to look into')]
-    try:
-        cfg = load_config(str(run.config), options, None, 'none')
-        model = build_model(cfg, run.checkpoint)
-    except Exception as error:  # whatever is wrong with it, the rest of the page is of use
-        return [Part(title, missing=f'The checkpoint cannot be shown. {reason(error)}')]
-    try:
-        inputs, _ = choose_images(model, cfg, images, max(num, loss_images), seed)
-        material = Material(model, inputs, num, seed, folder)
-        parts = [attempt(name, lambda make=make: make(material)) for name, make in _MAKERS.items()]
-    except Exception as error:  # a data set that is not on this machine, most often
-        parts = [Part(name, missing=f'There are no images to show it with. {reason(error)}') for name in _MAKERS]
-    return [*parts, attempt('Which layers the decoder reads', lambda: skip_part(model, folder))]
-
-
-def build_report(run: RunLog, parts: Sequence[Part], probes: dict[str, Any]) -> str:
-    """Write the page.
-
-    Args:
-        run: The run.
-        parts: Its pictures, whose files still exist.
-        probes: Results of probes by file name, from :func:`read_probes`.
-
-    Returns:
-        The HTML document, which refers to nothing outside of itself.
-    """
-    about = describe_origin()
-    sections = [
-        ('Command', commands_section(run.sessions, about)),
-        ('Curves', curves_section(run)),
-        ('Speed', speed_section(run.scalars)),
-        *probe_sections(run.scalars, probes),
-        *((part.title, picture_section(part)) for part in parts),
-        ('Where it comes from', origin_section(run)),
-        ('Config', config_section(run.config)),
-    ]
-    lead = join(element('p', f'Pre-training run in {run.work_dir}', class_='soft'), cards(summary(run)))
-    foot = element('p', f'Made on {about["started"]} at commit {about["commit"]} by randsac_mm {about["randsac_mm"]}.')
-    return page(f'{run.work_dir.resolve().name}: what was learned', lead, sections, foot)
-
-
-def make_report(run: RunLog, probes: dict[str, Any], **choices: Any) -> tuple[str, list[Part]]:
-    """Make pictures in a temporary folder, and the page that holds them.
-
-    Args:
-        run: The run.
-        probes: See :func:`build_report`.
-        choices: Arguments of :func:`make_parts`.
-
-    Returns:
-        The HTML document, and the parts, of which some may be missing.
+        The HTML document, which refers to nothing outside of itself, and why pictures are missing, by heading.
     """
     with tempfile.TemporaryDirectory() as folder:
-        parts = make_parts(run, Path(folder), **choices)
-        return build_report(run, parts, probes), parts
+        parts = _draw_parts(run, Path(folder), images, num, seed, options)
+        html = _render(run, parts, probes)
+    return html, {title: part['missing'] for title, part in parts.items() if 'missing' in part}
 
 
 def read_probes(paths: Sequence[Path]) -> dict[str, Any]:
-    """Read results of probes.
-
-    Args:
-        paths: JSON files.
-
-    Returns:
-        What they hold, by file name.
+    """Read JSON files, results of ``tools/evaluate.py``, by file name.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If one is no JSON.
+        ValueError: If one is not JSON.
     """
     found = {}
     for path in paths:
@@ -147,5 +86,128 @@ def read_probes(paths: Sequence[Path]) -> dict[str, Any]:
         try:
             found[str(path)] = json.loads(path.read_text())
         except ValueError as error:
-            raise ValueError(f'--probe {path} is no JSON ({error}): give a result of tools/evaluate.py') from error
+            raise ValueError(f'--probe {path} is not JSON ({error}): use a result of tools/evaluate.py') from error
     return found
+
+
+def _draw_parts(
+    run: RunLog, folder: Path, images: Sequence[Path], num: int, seed: int, options: dict | None
+) -> dict[str, dict]:
+    """Draw each part: its result and its pictures, or why it is missing."""
+    try:
+        for name in ('config', 'checkpoint'):
+            if getattr(run, name) is None:
+                raise FileNotFoundError(f'{run.work_dir} contains no {name} yet')
+        cfg = load_config(str(run.config), options, None, 'none')
+        model = build_model(cfg, run.checkpoint)
+    except Exception as error:  # whatever is wrong with the checkpoint, the rest of the page is of use
+        return {title: {'missing': _reason(error)} for title in PARTS}
+    parts = {'Skip weights': _attempt(lambda: draw_skip_weights(model, folder / 'skip_weights.png'))}
+    try:
+        inputs, _ = choose_images(model, cfg, images, max(num, _LOSS_IMAGES), seed)
+        parts |= {title: _attempt(draw) for title, draw in _painters(model, inputs, num, seed, folder).items()}
+    except Exception as error:  # a data set that is not on this machine, most often
+        missing = {'missing': f'There are no images to show it with. {_reason(error)}'}
+        parts |= {title: missing for title in PARTS if title not in parts}
+    for title, files in PARTS.items():
+        if 'missing' not in parts[title]:
+            parts[title]['pictures'] = [_data_uri('image/png', (folder / file).read_bytes()) for file in files]
+    return {title: parts[title] for title in PARTS}
+
+
+def _painters(model: RandSAC, inputs: Tensor, num: int, seed: int, folder: Path) -> dict[str, Callable[[], Any]]:
+    few = inputs[:num]
+
+    def predictions() -> dict:
+        drawn = serialize(model.data_preprocessor.serialization, len(few), model.backbone.grid(*few.shape[2:]), seed)
+        done = draw_reconstruction(model, few, folder / 'reconstruction.png', drawn.rank, drawn.groups)
+        return {'note': done.note, 'count': len(few)}
+
+    def ranks() -> Any:
+        result = loss_by_rank(model, inputs, seed=seed)
+        draw_loss_by_rank(result, folder / 'loss_by_rank.png')
+        return result
+
+    return {
+        'Predictions': predictions,
+        'Loss by rank': ranks,
+        'Attention': lambda: draw_attention(
+            model, few[:_ATTENTION_IMAGES], folder / 'attention.png', folder / 'attention_heads.png'
+        ),
+        'Principal components': lambda: draw_components(model, few, folder / 'features.png'),
+    }
+
+
+def _attempt(draw: Callable[[], Any]) -> dict:
+    try:
+        return {'result': draw()}
+    except Exception as error:
+        return {'missing': _reason(error)}
+
+
+def _reason(error: Exception) -> str:
+    """Return the message of an error, with its type unless it is one that is written for people."""
+    return str(error) if isinstance(error, (FileNotFoundError, ValueError)) else f'{type(error).__name__}: {error}'
+
+
+def _render(run: RunLog, parts: dict[str, dict], probes: dict[str, Any]) -> str:
+    loader = jinja2.FileSystemLoader(Path(__file__).parent)
+    environment = jinja2.Environment(
+        loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    scalars = run.scalars
+    accuracies = {
+        name.removeprefix('probe/'): series
+        for name, series in scalars.items()
+        if name.startswith('probe/') and name != 'probe/seconds'
+    }
+    names = list(accuracies)
+    groups = [names[i : i + len(COLOURS)] for i in range(0, len(names), len(COLOURS))]
+    curves = {}
+    if 'loss' in scalars:
+        curves['Loss'] = _chart(smoothed(scalars['loss']), 'iteration', 'loss (mean squared error)', True)
+    if 'lr' in scalars:
+        curves['Learning rate'] = _chart({'lr': scalars['lr']}, 'iteration', 'learning rate (first parameter group)')
+    speed = scalars.get('images_per_s')
+    return environment.get_template('report.html').render(
+        run=run,
+        about=describe_origin(),
+        parts=parts,
+        curves=curves,
+        speed=speed and _chart({'images per second': speed}, 'iteration', 'images per second'),
+        speed_rows=[
+            (text, *(f'{f(scalars[key][1]):,.4g}' for f in (statistics.median, min, max)))
+            for key, text in _SPEED.items()
+            if key in scalars
+        ],
+        median_speed=speed and statistics.median(speed[1]),
+        accuracies=accuracies,
+        probe_charts=[_chart({name: accuracies[name] for name in group}, 'step', 'accuracy (%)') for group in groups],
+        probes={name: _probe_tables(result) for name, result in probes.items()},
+        config=run.config and run.config.read_text(errors='replace'),
+    )
+
+
+def _chart(*args: Any) -> str:
+    return _data_uri('image/svg+xml', curves_svg(*args).encode())
+
+
+def _data_uri(kind: str, data: bytes) -> str:
+    return f'data:{kind};base64,{base64.b64encode(data).decode()}'
+
+
+def _probe_tables(result: Any) -> tuple[list[str], list[list[Any]], list[tuple[str, Any]]]:
+    """Return columns and rows of accuracies, and everything else by its path."""
+    scores = result.get('accuracy_percent') if isinstance(result, dict) else None
+    if not isinstance(scores, dict) or not all(isinstance(row, dict) for row in scores.values()):
+        return [], [], _flat(result)
+    columns = list(dict.fromkeys(column for row in scores.values() for column in row))
+    rows = [[name, *(row.get(column) for column in columns)] for name, row in scores.items()]
+    return columns, rows, _flat({key: value for key, value in result.items() if key != 'accuracy_percent'})
+
+
+def _flat(result: Any, prefix: str = '') -> list[tuple[str, Any]]:
+    if not isinstance(result, (dict, list)):
+        return [(prefix or 'value', result)]
+    pairs = result.items() if isinstance(result, dict) else enumerate(result)
+    return [row for key, value in pairs for row in _flat(value, f'{prefix} / {key}' if prefix else str(key))]

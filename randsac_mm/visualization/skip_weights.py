@@ -6,13 +6,19 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from .canvas import save_figure
+from .figures import save_figure
 
 _MOST_NUMBERS = 400  # cells, above which numbers would not fit
+_WHAT = {
+    'before': 'of hidden states that are normalised first, each by a norm of its own: weights compare across rows',
+    'after': 'of hidden states as they are; each mixture is normalised afterwards: weights compare within a column, '
+    'but hidden states grow with depth',
+    'none': 'of hidden states as they are, which grow with depth: small weights of deep layers may count for much',
+}
 
 
 def skip_weights(model: torch.nn.Module) -> np.ndarray:
-    """Read the weights W of the skip connections, Z^l = sum over k of W[k, l] H^k.
+    """Return the weights W of the skip connections, Z^l = sum over k of W[k, l] H^k.
 
     Args:
         model: A pre-training model.
@@ -28,9 +34,7 @@ def skip_weights(model: torch.nn.Module) -> np.ndarray:
     """
     neck = getattr(model, 'neck', None)
     if neck is None:
-        raise ValueError(
-            f'{type(model).__name__} has no skip connections: it has no decoder, its encoder makes the predictions'
-        )
+        raise ValueError(f'{type(model).__name__} has no skip connections: it has no decoder')
     if getattr(neck, 'skip', None) is None:
         raise ValueError(
             'this model has no skip connections: all its decoder layers read the last encoder layer '
@@ -60,25 +64,18 @@ def draw_skip_weights(model: torch.nn.Module, path: str | Path) -> dict:
     image = axes.imshow(weights, cmap='RdBu_r', vmin=-limit, vmax=limit, aspect='auto')
     axes.set_xticks(range(columns), range(1, columns + 1))
     axes.set_yticks(range(rows), range(1, rows + 1))
-    axes.set(xlabel='decoder layer', ylabel='encoder layer (1 is next to the image)')
+    axes.set(xlabel='decoder layer', ylabel='encoder layer')
     axes.spines[:].set_visible(False)
-    if weights.size <= _MOST_NUMBERS:
-        for (k, j), value in np.ndenumerate(weights):
-            ink = 'white' if abs(value) > 0.6 * limit else 'black'
-            axes.text(j, k, f'{value:.2f}', ha='center', va='center', color=ink, fontsize=7.5)
+    for (k, j), value in np.ndenumerate(weights) if weights.size <= _MOST_NUMBERS else ():
+        ink = 'white' if abs(value) > 0.6 * limit else 'black'
+        axes.text(j, k, f'{value:.2f}', ha='center', va='center', color=ink, fontsize=7.5)
     figure.colorbar(image, ax=axes, label='weight', shrink=0.9)
-    save_figure(figure, path)
-    norm = model.neck.skip.norm
-    what = {
-        'before': 'of hidden states that are normalised first, each by a norm of its own: weights compare across rows',
-        'after': 'of hidden states as they are; each mixture is normalised afterwards: weights compare within a '
-        'column, but hidden states grow with depth',
-        'none': 'of hidden states as they are, which grow with depth: small weights of deep layers may count for much',
-    }
+    note = f'Weights {_WHAT[model.neck.skip.norm]}.'
+    save_figure(figure, path, note)
     return {
         'weights': weights.tolist(),
         'rows': 'encoder layers, from the first',
         'columns': 'decoder layers, from the first',
-        'memory_norm': norm,
-        'note': f'Weights {what[norm]}.',
+        'memory_norm': model.neck.skip.norm,
+        'note': note,
     }

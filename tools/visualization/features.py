@@ -9,26 +9,25 @@ Example:
 
 import argparse
 
-from randsac_mm.visualization import draw_features
-from randsac_mm.visualization.canvas import save_json
-from randsac_mm.visualization.command import describe, picture_parser, prepare, run_tool
+from randsac_mm.visualization import draw_components
+from randsac_mm.visualization.command import add_image_options, checkpoint_parser, prepare, run_tool, write_result
 
 
 def work(args: argparse.Namespace) -> str:
-    """Draw and write; return what to tell the user."""
+    """Draw and write; return what to print."""
     model, inputs, names = prepare(args)
-    picture, figures = args.out / 'features.png', args.out / 'features.json'
-    result = draw_features(model, inputs, picture, args.layer)
-    save_json({**describe(args, names), **result}, figures)
+    picture, numbers = args.out / 'features.png', args.out / 'features.json'
+    result = draw_components(model, inputs, picture, args.layer)
+    write_result(numbers, args, result, names)
     shares = ', '.join(f'{share:.1%}' for share in result['explained_variance'])
-    return f'explained variance: {shares}\n{picture}\n{figures}'
+    return f'explained variance: {shares}\n{picture}\n{numbers}'
 
 
 def main() -> None:
-    """Read the command line, draw, say where."""
-    parser = picture_parser(__doc__, 8)
+    parser = checkpoint_parser(__doc__)
+    add_image_options(parser, 8)
     parser.add_argument('--layer', type=int, default=-1, help='from 0, negative from the end (default: the last)')
-    run_tool('features.py', parser, work)
+    run_tool(parser, work)
 
 
 if __name__ == '__main__':

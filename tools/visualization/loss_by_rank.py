@@ -10,30 +10,24 @@ Example:
 import argparse
 
 from randsac_mm.visualization import draw_loss_by_rank, loss_by_rank
-from randsac_mm.visualization.canvas import save_json
-from randsac_mm.visualization.command import describe, picture_parser, prepare, run_tool
+from randsac_mm.visualization.command import add_image_options, checkpoint_parser, prepare, run_tool, write_result
 
 
 def work(args: argparse.Namespace) -> str:
-    """Measure, draw and write; return what to tell the user."""
+    """Measure, draw and write; return what to print."""
     model, inputs, names = prepare(args)
-    picture, figures = args.out / 'loss_by_rank.png', args.out / 'loss_by_rank.json'
-    result = loss_by_rank(model, inputs, args.serializations, args.seed, args.batch_size)
+    picture, numbers = args.out / 'loss_by_rank.png', args.out / 'loss_by_rank.json'
+    result = loss_by_rank(model, inputs, seed=args.seed)
     draw_loss_by_rank(result, picture)
-    save_json({**describe(args, names), **result.plain()}, figures)
-    (mean,), (error,) = result.overall.mse, result.overall.standard_error
-    about = '' if error is None else f' +- {error:.4f}'
-    return (
-        f'loss of {len(names)} images: {mean:.4f}{about}; of predicting 0: {result.of_zero:.4f}\n{picture}\n{figures}'
-    )
+    write_result(numbers, args, result.plain(), names)
+    loss = f'loss of {len(names)} images: {result.overall.text()}; of predicting 0: {result.of_zero:.4f}'
+    return f'{loss}\n{picture}\n{numbers}'
 
 
 def main() -> None:
-    """Read the command line, measure, say where."""
-    parser = picture_parser(__doc__, 256)
-    parser.add_argument('--serializations', type=int, default=2, help='of each image (default: 2)')
-    parser.add_argument('--batch-size', type=int, default=64, help='images in a step (default: 64)')
-    run_tool('loss_by_rank.py', parser, work)
+    parser = checkpoint_parser(__doc__)
+    add_image_options(parser, 256)
+    run_tool(parser, work)
 
 
 if __name__ == '__main__':

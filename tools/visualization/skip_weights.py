@@ -8,34 +8,20 @@ Example:
 """
 
 import argparse
-from pathlib import Path
-
-from mmengine.config import DictAction
 
 from randsac_mm.engine.launch import load_config
 from randsac_mm.visualization import draw_skip_weights
-from randsac_mm.visualization.canvas import save_json
-from randsac_mm.visualization.command import build_model, run_tool
+from randsac_mm.visualization.command import build_model, checkpoint_parser, run_tool, write_result
 
 
 def work(args: argparse.Namespace) -> str:
-    """Draw and write; return what to tell the user."""
+    """Draw and write; return what to print."""
     model = build_model(load_config(args.config, args.cfg_options, None, 'none'), args.checkpoint)
-    picture, figures = args.out / 'skip_weights.png', args.out / 'skip_weights.json'
+    picture, numbers = args.out / 'skip_weights.png', args.out / 'skip_weights.json'
     result = draw_skip_weights(model, picture)
-    save_json({'config': args.config, 'checkpoint': args.checkpoint, **result}, figures)
-    return f'{result["note"]}\n{picture}\n{figures}'
-
-
-def main() -> None:
-    """Read the command line, draw, say where."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('config', help='config of the pre-training run')
-    parser.add_argument('checkpoint', help='its checkpoint; every tensor must fit')
-    parser.add_argument('--out', type=Path, required=True, help='folder for picture and figures')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='change the config')
-    run_tool('skip_weights.py', parser, work)
+    write_result(numbers, args, result)
+    return f'{result["note"]}\n{picture}\n{numbers}'
 
 
 if __name__ == '__main__':
-    main()
+    run_tool(checkpoint_parser(__doc__), work)
