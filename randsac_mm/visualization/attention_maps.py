@@ -16,7 +16,7 @@ from torch import Tensor
 from randsac_mm.models import RandSACViT
 from randsac_mm.models.options import layer_indices
 
-from .figures import ACCENT, Grid, choose_evenly, panel_figure, save_figure, show
+from .figures import ACCENT, Grid, panel_figure, save_figure, show
 from .inputs import evaluating, to_pixels
 
 _SIDE = 132  # pixels of a panel's longer side
@@ -29,17 +29,14 @@ _ROLLOUT_NOTE = 'Rollout: product of the maps of all layers (mean over heads, ha
 
 
 def attention_weights(backbone: RandSACViT, images: Tensor) -> Tensor:
-    """Compute softmax(q k / sqrt(d)) of every layer and head of the encoder, without a mask.
+    """Compute softmax(q k / sqrt(d)) of every layer and head of the encoder in evaluation mode, without a mask.
 
     Args:
-        backbone: The encoder, run in evaluation mode.
+        backbone: The encoder.
         images: Normalised images (B, C, H, W).
 
     Returns:
         Weights (L, B, h, N, N) of query and key, tokens in raster order, float32; every row sums to 1.
-
-    Raises:
-        ValueError: If the images do not fit the encoder.
     """
     found: list[Tensor] = []
 
@@ -58,10 +55,7 @@ def attention_weights(backbone: RandSACViT, images: Tensor) -> Tensor:
 
 
 def attention_rollout(weights: Tensor) -> Tensor:
-    """Follow attention through all layers, as if layers only passed on what they read.
-
-    Args:
-        weights: Attention of all layers (L, B, h, N, N), from the first.
+    """Follow attention (L, B, h, N, N) through all layers, as if layers only passed on what they read.
 
     Returns:
         For each token after the last layer, its share of each input token (B, N, N); rows sum to 1.
@@ -79,15 +73,11 @@ def attention_rollout(weights: Tensor) -> Tensor:
 
 
 def attention_statistics(weights: Tensor, grid: Grid) -> dict[str, list[list[float]]]:
-    """Measure how wide each head looks.
-
-    Args:
-        weights: Attention (L, B, h, N, N).
-        grid: Height and width of the token grid.
+    """Measure how wide each head looks, from attention (L, B, h, N, N).
 
     Returns:
-        Means over images and queries, a list of heads for each layer: ``mean_distance`` between query and keys, in
-        tokens; ``entropy`` in nats, at most log(N).
+        Means over images and queries, [layer][head]: ``mean_distance`` between query and keys, in tokens; ``entropy``
+        in nats, at most log(N).
     """
     rows, columns = torch.meshgrid(*map(torch.arange, grid), indexing='ij')
     places = torch.stack([rows.flatten(), columns.flatten()], 1).float()
@@ -99,15 +89,11 @@ def attention_statistics(weights: Tensor, grid: Grid) -> dict[str, list[list[flo
 
 
 def attention_maps(weights: Tensor, layers: Sequence[int], query: int) -> dict[str, Tensor]:
-    """Average attention of one image over heads.
-
-    Args:
-        weights: Attention (L, 1, h, N, N).
-        layers: Layers from 0.
-        query: Number of the token that looks.
+    """Average attention of one image (L, 1, h, N, N) over heads.
 
     Returns:
-        Maps (layers + 1, N), the last one of :func:`attention_rollout`: of the ``'query'`` and of ``'all queries'``.
+        Maps (layers + 1, N), the last one of :func:`attention_rollout`: of the token ``'query'``, and the mean over
+        ``'all queries'``.
     """
     maps = torch.cat([weights[list(layers), 0].mean(1), attention_rollout(weights)])
     return {'query': maps[:, query], 'all queries': maps.mean(1)}
@@ -124,8 +110,7 @@ def draw_attention(
     """Draw where one token, and the average token, look.
 
     One picture has two rows for every image, averaged over heads: attention of the query token, which is framed, and
-    the mean over all queries, since there is no class token. The other has a row for each layer and a panel for each
-    head, of the query token.
+    the mean over all queries, since there is no class token. The other shows each head alone, of the query token.
 
     Args:
         model: A pre-training model; its backbone is run in evaluation mode, without a mask.
@@ -146,7 +131,9 @@ def draw_attention(
     if not (0 <= query[0] < grid[0] and 0 <= query[1] < grid[1]):
         raise ValueError(f'query={query} is no token: rows go from 0 to {grid[0] - 1}, columns from 0 to {grid[1] - 1}')
     count, num_heads = backbone.num_layers, backbone.layers[0].attn.num_heads
-    layers = choose_evenly(count, _LAYERS) if layers is None else layer_indices('layers', layers, count)
+    if layers is None:
+        layers = sorted({round(i) for i in np.linspace(0, count - 1, _LAYERS)})
+    layers = layer_indices('layers', layers, count)
     place, size = query[0] * grid[1] + query[1], len(inputs)
     mean_figure, mean_axes = panel_figure(2 * size, len(layers) + 2, grid, _SIDE, f'{_NOTE} {_ROLLOUT_NOTE}')
     head_figure, head_axes = panel_figure(size * len(layers), num_heads + 1, grid, _SIDE, _NOTE)

@@ -66,10 +66,7 @@ def build_model(cfg: Config, checkpoint: str | Path) -> RandSAC:
 
 
 def choose_images(model: RandSAC, cfg: Config, paths: Sequence[Path], num: int, seed: int) -> tuple[Tensor, list[str]]:
-    """Prepare ``num`` images of files and folders, or without any of the config's data set.
-
-    Returns:
-        Normalised images (B, C, H, W) and a name for each.
+    """Prepare ``num`` images of files and folders, or without any of the config's data set, and a name for each.
 
     Raises:
         FileNotFoundError: If there is no such file, or no readable image.

@@ -17,14 +17,7 @@ _LOG_FROM = 12.0  # greatest over least value, from which the axis is logarithmi
 
 
 def draw_loss_curve(log: str | Path, path: str | Path) -> Path:
-    """Draw the loss over the iterations of a run.
-
-    Args:
-        log: mmengine's ``scalars.json`` of the run.
-        path: Where the PNG goes.
-
-    Returns:
-        The path.
+    """Draw the loss over the iterations of a run, from mmengine's ``scalars.json``, as a PNG; return its path.
 
     Raises:
         FileNotFoundError: If there is no such log.

@@ -28,17 +28,9 @@ def rank_colours(count: int) -> np.ndarray:
 
 
 def panel_figure(rows: int, columns: int, grid: Grid, side: int, note: str = '') -> tuple[Figure, np.ndarray]:
-    """Make a figure of equal panels in rows, with room for a caption above each and a note below all.
+    """Make a figure of panels in rows, a caption above each, a note below all; return it and its axes (rows, columns).
 
-    Args:
-        rows: Number of rows.
-        columns: Number of panels in a row.
-        grid: Height and width of the token grid.
-        side: Pixels of a panel's longer side.
-        note: Text below the panels.
-
-    Returns:
-        The figure and its axes, an object array (rows, columns).
+    The longer side of a panel, which shows a token grid (height, width), has ``side`` pixels.
     """
     high, wide = (side * n / max(grid) for n in grid)
     width = columns * (wide + _GAP) - _GAP + 2 * _MARGIN
@@ -91,8 +83,3 @@ def save_figure(figure: Figure, path: str | Path, note: str = '') -> Path:
     with atomic_write(path) as temporary:
         figure.savefig(temporary, metadata={'Description': note} if note else None)
     return Path(path)
-
-
-def choose_evenly(count: int, most: int) -> list[int]:
-    """Choose at most ``most`` of ``count`` numbers from 0, evenly spaced, the last among them."""
-    return sorted({round(i) for i in np.linspace(0, count - 1, min(most, count))})

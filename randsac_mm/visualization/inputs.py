@@ -33,28 +33,13 @@ def sample_photo(name: str = 'flower') -> np.ndarray:
 
 
 def fit_image(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Resize an image until it just covers a size, and crop its centre.
-
-    Args:
-        image: Array (H, W, C), uint8; C is 1 or 3.
-        size: Wanted height and width in pixels.
-
-    Returns:
-        Array (*size, C), uint8.
-    """
+    """Resize an image (H, W, C), uint8, C of 1 or 3, until it just covers a size, and crop its centre: (*size, C)."""
     picture = Image.fromarray(image[..., 0] if image.shape[2] == 1 else image)
     return np.array(ImageOps.fit(picture, size[::-1], Image.Resampling.BICUBIC)).reshape(*size, -1)
 
 
 def to_inputs(model: RandSAC, images: Sequence[np.ndarray]) -> Tensor:
-    """Fit and normalise images.
-
-    Args:
-        model: The model; its backbone states the size, its data preprocessor the normalisation and channel order.
-        images: Arrays (H, W, 3), uint8, RGB.
-
-    Returns:
-        Normalised images (B, C, *img_size), on the model's device.
+    """Fit and normalise images (H, W, 3), uint8, RGB, to what the model reads: (B, C, *img_size), on its device.
 
     Raises:
         ValueError: If the model reads neither 1 nor 3 channels.
@@ -70,15 +55,7 @@ def to_inputs(model: RandSAC, images: Sequence[np.ndarray]) -> Tensor:
 
 
 def to_pixels(model: RandSAC, inputs: Tensor) -> np.ndarray:
-    """Undo the normalisation of a model's inputs.
-
-    Args:
-        model: The model.
-        inputs: Normalised images (B, C, H, W); C is 1 or 3.
-
-    Returns:
-        Array (B, H, W, 3), uint8, RGB.
-    """
+    """Undo the normalisation of a model's inputs (B, C, H, W), C of 1 or 3: (B, H, W, 3), uint8, RGB."""
     preprocessor = model.data_preprocessor
     pixels = inputs.detach().float()
     if preprocessor._enable_normalize:
@@ -88,17 +65,16 @@ def to_pixels(model: RandSAC, inputs: Tensor) -> np.ndarray:
 
 
 def dataset_inputs(model: RandSAC, cfg: ConfigDict, num: int, seed: int) -> Tensor:
-    """Draw images of a config's data set and prepare them without augmentation.
+    """Draw images of a config's test, else validation, else training data set and prepare them without augmentation.
 
     Args:
         model: The model.
-        cfg: The config of the run. Its test, else validation, else training data set is used; of the pipeline only
-            the loading is kept, :func:`fit_image` replaces the rest.
-        num: Number of images.
+        cfg: The config of the run. Only the loading of its pipeline is kept; :func:`fit_image` replaces the rest.
+        num: Number of images; a smaller data set is used whole.
         seed: Seed of the choice.
 
     Returns:
-        Normalised images (B, C, *img_size), on the model's device; B is ``num``, or less for a smaller data set.
+        Normalised images (B, C, *img_size), on the model's device.
 
     Raises:
         ValueError: If the config has no data set.

@@ -4,7 +4,6 @@ B images, N tokens, D dims.
 """
 
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -27,28 +26,13 @@ _NOTE = (
 _PLACE_NOTE = 'Right: after subtracting the mean over these images at every place, as features also encode the place.'
 
 
-class Components(NamedTuple):
-    """Principal components of features.
-
-    Attributes:
-        scores: Coordinates of each token (B, N, k).
-        directions: The components, orthonormal rows (k, D).
-        explained: Share of the variance of each component, largest first.
-    """
-
-    scores: Tensor
-    directions: Tensor
-    explained: list[float]
-
-
 def patch_features(backbone: RandSACViT, images: Tensor, layer: int = -1) -> Tensor:
-    """Compute the output of one layer of the encoder for every patch, without a mask.
+    """Compute the output of one layer of the encoder for every patch, in evaluation mode and without a mask.
 
     Args:
-        backbone: The encoder, run in evaluation mode.
+        backbone: The encoder.
         images: Normalised images (B, C, H, W).
-        layer: Which layer, from 0; negative ones count from the end. The last one's output is normalised as in
-            :meth:`RandSACViT.forward`.
+        layer: Which layer, from 0; negative ones count from the end. The last one's output is normalised.
 
     Returns:
         Features (B, N, D), tokens in raster order, float32.
@@ -68,7 +52,7 @@ def patch_features(backbone: RandSACViT, images: Tensor, layer: int = -1) -> Ten
         hook.remove()
 
 
-def principal_components(features: Tensor, count: int = 3) -> Components:
+def principal_components(features: Tensor, count: int = 3) -> tuple[Tensor, PCA]:
     """Compute the directions of greatest variance over all tokens of all images.
 
     A direction and its negative are equally good; the largest entry of each is positive, so that pictures repeat.
@@ -78,15 +62,10 @@ def principal_components(features: Tensor, count: int = 3) -> Components:
         count: Number of components k.
 
     Returns:
-        The components.
+        What each token has of each component (B, N, k), and scikit-learn's PCA.
 
     Raises:
         ValueError: If there are too few tokens or dims for so many components, or all tokens have the same features.
-
-    Example:
-        >>> found = principal_components(torch.tensor([[[0.0, 1.0], [0.0, -1.0], [0.0, 0.0]]]), 1)
-        >>> found.directions, found.explained
-        (tensor([[0., 1.]]), [1.0])
     """
     tokens = features.flatten(0, -2).double().numpy()
     if count > min(len(tokens) - 1, tokens.shape[1]):
@@ -96,23 +75,13 @@ def principal_components(features: Tensor, count: int = 3) -> Components:
     if not tokens.var(0).sum() > 1e-20 * np.square(tokens).mean(0).sum():
         raise ValueError('all tokens have the same features: there is no direction of greatest variance')
     pca = PCA(count, svd_solver='full').fit(tokens)
-    largest = np.abs(pca.components_).argmax(1)[:, None]
-    signs = np.sign(np.take_along_axis(pca.components_, largest, 1))
-    scores = pca.transform(tokens) * signs[:, 0]
-    directions = torch.from_numpy(pca.components_ * signs + 0.0).float()  # no negative zeros
-    scores = torch.from_numpy(scores).float().reshape(*features.shape[:-1], count)
-    return Components(scores, directions, pca.explained_variance_ratio_.tolist())
+    largest = np.abs(pca.components_).argmax(1)
+    pca.components_ *= np.sign(pca.components_[range(count), largest])[:, None]
+    return torch.from_numpy(pca.transform(tokens)).float().unflatten(0, features.shape[:-1]), pca
 
 
 def component_colours(scores: Tensor) -> np.ndarray:
-    """Turn components into colours, each stretched over the whole range.
-
-    Args:
-        scores: Three components of tokens (B, N, 3).
-
-    Returns:
-        Array (B, N, 3), uint8: first component red, second green, third blue.
-    """
+    """Stretch each of three components (B, N, 3) over a colour from 0 to 255: red, green, blue, uint8."""
     values = scores.numpy()
     low, high = np.percentile(values, _TAILS, axis=(0, 1))
     return (np.clip((values - low) / np.maximum(high - low, 1e-12), 0, 1) * 255).round().astype(np.uint8)
@@ -131,7 +100,7 @@ def draw_components(model: torch.nn.Module, inputs: Tensor, path: str | Path, la
     a small model's strongest components often only encode where a patch is.
 
     Args:
-        model: A pre-training model; its backbone is run in evaluation mode, without a mask.
+        model: A pre-training model.
         inputs: Normalised images (B, C, H, W).
         path: Where the PNG goes.
         layer: Which layer, see :func:`patch_features`.
@@ -144,24 +113,25 @@ def draw_components(model: torch.nn.Module, inputs: Tensor, path: str | Path, la
     """
     backbone, grid = model.backbone, model.backbone.grid(*inputs.shape[2:])
     features = patch_features(backbone, inputs.to(next(model.parameters()).device), layer).cpu()
-    found = principal_components(features)
-    kinds = {'components': found}
+    scores, pca = principal_components(features)
+    shown = {'components': scores}
+    explained = pca.explained_variance_ratio_
     result = {
         'layer': layer_indices('layer', layer, backbone.num_layers)[0],
-        'explained_variance': found.explained,
-        'explained_variance_in_total': sum(found.explained),
+        'explained_variance': explained.tolist(),
+        'explained_variance_in_total': explained.sum(),
     }
     if len(inputs) >= _ENOUGH:
-        kinds['mean of the place subtracted'] = principal_components(features - features.mean(0))
-        result['explained_variance_without_mean_of_place'] = kinds['mean of the place subtracted'].explained
+        shown['mean of the place subtracted'], pca = principal_components(features - features.mean(0))
+        result['explained_variance_without_mean_of_place'] = pca.explained_variance_ratio_.tolist()
         result['variance_of_mean_of_place'] = share_of_place(features)
-    note = f'{_NOTE} They explain {sum(found.explained):.0%} of the variance. {_PLACE_NOTE if len(kinds) > 1 else ""}'
+    note = f'{_NOTE} They explain {explained.sum():.0%} of the variance. {_PLACE_NOTE if len(shown) > 1 else ""}'
     pairs = 1 if len(inputs) == 1 else 2  # images in a row
-    figure, axes = panel_figure(-(-len(inputs) // pairs), pairs * (1 + len(kinds)), grid, _SIDE, note)
+    figure, axes = panel_figure(-(-len(inputs) // pairs), pairs * (1 + len(shown)), grid, _SIDE, note)
     for panel in axes.flat:
         panel.set_axis_off()
-    panels = axes.reshape(-1, 1 + len(kinds))
-    colours = {name: component_colours(kind.scores).reshape(-1, *grid, 3) for name, kind in kinds.items()}
+    panels = axes.reshape(-1, 1 + len(shown))
+    colours = {name: component_colours(of_kind).reshape(-1, *grid, 3) for name, of_kind in shown.items()}
     for i, image in enumerate(to_pixels(model, inputs)):
         show(panels[i, 0], image, grid, 'image')
         for panel, (name, of_kind) in zip(panels[i, 1:], colours.items(), strict=True):

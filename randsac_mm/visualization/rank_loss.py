@@ -4,7 +4,6 @@ n images, S serializations of each, N tokens.
 """
 
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -22,64 +21,8 @@ _EXACT = 24  # different numbers of seen tokens up to which each is a point of i
 _BINS = 16
 
 
-class Tally(NamedTuple):
-    """Mean errors of groups of predicted tokens; all lists are of equal length.
-
-    Attributes:
-        first: The group: a rank, or the least number of tokens seen.
-        last: The same, or the greatest number.
-        mse: Mean squared error over all tokens of the group.
-        standard_error: Of that mean; tokens of one image count as one observation. None for fewer than two images.
-        tokens: Number of tokens in the group, over all images and serializations.
-        images: Number of images that have such tokens.
-    """
-
-    first: list[int]
-    last: list[int]
-    mse: list[float]
-    standard_error: list[float | None]
-    tokens: list[int]
-    images: list[int]
-
-    def text(self, i: int = 0) -> str:
-        """Return mean and standard error of group ``i`` for people."""
-        error = self.standard_error[i]
-        return f'{self.mse[i]:.4f}' if error is None else f'{self.mse[i]:.4f} \N{PLUS-MINUS SIGN} {error:.4f}'
-
-
-class RankLoss(NamedTuple):
-    """The loss of a model in parts.
-
-    Attributes:
-        by_rank: Errors of every rank from 1; rank 0 is given, never predicted.
-        by_seen: Errors by the number of tokens that the prediction could read.
-        overall: Errors of all predicted tokens: one group, whose mean is the model's loss on these serializations.
-        of_zero: Error of predicting 0 everywhere: the mean colour of the normalisation, or with ``norm_pix`` the mean
-            of each patch.
-        serializations: Number S of serializations of each image.
-        norm_pix: Whether errors are of patches that are normalised by their own mean and standard deviation.
-    """
-
-    by_rank: Tally
-    by_seen: Tally
-    overall: Tally
-    of_zero: float
-    serializations: int
-    norm_pix: bool
-
-    def plain(self) -> dict:
-        """Return plain values, for JSON."""
-        return {**self._asdict(), **{key: getattr(self, key)._asdict() for key in ('by_rank', 'by_seen', 'overall')}}
-
-
 def tokens_seen(rank: Tensor) -> Tensor:
-    """Count for every token those of strictly earlier segments, which its prediction can read.
-
-    Args:
-        rank: Ranks (B, N).
-
-    Returns:
-        Counts (B, N), int64.
+    """Count for every token those of strictly earlier segments, from ranks (B, N): (B, N), int64.
 
     Example:
         >>> tokens_seen(torch.tensor([[1, 0, 0, 2]]))
@@ -89,9 +32,7 @@ def tokens_seen(rank: Tensor) -> Tensor:
     return (sizes.cumsum(1) - sizes).gather(1, rank)
 
 
-def loss_by_rank(
-    model: RandSAC, inputs: Tensor, serializations: int = 2, seed: int = 0, batch_size: int = 64
-) -> RankLoss:
+def loss_by_rank(model: RandSAC, inputs: Tensor, serializations: int = 2, seed: int = 0, batch_size: int = 64) -> dict:
     """Measure how well every segment is predicted, in serializations of the model's own kind.
 
     Args:
@@ -102,7 +43,11 @@ def loss_by_rank(
         batch_size: Images in a step.
 
     Returns:
-        The errors.
+        Plain values. Mean squared errors ``by_rank`` from 1, since rank 0 is given; ``by_seen``, the number of tokens
+        that the prediction could read; and ``overall``, the model's loss. Each has a list of groups: ``first`` and
+        ``last`` rank or number, ``mse``, its ``standard_error`` (tokens of one image are one observation; None for
+        fewer than two images), number of ``tokens`` and of ``images``. ``of_zero`` is the error of predicting 0
+        everywhere: the mean colour, or with ``norm_pix`` the mean of each patch.
 
     Raises:
         ValueError: If ``serializations``, ``batch_size`` or the number of images is below 1.
@@ -110,38 +55,37 @@ def loss_by_rank(
     for name, value in (('serializations', serializations), ('batch_size', batch_size), ('images', len(inputs))):
         if value < 1:
             raise ValueError(f'{name}={value} must be at least 1')
-    grid = model.backbone.grid(*inputs.shape[2:])
-    drawn = serialize(model.data_preprocessor.serialization, serializations * len(inputs), grid, seed).rank
-    ranks = drawn.unflatten(0, (serializations, len(inputs)))  # (S, n, N)
-    device = next(model.parameters()).device
+    grid, device = model.backbone.grid(*inputs.shape[2:]), next(model.parameters()).device
+    ranks, _ = serialize(model.data_preprocessor.serialization, serializations * len(inputs), grid, seed)
+    seen = tokens_seen(ranks).unflatten(0, (serializations, len(inputs)))
+    ranks = ranks.unflatten(0, (serializations, len(inputs)))  # (S, n, N)
     errors, zeros = torch.empty(ranks.shape), torch.empty(ranks.shape)
     with evaluating(model):
         for some in torch.arange(len(inputs)).split(batch_size):
-            images = inputs[some].to(device)
+            images = inputs[some.to(inputs.device)].to(device)
             target = model.head.target(images)
             zeros[:, some] = target.square().mean(-1).cpu()
             for s in range(serializations):
                 pred = model.reconstruct(images, ranks[s, some].to(device)).pred.float()
                 errors[s, some] = (pred - target).square().mean(-1).cpu()
     predicted = ranks > 0
-    seen = torch.stack([tokens_seen(rank) for rank in ranks])
     values = seen[predicted].unique()
     edges = torch.cat([values, values + 1]).unique()  # of half-open groups; those between the values are empty
     if len(values) > _EXACT:
         edges = torch.linspace(1, ranks.shape[2], _BINS + 1).round().long().unique()
     by_seen = _tally(errors, torch.bucketize(seen, edges, right=True) - 1, predicted)
-    places = torch.tensor(by_seen.first)
-    return RankLoss(
-        by_rank=_tally(errors, ranks, predicted),
-        by_seen=by_seen._replace(first=edges[places].tolist(), last=(edges[places + 1] - 1).tolist()),
-        overall=_tally(errors, torch.zeros_like(ranks), predicted),
-        of_zero=zeros[predicted].double().mean().item(),
-        serializations=serializations,
-        norm_pix=model.head.norm_pix,
-    )
+    places = torch.tensor(by_seen['first'])
+    return {
+        'by_rank': _tally(errors, ranks, predicted),
+        'by_seen': {**by_seen, 'first': edges[places].tolist(), 'last': (edges[places + 1] - 1).tolist()},
+        'overall': _tally(errors, torch.zeros_like(ranks), predicted),
+        'of_zero': zeros[predicted].double().mean().item(),
+        'serializations': serializations,
+        'norm_pix': model.head.norm_pix,
+    }
 
 
-def _tally(errors: Tensor, groups: Tensor, predicted: Tensor) -> Tally:
+def _tally(errors: Tensor, groups: Tensor, predicted: Tensor) -> dict[str, list]:
     """Average the errors of predicted tokens in groups; all tensors are (S, n, N), groups count from 0."""
     count = int(groups[predicted].max()) + 1
     keys = torch.where(predicted, groups, count).transpose(0, 1).flatten(1)  # (n, S * N); the last group is dropped
@@ -155,43 +99,42 @@ def _tally(errors: Tensor, groups: Tensor, predicted: Tensor) -> Tally:
     # Images are independent, tokens of one image are not: the error of a ratio of two sums over images.
     spread = (sums - mean * tokens).square().sum(0)
     error = (spread * images / (images - 1).clamp(min=1)).sqrt() / total
-    return Tally(
-        first=found.tolist(),
-        last=found.tolist(),
-        mse=mean.tolist(),
-        standard_error=[e if n > 1 else None for e, n in zip(error.tolist(), images.tolist(), strict=True)],
-        tokens=total.long().tolist(),
-        images=images.tolist(),
-    )
+    return {
+        'first': found.tolist(),
+        'last': found.tolist(),
+        'mse': mean.tolist(),
+        'standard_error': [e if n > 1 else None for e, n in zip(error.tolist(), images.tolist(), strict=True)],
+        'tokens': total.long().tolist(),
+        'images': images.tolist(),
+    }
 
 
-def draw_loss_by_rank(result: RankLoss, path: str | Path) -> Path:
-    """Draw the loss by rank, and by the number of tokens seen, with standard errors.
+def with_error(tally: dict[str, list], i: int = 0) -> str:
+    """Return mean and standard error of group ``i`` as text."""
+    error = tally['standard_error'][i]
+    return f'{tally["mse"][i]:.4f}' + ('' if error is None else f' \N{PLUS-MINUS SIGN} {error:.4f}')
 
-    Args:
-        result: What :func:`loss_by_rank` returned.
-        path: Where the PNG goes.
 
-    Returns:
-        The path.
-    """
+def draw_loss_by_rank(result: dict, path: str | Path) -> None:
+    """Draw what :func:`loss_by_rank` returned, with standard errors, as a PNG."""
     figure = Figure(figsize=(10, 3.8), dpi=130, layout='constrained')
     left, right = figure.subplots(1, 2, sharey=True)
-    for axes, tally in ((left, result.by_rank), (right, result.by_seen)):
-        x = np.add(tally.first, tally.last) / 2
-        spread = np.array(tally.standard_error, float)  # None becomes NaN, which is not drawn
-        axes.errorbar(x, tally.mse, spread, color=COLOURS[0], marker='o', markersize=3.5, capsize=2.5, label='mean')
-        axes.axhline(result.overall.mse[0], color='#777777', linewidth=1, linestyle='--', label='all predicted tokens')
+    overall = result['overall']
+    for axes, tally in ((left, result['by_rank']), (right, result['by_seen'])):
+        x = np.add(tally['first'], tally['last']) / 2
+        spread = np.array(tally['standard_error'], float)  # None becomes NaN, which is not drawn
+        axes.errorbar(x, tally['mse'], spread, color=COLOURS[0], marker='o', markersize=3.5, capsize=2.5, label='mean')
+        axes.axhline(overall['mse'][0], color='#777777', linewidth=1, linestyle='--', label='all predicted tokens')
         axes.grid(alpha=0.25)
         axes.spines[['top', 'right']].set_visible(False)
-    space = 'patches' if result.norm_pix else 'images'
+    space = 'patches' if result['norm_pix'] else 'images'
     left.set(xlabel='rank of the segment (0 is given)', ylabel=f'mean squared error\nof normalised {space}')
     right.set(xlabel='tokens seen before the prediction')
     left.xaxis.get_major_locator().set_params(integer=True)
     left.legend(frameon=False)
     note = (
-        f'{result.overall.images[0]} images, {result.serializations} serialization(s) of each; bars: standard error; '
-        f'predicting 0: {result.of_zero:.3g}'
+        f'{overall["images"][0]} images, {result["serializations"]} serialization(s) of each; bars: standard error; '
+        f'predicting 0: {result["of_zero"]:.3g}'
     )
     figure.suptitle(note, fontsize=10)
-    return save_figure(figure, path, note)
+    save_figure(figure, path, note)

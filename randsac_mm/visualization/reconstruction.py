@@ -28,22 +28,13 @@ _STEP_NOTE = (
 
 
 class Reconstructed(NamedTuple):
-    """Predictions of images, ready to be drawn.
+    """Predictions of images, ready to be drawn."""
 
-    Attributes:
-        original: The images as the model sees them (B, H, W, 3), uint8, RGB.
-        composite: The first segment's true pixels and the predictions of all others, same shape.
-        rank: The serialization (B, N).
-        errors: Mean squared error of every rank, one list per image, in the space of the head's target, as in the
-            loss. Entry 0 is None, for the segment that is not predicted.
-        norm_pix: Whether mean and standard deviation of the target's patches were added to the predictions.
-    """
-
-    original: np.ndarray
-    composite: np.ndarray
-    rank: Tensor
-    errors: list[list[float | None]]
-    norm_pix: bool
+    original: np.ndarray  # the images as the model sees them (B, H, W, 3), uint8, RGB
+    composite: np.ndarray  # the first segment's true pixels and the predictions of all others, same shape
+    rank: Tensor  # the serialization (B, N)
+    errors: list[list[float | None]]  # mean squared error of every rank of each image; None for rank 0
+    norm_pix: bool  # whether mean and standard deviation of the target's patches were added to the predictions
 
     @property
     def note(self) -> str:
@@ -58,9 +49,6 @@ def reconstruct(model: RandSAC, inputs: Tensor, rank: Tensor | None = None) -> R
         model: The model; it is run in evaluation mode.
         inputs: Normalised images (B, C, H, W).
         rank: The serialization (B, N); drawn from the model's own if None.
-
-    Returns:
-        Originals, composites and errors.
 
     Raises:
         ValueError: If ``rank`` does not fit, see :meth:`randsac_mm.models.RandSAC.reconstruct`.
@@ -98,10 +86,7 @@ def draw_reconstruction(
         images: Normalised images (B, C, H, W).
         path: Where the PNG goes.
         rank: The serialization (B, N); drawn from the model's own if None.
-        groups: Ids of coarser levels (B, L - 1, N), outlined in bold; see :func:`randsac_mm.visualization.serialize`.
-
-    Returns:
-        What was drawn, with the errors of every rank.
+        groups: Ids of coarser levels (B, L - 1, N), outlined in bold; see :func:`serialize`.
 
     Raises:
         ValueError: If ``rank`` does not fit the images.
@@ -129,18 +114,7 @@ def draw_reconstruction(
 def step_image(
     original: np.ndarray, composite: np.ndarray, ranks: np.ndarray, grid: Grid, span: np.ndarray
 ) -> np.ndarray:
-    """Compose the predictions of some ranks with what was known before, blank where nothing is known yet.
-
-    Args:
-        original: The true image (H, W, 3), uint8.
-        composite: The predictions, same shape.
-        ranks: The serialization (N,).
-        grid: Height and width of the token grid.
-        span: The ranks that are predicted, ascending.
-
-    Returns:
-        An image of the same shape.
-    """
+    """Compose an image (H, W, 3): the original where ranks (N,) are before a span, predictions in it, then blank."""
     place = token_mask(ranks, grid, original)
     blank = np.array([round(255 * c) for c in to_rgb(UNKNOWN)], np.uint8)
     return np.where(place < span[0], original, np.where(place <= span[-1], composite, blank))

@@ -5,6 +5,7 @@ import json
 import statistics
 import tempfile
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,9 @@ from randsac_mm.models import RandSAC
 
 from .attention_maps import draw_attention
 from .command import build_model, choose_images
-from .curves import COLOURS, curves_svg, smoothed
+from .curves import curves_svg, smoothed
 from .principal_components import draw_components
-from .rank_loss import draw_loss_by_rank, loss_by_rank
+from .rank_loss import draw_loss_by_rank, loss_by_rank, with_error
 from .reconstruction import draw_reconstruction
 from .run_log import RunLog
 from .serialization_pictures import serialize
@@ -34,15 +35,6 @@ PARTS = {  # headings of the page and the pictures below them
 }
 _LOSS_IMAGES = 128
 _ATTENTION_IMAGES = 2
-_SPEED = {
-    'images_per_s': 'images per second',
-    'data_share': 'share of time waiting for data',
-    'launch_share': "share of the host's time in the step",
-    'compute_share': "share of the device's time in the step",
-    'time': 'seconds per step',
-    'memory': 'peak device memory (MB)',
-    'probe/seconds': 'seconds per online probe',
-}
 
 
 def make_report(
@@ -68,7 +60,7 @@ def make_report(
     """
     with tempfile.TemporaryDirectory() as folder:
         parts = _draw_parts(run, Path(folder), images, num, seed, options)
-        html = _render(run, parts, probes)
+        html = _render(run=run, parts=parts, probes=probes)
     return html, {title: part['missing'] for title, part in parts.items() if 'missing' in part}
 
 
@@ -115,25 +107,24 @@ def _draw_parts(
     return {title: parts[title] for title in PARTS}
 
 
-def _painters(model: RandSAC, inputs: Tensor, num: int, seed: int, folder: Path) -> dict[str, Callable[[], Any]]:
+def _painters(model: RandSAC, inputs: Tensor, num: int, seed: int, folder: Path) -> dict[str, Callable[[], dict]]:
     few = inputs[:num]
 
     def predictions() -> dict:
         drawn = serialize(model.data_preprocessor.serialization, len(few), model.backbone.grid(*few.shape[2:]), seed)
-        done = draw_reconstruction(model, few, folder / 'reconstruction.png', drawn.rank, drawn.groups)
-        return {'note': done.note, 'count': len(few)}
+        done = draw_reconstruction(model, few, folder / 'reconstruction.png', *drawn)
+        return {'note': done.note, 'rank': done.rank}
 
-    def ranks() -> Any:
+    def ranks() -> dict:
         result = loss_by_rank(model, inputs, seed=seed)
         draw_loss_by_rank(result, folder / 'loss_by_rank.png')
         return result
 
+    attention = (folder / 'attention.png', folder / 'attention_heads.png')
     return {
         'Predictions': predictions,
         'Loss by rank': ranks,
-        'Attention': lambda: draw_attention(
-            model, few[:_ATTENTION_IMAGES], folder / 'attention.png', folder / 'attention_heads.png'
-        ),
+        'Attention': lambda: draw_attention(model, few[:_ATTENTION_IMAGES], *attention),
         'Principal components': lambda: draw_components(model, few, folder / 'features.png'),
     }
 
@@ -150,41 +141,19 @@ def _reason(error: Exception) -> str:
     return str(error) if isinstance(error, (FileNotFoundError, ValueError)) else f'{type(error).__name__}: {error}'
 
 
-def _render(run: RunLog, parts: dict[str, dict], probes: dict[str, Any]) -> str:
-    loader = jinja2.FileSystemLoader(Path(__file__).parent)
+def _render(**context: Any) -> str:
     environment = jinja2.Environment(
-        loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
-    scalars = run.scalars
-    accuracies = {
-        name.removeprefix('probe/'): series
-        for name, series in scalars.items()
-        if name.startswith('probe/') and name != 'probe/seconds'
-    }
-    names = list(accuracies)
-    groups = [names[i : i + len(COLOURS)] for i in range(0, len(names), len(COLOURS))]
-    curves = {}
-    if 'loss' in scalars:
-        curves['Loss'] = _chart(smoothed(scalars['loss']), 'iteration', 'loss (mean squared error)', True)
-    if 'lr' in scalars:
-        curves['Learning rate'] = _chart({'lr': scalars['lr']}, 'iteration', 'learning rate (first parameter group)')
-    speed = scalars.get('images_per_s')
+    environment.filters.update(
+        mean=statistics.fmean, median=statistics.median, json=partial(json.dumps, indent=2), with_error=with_error
+    )
     return environment.get_template('report.html').render(
-        run=run,
-        about=describe_origin(),
-        parts=parts,
-        curves=curves,
-        speed=speed and _chart({'images per second': speed}, 'iteration', 'images per second'),
-        speed_rows=[
-            (text, *(f'{f(scalars[key][1]):,.4g}' for f in (statistics.median, min, max)))
-            for key, text in _SPEED.items()
-            if key in scalars
-        ],
-        median_speed=speed and statistics.median(speed[1]),
-        accuracies=accuracies,
-        probe_charts=[_chart({name: accuracies[name] for name in group}, 'step', 'accuracy (%)') for group in groups],
-        probes={name: _probe_tables(result) for name, result in probes.items()},
-        config=run.config and run.config.read_text(errors='replace'),
+        context, chart=_chart, smoothed=smoothed, about=describe_origin()
     )
 
 
@@ -194,20 +163,3 @@ def _chart(*args: Any) -> str:
 
 def _data_uri(kind: str, data: bytes) -> str:
     return f'data:{kind};base64,{base64.b64encode(data).decode()}'
-
-
-def _probe_tables(result: Any) -> tuple[list[str], list[list[Any]], list[tuple[str, Any]]]:
-    """Return columns and rows of accuracies, and everything else by its path."""
-    scores = result.get('accuracy_percent') if isinstance(result, dict) else None
-    if not isinstance(scores, dict) or not all(isinstance(row, dict) for row in scores.values()):
-        return [], [], _flat(result)
-    columns = list(dict.fromkeys(column for row in scores.values() for column in row))
-    rows = [[name, *(row.get(column) for column in columns)] for name, row in scores.items()]
-    return columns, rows, _flat({key: value for key, value in result.items() if key != 'accuracy_percent'})
-
-
-def _flat(result: Any, prefix: str = '') -> list[tuple[str, Any]]:
-    if not isinstance(result, (dict, list)):
-        return [(prefix or 'value', result)]
-    pairs = result.items() if isinstance(result, dict) else enumerate(result)
-    return [row for key, value in pairs for row in _flat(value, f'{prefix} / {key}' if prefix else str(key))]

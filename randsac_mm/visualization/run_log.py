@@ -18,50 +18,27 @@ Series = tuple[list[int], list[float]]  # ascending steps, and finite values
 
 
 class Session(NamedTuple):
-    """One start of the program.
+    """One start of the program."""
 
-    Attributes:
-        name: Name of its folder, the date and time of the start.
-        resumed: Iteration of the checkpoint that it resumed from; None if it started a run.
-        origin: Contents of ``origin.json``: command, commit, hardware, versions; empty if there is none.
-    """
-
-    name: str
-    resumed: int | None
-    origin: dict[str, Any]
+    name: str  # of its folder: date and time of the start
+    resumed: int | None  # iteration of the checkpoint that it resumed from; None if it started a run
+    origin: dict[str, Any]  # contents of origin.json: command, commit, hardware, versions; may be empty
 
 
 class RunLog(NamedTuple):
-    """The record of a run.
-
-    Attributes:
-        work_dir: The folder.
-        sessions: All starts of the run that made the checkpoint, else of the last run, in order of time.
-        scalars: Every logged value by name. Where a later session repeats steps, its values count.
-        config: File of the complete config of the last session; None if there is none.
-        checkpoint: The chosen or else the last complete checkpoint, None if there is none.
-        meta: The checkpoint's ``meta``; empty if it cannot be read.
-        notes: What could not be read or was left out, in sentences.
-    """
+    """The record of a run."""
 
     work_dir: Path
-    sessions: list[Session]
-    scalars: dict[str, Series]
-    config: Path | None
-    checkpoint: Path | None
-    meta: dict[str, Any]
-    notes: list[str]
+    sessions: list[Session]  # of the run that made the checkpoint, else of the last run, in order of time
+    scalars: dict[str, Series]  # by name; where a later session repeats steps, its values count
+    config: Path | None  # the complete config of the last session
+    checkpoint: Path | None  # the chosen or else the last complete one
+    meta: dict[str, Any]  # of the checkpoint; empty if it cannot be read
+    notes: list[str]  # sentences on what could not be read or was left out
 
 
 def read_run(work_dir: str | Path, checkpoint: str | Path | None = None) -> RunLog:
-    """Read a work directory of mmengine.
-
-    Args:
-        work_dir: The folder.
-        checkpoint: A checkpoint of the run, if another than the last one is meant.
-
-    Returns:
-        Its record.
+    """Read a work directory of mmengine; ``checkpoint`` names one of the run if another than the last is meant.
 
     Raises:
         FileNotFoundError: If there is no such folder, or neither log, config nor checkpoint in it.
@@ -94,15 +71,10 @@ def read_run(work_dir: str | Path, checkpoint: str | Path | None = None) -> RunL
 
 
 def read_scalars(path: str | Path, notes: list[str]) -> dict[str, Series]:
-    """Read mmengine's log ``scalars.json``, one JSON object a line.
+    """Read the numbers in mmengine's ``scalars.json`` by name; of several entries of a step the last one counts.
 
-    Args:
-        path: The file.
-        notes: Gets a sentence for what is left out: lines that cannot be read, as the last one of a killed run, and
-            values that are not finite.
-
-    Returns:
-        Every logged number by name; of several entries of a step the last one. Empty if there is no such file.
+    What is left out is described in ``notes``: lines that cannot be read, as the last one of a killed run, and losses
+    that are not finite. Without such a file nothing is read.
     """
     found: dict[str, dict[int, float]] = {}
     broken, not_finite = 0, 0

@@ -1,7 +1,6 @@
 """Pictures of a serialization: segments coloured by rank, and the order in which an image is predicted."""
 
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -21,40 +20,23 @@ _SIDE = 480  # pixels of a panel's longer side
 _TINT = 0.62  # of the colour over the image
 _SECONDS, _LAST = 7.0, 2.5  # length of an animation, about, and of its last frame
 
-
-class Serialized(NamedTuple):
-    """Serializations with the groups that they came from.
-
-    Attributes:
-        rank: Ranks (B, N), int64.
-        groups: Ids of the coarser levels of the hierarchy (B, L - 1, N), fine to coarse; L - 1 may be 0.
-    """
-
-    rank: Tensor
-    groups: Tensor
+_NO_GROUPS = torch.empty(0, 0, dtype=torch.int64)
 
 
-def serialize(serialization: Serialization, batch_size: int, grid: Grid, seed: int = 0) -> Serialized:
-    """Draw serializations together with their hierarchy, on the CPU.
-
-    Args:
-        serialization: What to draw from.
-        batch_size: Number of images B.
-        grid: Height and width of the token grid.
-        seed: Seed of the random numbers.
+def serialize(serialization: Serialization, batch_size: int, grid: Grid, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Draw serializations on a token grid (height, width), on the CPU.
 
     Returns:
-        Ranks and groups.
+        Ranks (B, N), int64, and ids of the coarser levels of their hierarchy (B, L - 1, N), fine to coarse.
     """
     device = torch.device('cpu')
     # A serialization first draws its partition: the same seed gives the partition alone.
     ids = serialization.partition(batch_size, grid, torch.Generator().manual_seed(seed), device)
-    rank = serialization(batch_size, grid, torch.Generator().manual_seed(seed), device)
-    return Serialized(rank, ids[:, 1:])
+    return serialization(batch_size, grid, torch.Generator().manual_seed(seed), device), ids[:, 1:]
 
 
 def draw_serialization(
-    image: np.ndarray, rank: Tensor, grid: Grid, path: str | Path, groups: Tensor | None = None
+    image: np.ndarray, rank: Tensor, grid: Grid, path: str | Path, groups: Tensor = _NO_GROUPS
 ) -> Path:
     """Draw an image beside its segments, coloured and numbered by rank.
 
@@ -65,13 +47,10 @@ def draw_serialization(
         path: Where the PNG goes.
         groups: Ids of coarser levels (L - 1, N), outlined in bold; see :func:`serialize`.
 
-    Returns:
-        The path.
-
     Raises:
-        ValueError: If image, rank and grid do not fit each other.
+        ValueError: If rank or groups do not fit the grid.
     """
-    ranks, levels = _check(image, rank, grid, groups)
+    ranks, levels = rank.numpy(), groups.numpy()
     last = ranks.max()
     note = f'Colours from dark blue (0, given) to yellow ({last}, predicted last).'
     figure, ((left, right),) = panel_figure(1, 2, grid, _SIDE, note)
@@ -105,24 +84,13 @@ def draw_segments(
 
 
 def animate_serialization(
-    image: np.ndarray, rank: Tensor, grid: Grid, path: str | Path, groups: Tensor | None = None
+    image: np.ndarray, rank: Tensor, grid: Grid, path: str | Path, groups: Tensor = _NO_GROUPS
 ) -> Path:
     """Animate the order in which an image is predicted: coloured is what is predicted now, from what is visible.
 
-    Args:
-        image: Array (H, W, 3), uint8, RGB.
-        rank: The serialization (N,).
-        grid: Height and width of the token grid.
-        path: Where the GIF goes.
-        groups: Ids of coarser levels (L - 1, N), outlined in bold; see :func:`serialize`.
-
-    Returns:
-        The path.
-
-    Raises:
-        ValueError: If image, rank and grid do not fit each other.
+    Arguments as of :func:`draw_serialization`; a GIF is written.
     """
-    ranks, levels = _check(image, rank, grid, groups)
+    ranks, levels = rank.numpy(), groups.numpy()
     count = ranks.max() + 1
     frames = []
     for r in range(count + 1):
@@ -147,28 +115,8 @@ def animate_serialization(
 
 
 def veil(ranks: np.ndarray, now: int) -> np.ndarray:
-    """Colour tokens by what is known when segment ``now`` is predicted.
-
-    Args:
-        ranks: The serialization (N,).
-        now: The segment.
-
-    Returns:
-        Colours (N, 4), from 0 to 1: transparent for earlier tokens, the rank's own now, grey for later ones.
-    """
+    """Colour tokens (N, 4) when segment ``now`` is predicted: clear for earlier ones, grey for later ones."""
     colours = np.tile(to_rgba(UNKNOWN), (len(ranks), 1))
     colours[ranks == now, :3] = rank_colours(ranks.max() + 1)[ranks[ranks == now]]
     colours[ranks < now] = 0
     return colours
-
-
-def _check(image: np.ndarray, rank: Tensor, grid: Grid, groups: Tensor | None) -> tuple[np.ndarray, np.ndarray]:
-    tokens = grid[0] * grid[1]
-    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-        raise ValueError(f'image has shape {image.shape} and type {image.dtype}, but must be (H, W, 3) of uint8')
-    if tuple(rank.shape) != (tokens,):
-        raise ValueError(f'rank has shape {tuple(rank.shape)}, but a grid of {grid[0]} x {grid[1]} needs ({tokens},)')
-    levels = torch.empty(0, tokens, dtype=torch.int64) if groups is None else groups
-    if levels.ndim != 2 or levels.shape[1] != tokens:
-        raise ValueError(f'groups have shape {tuple(levels.shape)}, but must be (levels, {tokens})')
-    return rank.cpu().numpy(), levels.cpu().numpy()

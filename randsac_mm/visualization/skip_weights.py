@@ -18,13 +18,7 @@ _WHAT = {
 
 
 def skip_weights(model: torch.nn.Module) -> np.ndarray:
-    """Return the weights W of the skip connections, Z^l = sum over k of W[k, l] H^k.
-
-    Args:
-        model: A pre-training model.
-
-    Returns:
-        Array (L_enc, L_dec), float64.
+    """Return the weights W (L_enc, L_dec) of the skip connections, Z^l = sum over k of W[k, l] H^k, float64.
 
     Raises:
         ValueError: If the model has no skip connections.
@@ -44,11 +38,7 @@ def skip_weights(model: torch.nn.Module) -> np.ndarray:
 
 
 def draw_skip_weights(model: torch.nn.Module, path: str | Path) -> dict:
-    """Draw the weights of the skip connections as a heat map, from blue (negative) over white (0) to red.
-
-    Args:
-        model: A pre-training model.
-        path: Where the PNG goes.
+    """Draw the weights of the skip connections as a PNG, from blue (negative) over white (0) to red.
 
     Returns:
         The weights and what they weigh, in plain values.

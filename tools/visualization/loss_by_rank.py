@@ -11,6 +11,7 @@ import argparse
 
 from randsac_mm.visualization import draw_loss_by_rank, loss_by_rank
 from randsac_mm.visualization.command import add_image_options, checkpoint_parser, prepare, run_tool, write_result
+from randsac_mm.visualization.rank_loss import with_error
 
 
 def work(args: argparse.Namespace) -> str:
@@ -19,8 +20,8 @@ def work(args: argparse.Namespace) -> str:
     picture, numbers = args.out / 'loss_by_rank.png', args.out / 'loss_by_rank.json'
     result = loss_by_rank(model, inputs, seed=args.seed)
     draw_loss_by_rank(result, picture)
-    write_result(numbers, args, result.plain(), names)
-    loss = f'loss of {len(names)} images: {result.overall.text()}; of predicting 0: {result.of_zero:.4f}'
+    write_result(numbers, args, result, names)
+    loss = f'loss of {len(names)} images: {with_error(result["overall"])}; of predicting 0: {result["of_zero"]:.4f}'
     return f'{loss}\n{picture}\n{numbers}'
 
 

@@ -22,7 +22,7 @@ def work(args: argparse.Namespace) -> str:
     grid = model.backbone.grid(*inputs.shape[2:])
     drawn = serialize(model.data_preprocessor.serialization, len(inputs), grid, args.seed)
     picture, numbers = args.out / 'reconstruction.png', args.out / 'reconstruction.json'
-    done = draw_reconstruction(model, inputs, picture, drawn.rank, drawn.groups)
+    done = draw_reconstruction(model, inputs, picture, *drawn)
     means = [float(np.mean(errors[1:])) for errors in done.errors]
     per_image = [
         {'image': name, 'mse': mean, 'mse_per_rank': errors}

@@ -41,7 +41,7 @@ def work(args: argparse.Namespace) -> str:
     drawn = serialize(serialization, args.num, grid, args.seed)
     name = args.image.stem if args.image else 'flower'
     files = []
-    for i, (rank, groups) in enumerate(zip(drawn.rank, drawn.groups, strict=True)):
+    for i, (rank, groups) in enumerate(zip(*drawn, strict=True)):
         stem = args.out / (f'{name}_{i}' if args.num > 1 else name)
         files.append(draw_serialization(image, rank, grid, f'{stem}.png', groups))
         files.append(animate_serialization(image, rank, grid, f'{stem}.gif', groups))
