@@ -11,10 +11,8 @@ Examples:
 import argparse
 from pathlib import Path
 
-from mmengine.config import DictAction
-
 from randsac_mm.files import atomic_write
-from randsac_mm.visualization.command import add_image_options, run_tool
+from randsac_mm.visualization.command import add_options, run_tool
 from randsac_mm.visualization.report import make_report, read_probes
 from randsac_mm.visualization.run_log import read_run
 
@@ -36,8 +34,7 @@ def main() -> None:
     parser.add_argument('--out', type=Path, required=True, help='HTML file to write')
     parser.add_argument('--checkpoint', type=Path, help="default: the work directory's last")
     parser.add_argument('--probe', type=Path, nargs='+', default=[], help='results of tools/evaluate.py (JSON)')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='change the config')
-    add_image_options(parser, 4)
+    add_options(parser, 4)
     run_tool(parser, work)
 
 

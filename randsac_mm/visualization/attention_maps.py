@@ -143,10 +143,10 @@ def draw_attention(
         statistics.append(attention_statistics(weights, grid))
         names = [*(f'layer {layer + 1}' for layer in layers), 'rollout']
         for axes, (name, maps) in zip(mean_axes[2 * i :], attention_maps(weights, layers, place).items(), strict=False):
-            _draw_row(axes, image, name, maps, names, grid, query if name == 'query' else None)
+            _draw_row(axes, image, grid, query if name == 'query' else (), [name, *names], maps)
+        names = [f'head {head + 1}' for head in range(num_heads)]
         for axes, layer in zip(head_axes[i * len(layers) :], layers, strict=False):
-            names = [f'head {head + 1}' for head in range(num_heads)]
-            _draw_row(axes, image, f'layer {layer + 1}', weights[layer, 0, :, place], names, grid, query)
+            _draw_row(axes, image, grid, query, [f'layer {layer + 1}', *names], weights[layer, 0, :, place])
     save_figure(mean_figure, path)
     save_figure(head_figure, heads_path)
     return {
@@ -161,20 +161,14 @@ def draw_attention(
 
 
 def _draw_row(
-    axes: Sequence[Axes],
-    image: np.ndarray,
-    name: str,
-    maps: Tensor,
-    names: Sequence[str],
-    grid: Grid,
-    query: tuple[int, int] | None,
+    axes: Sequence[Axes], image: np.ndarray, grid: Grid, query: Sequence[int], names: Sequence[str], maps: Tensor
 ) -> None:
     """Draw an image and beside it maps (n, N) over the same image in grey."""
-    show(axes[0], image, grid, name)
-    for panel, values, caption in zip(axes[1:], maps, names, strict=True):
+    show(axes[0], image, grid, names[0])
+    for panel, values, name in zip(axes[1:], maps, names[1:], strict=True):
         top = values.max().item()
-        show(panel, image.mean(-1), grid, f'{caption}, {top * len(values):.1f} x', cmap='gray', vmin=0, vmax=255)
+        show(panel, image.mean(-1), grid, f'{name}, {top * len(values):.1f} x', cmap='gray', vmin=0, vmax=255)
         heat = values.reshape(grid).numpy()
         show(panel, heat, grid, cmap='inferno', vmin=0, vmax=top, alpha=0.7, interpolation='nearest')
-    for panel in axes if query is not None else ():
+    for panel in axes if query else ():
         panel.add_patch(Rectangle(query[::-1], 1, 1, fill=False, edgecolor=ACCENT, linewidth=1.5))

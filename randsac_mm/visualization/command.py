@@ -12,7 +12,7 @@ from mmengine.registry import init_default_scope
 from mmpretrain.registry import MODELS
 from torch import Tensor
 
-from randsac_mm.datasets import find_fault, read_image
+from randsac_mm.datasets import find_image_files, read_image
 from randsac_mm.engine.launch import load_config
 from randsac_mm.files import atomic_write
 from randsac_mm.models import RandSAC
@@ -21,22 +21,14 @@ from randsac_mm.transfer.model_loading import load_model
 from .inputs import dataset_inputs, to_inputs
 
 
-def checkpoint_parser(doc: str) -> argparse.ArgumentParser:
-    """Make the command line ``CONFIG CHECKPOINT --out DIR`` of a tool that does what ``doc`` says."""
-    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('config', help='config of the pre-training run')
-    parser.add_argument('checkpoint', help='its checkpoint; every tensor must fit')
-    parser.add_argument('--out', type=Path, required=True, help='folder for picture and figures')
+def add_options(parser: argparse.ArgumentParser, num: int | None = None) -> None:
+    """Add ``--cfg-options``, and if there is a default number of images the options that choose images."""
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='change the config')
-    return parser
-
-
-def add_image_options(parser: argparse.ArgumentParser, num: int) -> None:
-    """Add the options that choose images; ``num`` is the default number."""
-    help_text = "image files or folders (default: the config's data set)"
-    parser.add_argument('--images', type=Path, nargs='+', default=[], help=help_text)
-    parser.add_argument('--num', type=int, default=num, help=f'number of images (default: {num})')
-    parser.add_argument('--seed', type=int, default=0, help='of serializations and choice of images (default: 0)')
+    if num is not None:
+        text = "image files or folders (default: the config's data set)"
+        parser.add_argument('--images', type=Path, nargs='+', default=[], help=text)
+        parser.add_argument('--num', type=int, default=num, help=f'number of images (default: {num})')
+        parser.add_argument('--seed', type=int, default=0, help='of serializations and choice of images (default: 0)')
 
 
 def run_tool(parser: argparse.ArgumentParser, work: Callable[[argparse.Namespace], str]) -> None:
@@ -48,6 +40,42 @@ def run_tool(parser: argparse.ArgumentParser, work: Callable[[argparse.Namespace
         print(work(args))
     except (FileNotFoundError, ValueError) as error:
         sys.exit(f'{parser.prog}: error: {error}')
+
+
+def picture_parser(doc: str, num: int | None) -> argparse.ArgumentParser:
+    """Make the command line ``CONFIG CHECKPOINT --out DIR`` of a tool that does what ``doc`` says."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('config', help='config of the pre-training run')
+    parser.add_argument('checkpoint', help='its checkpoint; every tensor must fit')
+    parser.add_argument('--out', type=Path, required=True, help='folder for picture and numbers')
+    add_options(parser, num)
+    return parser
+
+
+def run_picture_tool(parser: argparse.ArgumentParser, name: str, draw: Callable[..., tuple[dict, str]]) -> None:
+    """Run a tool that writes ``name``.png and .json below ``--out``.
+
+    Args:
+        parser: From :func:`picture_parser`.
+        name: Of the files, without an ending.
+        draw: Called with the model, normalised images (B, C, H, W) or None if there are no image options, the path of
+            the picture, and the arguments, whose ``images`` are the names of these images now. It writes the picture and returns numbers and a text to print.
+    """
+
+    def work(args: argparse.Namespace) -> str:
+        cfg = load_config(args.config, args.cfg_options, None, 'none')
+        model, inputs = build_model(cfg, args.checkpoint), None
+        about: dict[str, Any] = {'config': args.config, 'checkpoint': args.checkpoint}
+        if 'images' in args:
+            inputs, args.images = choose_images(model, cfg, args.images, args.num, args.seed)
+            about |= {'seed': args.seed, 'images': args.images}
+        picture, numbers = (args.out / f'{name}.{end}' for end in ('png', 'json'))
+        result, text = draw(model, inputs, picture, args)
+        with atomic_write(numbers) as temporary:
+            temporary.write_text(json.dumps(about | result, indent=2, allow_nan=False) + '\n')
+        return f'{text}\n{picture}\n{numbers}'
+
+    run_tool(parser, work)
 
 
 def build_model(cfg: Config, checkpoint: str | Path) -> RandSAC:
@@ -69,34 +97,17 @@ def choose_images(model: RandSAC, cfg: Config, paths: Sequence[Path], num: int, 
     """Prepare ``num`` images of files and folders, or without any of the config's data set, and a name for each.
 
     Raises:
-        FileNotFoundError: If there is no such file, or no readable image.
+        FileNotFoundError: If there is no such file, or no image in the folders.
         ValueError: If the config has no data set, or an image cannot be read.
     """
     if not paths:
         inputs = dataset_inputs(model, cfg, num, seed)
         return inputs, [str(i) for i in range(len(inputs))]
-    files: list[Path] = []
+    files = []
     for path in paths:
         if not path.exists():
             raise FileNotFoundError(f'--images {path}: there is no such file or folder')
-        inside = sorted(path.rglob('*')) if path.is_dir() else []
-        files += [path] if path.is_file() else [f for f in inside if f.is_file() and find_fault(f) is None]
+        files += find_image_files(path) if path.is_dir() else [path]
     if not files:
-        raise FileNotFoundError(f'--images {" ".join(map(str, paths))}: no readable image there')
+        raise FileNotFoundError(f'--images {" ".join(map(str, paths))}: there is no image')
     return to_inputs(model, [read_image(file) for file in files[:num]]), [str(file) for file in files[:num]]
-
-
-def prepare(args: argparse.Namespace) -> tuple[RandSAC, Tensor, list[str]]:
-    """Load the model of a command line, its images (B, C, H, W) and their names."""
-    cfg = load_config(args.config, args.cfg_options, None, 'none')
-    model = build_model(cfg, args.checkpoint)
-    return model, *choose_images(model, cfg, args.images, args.num, args.seed)
-
-
-def write_result(path: Path, args: argparse.Namespace, result: dict[str, Any], images: Sequence[str] = ()) -> None:
-    """Write numbers beside a picture as JSON, with config, checkpoint, seed and images that they are of."""
-    about = {'config': args.config, 'checkpoint': args.checkpoint}
-    if images:
-        about |= {'seed': args.seed, 'images': list(images)}
-    with atomic_write(path) as temporary:
-        temporary.write_text(json.dumps({**about, **result}, indent=2, allow_nan=False) + '\n')

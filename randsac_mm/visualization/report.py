@@ -1,11 +1,11 @@
 """One static HTML page of a run: curves, speed, probes, pictures, config and origin, by one jinja2 template."""
 
 import base64
+import functools
 import json
 import statistics
 import tempfile
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +26,6 @@ from .run_log import RunLog
 from .serialization_pictures import serialize
 from .skip_weights import draw_skip_weights
 
-PARTS = {  # headings of the page and the pictures below them
-    'Predictions': ('reconstruction.png',),
-    'Loss by rank': ('loss_by_rank.png',),
-    'Attention': ('attention.png', 'attention_heads.png'),
-    'Principal components': ('features.png',),
-    'Skip weights': ('skip_weights.png',),
-}
 _LOSS_IMAGES = 128
 _ATTENTION_IMAGES = 2
 
@@ -85,55 +78,50 @@ def read_probes(paths: Sequence[Path]) -> dict[str, Any]:
 def _draw_parts(
     run: RunLog, folder: Path, images: Sequence[Path], num: int, seed: int, options: dict | None
 ) -> dict[str, dict]:
-    """Draw each part: its result and its pictures, or why it is missing."""
-    try:
-        for name in ('config', 'checkpoint'):
-            if getattr(run, name) is None:
-                raise FileNotFoundError(f'{run.work_dir} contains no {name} yet')
+    """Draw every part: its result and its pictures, or why it is missing."""
+
+    @functools.cache
+    def model() -> RandSAC:
+        if run.config is None or run.checkpoint is None:
+            raise FileNotFoundError(f'{run.work_dir} contains no config or no checkpoint yet')
+        return build_model(load_config(str(run.config), options, None, 'none'), run.checkpoint)
+
+    @functools.cache
+    def inputs() -> Tensor:
         cfg = load_config(str(run.config), options, None, 'none')
-        model = build_model(cfg, run.checkpoint)
-    except Exception as error:  # whatever is wrong with the checkpoint, the rest of the page is of use
-        return {title: {'missing': _reason(error)} for title in PARTS}
-    parts = {'Skip weights': _attempt(lambda: draw_skip_weights(model, folder / 'skip_weights.png'))}
-    try:
-        inputs, _ = choose_images(model, cfg, images, max(num, _LOSS_IMAGES), seed)
-        parts |= {title: _attempt(draw) for title, draw in _painters(model, inputs, num, seed, folder).items()}
-    except Exception as error:  # a data set that is not on this machine, most often
-        missing = {'missing': f'There are no images to show it with. {_reason(error)}'}
-        parts |= {title: missing for title in PARTS if title not in parts}
-    for title, files in PARTS.items():
-        if 'missing' not in parts[title]:
-            parts[title]['pictures'] = [_data_uri('image/png', (folder / file).read_bytes()) for file in files]
-    return {title: parts[title] for title in PARTS}
+        return choose_images(model(), cfg, images, max(num, _LOSS_IMAGES), seed)[0]
 
+    def predictions(picture: Path) -> dict:
+        few = inputs()[:num]
+        grid = model().backbone.grid(*few.shape[2:])
+        drawn = serialize(model().data_preprocessor.serialization, len(few), grid, seed)
+        return {'rows': len(few), 'note': draw_reconstruction(model(), few, picture, *drawn).note}
 
-def _painters(model: RandSAC, inputs: Tensor, num: int, seed: int, folder: Path) -> dict[str, Callable[[], dict]]:
-    few = inputs[:num]
-
-    def predictions() -> dict:
-        drawn = serialize(model.data_preprocessor.serialization, len(few), model.backbone.grid(*few.shape[2:]), seed)
-        done = draw_reconstruction(model, few, folder / 'reconstruction.png', *drawn)
-        return {'note': done.note, 'rank': done.rank}
-
-    def ranks() -> dict:
-        result = loss_by_rank(model, inputs, seed=seed)
-        draw_loss_by_rank(result, folder / 'loss_by_rank.png')
+    def ranks(picture: Path) -> dict:
+        result = loss_by_rank(model(), inputs(), seed=seed)
+        draw_loss_by_rank(result, picture)
         return result
 
-    attention = (folder / 'attention.png', folder / 'attention_heads.png')
+    def attention(picture: Path, heads: Path) -> dict:
+        return draw_attention(model(), inputs()[:_ATTENTION_IMAGES], picture, heads)
+
+    def draw(painter: Callable[..., dict], *names: str) -> dict:
+        files = [folder / name for name in names]
+        try:
+            return {
+                'result': painter(*files),
+                'pictures': [_data_uri('image/png', file.read_bytes()) for file in files],
+            }
+        except Exception as error:  # whatever is wrong with checkpoint or data, the rest of the page is of use
+            return {'missing': _reason(error)}
+
     return {
-        'Predictions': predictions,
-        'Loss by rank': ranks,
-        'Attention': lambda: draw_attention(model, few[:_ATTENTION_IMAGES], *attention),
-        'Principal components': lambda: draw_components(model, few, folder / 'features.png'),
+        'Predictions': draw(predictions, 'reconstruction.png'),
+        'Loss by rank': draw(ranks, 'loss_by_rank.png'),
+        'Attention': draw(attention, 'attention.png', 'attention_heads.png'),
+        'Principal components': draw(lambda picture: draw_components(model(), inputs()[:num], picture), 'features.png'),
+        'Skip weights': draw(lambda picture: draw_skip_weights(model(), picture), 'skip_weights.png'),
     }
-
-
-def _attempt(draw: Callable[[], Any]) -> dict:
-    try:
-        return {'result': draw()}
-    except Exception as error:
-        return {'missing': _reason(error)}
 
 
 def _reason(error: Exception) -> str:
@@ -142,15 +130,13 @@ def _reason(error: Exception) -> str:
 
 
 def _render(**context: Any) -> str:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    loader = jinja2.FileSystemLoader(Path(__file__).parent)
+    environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)
     environment.filters.update(
-        mean=statistics.fmean, median=statistics.median, json=partial(json.dumps, indent=2), with_error=with_error
+        mean=statistics.fmean,
+        median=statistics.median,
+        json=functools.partial(json.dumps, indent=2),
+        with_error=with_error,
     )
     return environment.get_template('report.html').render(
         context, chart=_chart, smoothed=smoothed, about=describe_origin()

@@ -9,26 +9,26 @@ Example:
 """
 
 import argparse
+from pathlib import Path
 
+from torch import Tensor
+
+from randsac_mm.models import RandSAC
 from randsac_mm.visualization import draw_attention
-from randsac_mm.visualization.command import add_image_options, checkpoint_parser, prepare, run_tool, write_result
+from randsac_mm.visualization.command import picture_parser, run_picture_tool
 
 
-def work(args: argparse.Namespace) -> str:
-    """Draw and write; return what to print."""
-    model, inputs, names = prepare(args)
-    picture, heads, numbers = (args.out / f'attention{end}' for end in ('.png', '_heads.png', '.json'))
-    write_result(numbers, args, draw_attention(model, inputs, picture, heads, args.query, args.layers), names)
-    return f'{picture}\n{heads}\n{numbers}'
+def draw(model: RandSAC, inputs: Tensor, picture: Path, args: argparse.Namespace) -> tuple[dict, str]:
+    heads = picture.with_name('attention_heads.png')
+    return draw_attention(model, inputs, picture, heads, args.query, args.layers), str(heads)
 
 
 def main() -> None:
-    parser = checkpoint_parser(__doc__)
-    add_image_options(parser, 4)
+    parser = picture_parser(__doc__, 4)
     text = 'token that looks (default: the centre)'
     parser.add_argument('--query', type=int, nargs=2, metavar=('ROW', 'COLUMN'), help=text)
     parser.add_argument('--layers', type=int, nargs='+', help='from 0, negative from the end (default: four of them)')
-    run_tool(parser, work)
+    run_picture_tool(parser, 'attention', draw)
 
 
 if __name__ == '__main__':

@@ -8,26 +8,24 @@ Example:
 """
 
 import argparse
+from pathlib import Path
 
+from torch import Tensor
+
+from randsac_mm.models import RandSAC
 from randsac_mm.visualization import draw_components
-from randsac_mm.visualization.command import add_image_options, checkpoint_parser, prepare, run_tool, write_result
+from randsac_mm.visualization.command import picture_parser, run_picture_tool
 
 
-def work(args: argparse.Namespace) -> str:
-    """Draw and write; return what to print."""
-    model, inputs, names = prepare(args)
-    picture, numbers = args.out / 'features.png', args.out / 'features.json'
+def draw(model: RandSAC, inputs: Tensor, picture: Path, args: argparse.Namespace) -> tuple[dict, str]:
     result = draw_components(model, inputs, picture, args.layer)
-    write_result(numbers, args, result, names)
-    shares = ', '.join(f'{share:.1%}' for share in result['explained_variance'])
-    return f'explained variance: {shares}\n{picture}\n{numbers}'
+    return result, 'explained variance: ' + ', '.join(f'{share:.1%}' for share in result['explained_variance'])
 
 
 def main() -> None:
-    parser = checkpoint_parser(__doc__)
-    add_image_options(parser, 8)
+    parser = picture_parser(__doc__, 8)
     parser.add_argument('--layer', type=int, default=-1, help='from 0, negative from the end (default: the last)')
-    run_tool(parser, work)
+    run_picture_tool(parser, 'features', draw)
 
 
 if __name__ == '__main__':

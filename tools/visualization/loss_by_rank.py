@@ -8,27 +8,25 @@ Example:
 """
 
 import argparse
+from pathlib import Path
 
+from torch import Tensor
+
+from randsac_mm.models import RandSAC
 from randsac_mm.visualization import draw_loss_by_rank, loss_by_rank
-from randsac_mm.visualization.command import add_image_options, checkpoint_parser, prepare, run_tool, write_result
+from randsac_mm.visualization.command import picture_parser, run_picture_tool
 from randsac_mm.visualization.rank_loss import with_error
 
 
-def work(args: argparse.Namespace) -> str:
-    """Measure, draw and write; return what to print."""
-    model, inputs, names = prepare(args)
-    picture, numbers = args.out / 'loss_by_rank.png', args.out / 'loss_by_rank.json'
+def draw(model: RandSAC, inputs: Tensor, picture: Path, args: argparse.Namespace) -> tuple[dict, str]:
     result = loss_by_rank(model, inputs, seed=args.seed)
     draw_loss_by_rank(result, picture)
-    write_result(numbers, args, result, names)
-    loss = f'loss of {len(names)} images: {with_error(result["overall"])}; of predicting 0: {result["of_zero"]:.4f}'
-    return f'{loss}\n{picture}\n{numbers}'
+    loss = with_error(result['overall'])
+    return result, f'loss of {len(inputs)} images: {loss}; of predicting 0: {result["of_zero"]:.4f}'
 
 
 def main() -> None:
-    parser = checkpoint_parser(__doc__)
-    add_image_options(parser, 256)
-    run_tool(parser, work)
+    run_picture_tool(picture_parser(__doc__, 256), 'loss_by_rank', draw)
 
 
 if __name__ == '__main__':

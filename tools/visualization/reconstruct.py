@@ -9,35 +9,32 @@ Example:
 """
 
 import argparse
+from pathlib import Path
 
 import numpy as np
+from torch import Tensor
 
+from randsac_mm.models import RandSAC
 from randsac_mm.visualization import draw_reconstruction, serialize
-from randsac_mm.visualization.command import add_image_options, checkpoint_parser, prepare, run_tool, write_result
+from randsac_mm.visualization.command import picture_parser, run_picture_tool
 
 
-def work(args: argparse.Namespace) -> str:
-    """Draw and write; return what to print."""
-    model, inputs, names = prepare(args)
+def draw(model: RandSAC, inputs: Tensor, picture: Path, args: argparse.Namespace) -> tuple[dict, str]:
     grid = model.backbone.grid(*inputs.shape[2:])
     drawn = serialize(model.data_preprocessor.serialization, len(inputs), grid, args.seed)
-    picture, numbers = args.out / 'reconstruction.png', args.out / 'reconstruction.json'
     done = draw_reconstruction(model, inputs, picture, *drawn)
     means = [float(np.mean(errors[1:])) for errors in done.errors]
     per_image = [
         {'image': name, 'mse': mean, 'mse_per_rank': errors}
-        for name, mean, errors in zip(names, means, done.errors, strict=True)
+        for name, mean, errors in zip(args.images, means, done.errors, strict=True)
     ]
-    write_result(numbers, args, {'norm_pix': done.norm_pix, 'note': done.note, 'images': per_image}, names)
     space = 'patches' if done.norm_pix else 'images'
     error = f'mean squared error of normalised {space}, mean over ranks and images: {np.mean(means):.4f}'
-    return f'{done.note}\n\n{error}\n{picture}\n{numbers}'
+    return {'norm_pix': done.norm_pix, 'note': done.note, 'images': per_image}, f'{done.note}\n\n{error}'
 
 
 def main() -> None:
-    parser = checkpoint_parser(__doc__)
-    add_image_options(parser, 8)
-    run_tool(parser, work)
+    run_picture_tool(picture_parser(__doc__, 8), 'reconstruction', draw)
 
 
 if __name__ == '__main__':

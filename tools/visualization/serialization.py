@@ -10,13 +10,11 @@ Example:
 import argparse
 from pathlib import Path
 
-from mmengine.config import DictAction
-
 from randsac_mm.datasets import read_image
 from randsac_mm.engine.launch import load_config
 from randsac_mm.models import build_serialization
 from randsac_mm.visualization import animate_serialization, draw_serialization, fit_image, sample_photo, serialize
-from randsac_mm.visualization.command import run_tool
+from randsac_mm.visualization.command import add_options, run_tool
 
 PARTITIONS = {'square': 'SquarePartition', 'blob': 'BlobPartition'}
 
@@ -57,7 +55,7 @@ def main() -> None:
     parser.add_argument('--num', type=int, default=1, help='number of serializations (default: 1)')
     parser.add_argument('--kind', choices=sorted(PARTITIONS), default='square', help='of segment, without a config')
     parser.add_argument('--hierarchy', type=int, nargs='+', default=[16, 4], help='without a config (default: 16 4)')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='change the config')
+    add_options(parser)
     run_tool(parser, work)
 
 

@@ -8,20 +8,21 @@ Example:
 """
 
 import argparse
+from pathlib import Path
 
-from randsac_mm.engine.launch import load_config
+from randsac_mm.models import RandSAC
 from randsac_mm.visualization import draw_skip_weights
-from randsac_mm.visualization.command import build_model, checkpoint_parser, run_tool, write_result
+from randsac_mm.visualization.command import picture_parser, run_picture_tool
 
 
-def work(args: argparse.Namespace) -> str:
-    """Draw and write; return what to print."""
-    model = build_model(load_config(args.config, args.cfg_options, None, 'none'), args.checkpoint)
-    picture, numbers = args.out / 'skip_weights.png', args.out / 'skip_weights.json'
+def draw(model: RandSAC, inputs: None, picture: Path, args: argparse.Namespace) -> tuple[dict, str]:
     result = draw_skip_weights(model, picture)
-    write_result(numbers, args, result)
-    return f'{result["note"]}\n{picture}\n{numbers}'
+    return result, result['note']
+
+
+def main() -> None:
+    run_picture_tool(picture_parser(__doc__, None), 'skip_weights', draw)
 
 
 if __name__ == '__main__':
-    run_tool(checkpoint_parser(__doc__), work)
+    main()
