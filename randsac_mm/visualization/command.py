@@ -59,7 +59,8 @@ def run_picture_tool(parser: argparse.ArgumentParser, name: str, draw: Callable[
         parser: From :func:`picture_parser`.
         name: Of the files, without an ending.
         draw: Called with the model, normalised images (B, C, H, W) or None if there are no image options, the path of
-            the picture, and the arguments, whose ``images`` are the names of these images now. It writes the picture and returns numbers and a text to print.
+            the picture, and the arguments, whose ``images`` are the names of these images now. It writes the picture
+            and returns numbers and a text to print.
     """
 
     def work(args: argparse.Namespace) -> str:

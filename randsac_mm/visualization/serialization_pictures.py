@@ -48,9 +48,9 @@ def draw_serialization(
         groups: Ids of coarser levels (L - 1, N), outlined in bold; see :func:`serialize`.
 
     Raises:
-        ValueError: If rank or groups do not fit the grid.
+        ValueError: If the image is of another kind, or rank or groups do not fit the grid.
     """
-    ranks, levels = rank.numpy(), groups.numpy()
+    ranks, levels = _check(image, rank, grid, groups)
     last = ranks.max()
     note = f'Colours from dark blue (0, given) to yellow ({last}, predicted last).'
     figure, ((left, right),) = panel_figure(1, 2, grid, _SIDE, note)
@@ -90,7 +90,7 @@ def animate_serialization(
 
     Arguments as of :func:`draw_serialization`; a GIF is written.
     """
-    ranks, levels = rank.numpy(), groups.numpy()
+    ranks, levels = _check(image, rank, grid, groups)
     count = ranks.max() + 1
     frames = []
     for r in range(count + 1):
@@ -120,3 +120,11 @@ def veil(ranks: np.ndarray, now: int) -> np.ndarray:
     colours[ranks == now, :3] = rank_colours(ranks.max() + 1)[ranks[ranks == now]]
     colours[ranks < now] = 0
     return colours
+
+
+def _check(image: np.ndarray, rank: Tensor, grid: Grid, groups: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    if image.shape[2:] != (3,) or image.dtype != np.uint8:
+        raise ValueError(f'image has shape {image.shape} and type {image.dtype}, but must be (H, W, 3) of uint8')
+    if any(len(ids) != grid[0] * grid[1] for ids in (rank, *groups)):
+        raise ValueError(f'rank {tuple(rank.shape)} and groups {tuple(groups.shape)} do not fit a token grid {grid}')
+    return rank.numpy(), groups.numpy()
