@@ -107,16 +107,16 @@ def draw_attention(
     query: tuple[int, int] | None = None,
     layers: Sequence[int] | None = None,
 ) -> dict:
-    """Draw where one token, and the average token, look.
+    """Draw where one token, and the average token, look, in normalised images (B, C, H, W), as two PNGs.
 
-    One picture has two rows for every image, averaged over heads: attention of the query token, which is framed, and
-    the mean over all queries, since there is no class token. The other shows each head alone, of the query token.
+    The first has two rows for every image, averaged over heads: attention of the query token, which is framed, and the
+    mean over all queries, since there is no class token. The second, at ``heads_path``, shows each head alone.
 
     Args:
         model: A pre-training model; its backbone is run in evaluation mode, without a mask.
-        inputs: Normalised images (B, C, H, W).
-        path: Where the PNG of means over heads goes.
-        heads_path: Where the PNG of single heads goes.
+        inputs: The images.
+        path: The first file.
+        heads_path: The second file.
         query: Row and column of the token that looks. None: the centre.
         layers: Layers from 0; negative ones count from the end. None: four, evenly spaced, the last among them.
 

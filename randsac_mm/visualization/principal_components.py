@@ -27,15 +27,12 @@ _PLACE_NOTE = 'Right: after subtracting the mean over these images at every plac
 
 
 def patch_features(backbone: RandSACViT, images: Tensor, layer: int = -1) -> Tensor:
-    """Compute the output of one layer of the encoder for every patch, in evaluation mode and without a mask.
+    """Compute the output (B, N, D) of one layer for normalised images (B, C, H, W), in evaluation mode, unmasked.
 
     Args:
         backbone: The encoder.
-        images: Normalised images (B, C, H, W).
+        images: The images.
         layer: Which layer, from 0; negative ones count from the end. The last one's output is normalised.
-
-    Returns:
-        Features (B, N, D), tokens in raster order, float32.
 
     Raises:
         ValueError: If there is no such layer.
@@ -94,16 +91,10 @@ def share_of_place(features: Tensor) -> float:
 
 
 def draw_components(model: torch.nn.Module, inputs: Tensor, path: str | Path, layer: int = -1) -> dict:
-    """Draw images beside the first three principal components of their patch features.
+    """Draw normalised images (B, C, H, W) beside the principal components of their patch features, as a PNG.
 
     From four images on there is a third panel, of components after the mean over images was subtracted at every place:
-    a small model's strongest components often only encode where a patch is.
-
-    Args:
-        model: A pre-training model.
-        inputs: Normalised images (B, C, H, W).
-        path: Where the PNG goes.
-        layer: Which layer, see :func:`patch_features`.
+    a small model's strongest components often only encode where a patch is. For ``layer`` see :func:`patch_features`.
 
     Returns:
         Layer and explained variance, in plain values.

@@ -115,8 +115,9 @@ def with_error(tally: dict[str, list], i: int = 0) -> str:
     return f'{tally["mse"][i]:.4f}' + ('' if error is None else f' \N{PLUS-MINUS SIGN} {error:.4f}')
 
 
-def draw_loss_by_rank(result: dict, path: str | Path) -> None:
-    """Draw what :func:`loss_by_rank` returned, with standard errors, as a PNG."""
+def draw_loss_by_rank(model: RandSAC, inputs: Tensor, path: str | Path, seed: int = 0) -> dict:
+    """Draw, and return, what :func:`loss_by_rank` measures, with standard errors, as a PNG."""
+    result = loss_by_rank(model, inputs, seed=seed)
     figure = Figure(figsize=(10, 3.8), dpi=130, layout='constrained')
     left, right = figure.subplots(1, 2, sharey=True)
     overall = result['overall']
@@ -138,3 +139,4 @@ def draw_loss_by_rank(result: dict, path: str | Path) -> None:
     )
     figure.suptitle(note, fontsize=10)
     save_figure(figure, path, note)
+    return result

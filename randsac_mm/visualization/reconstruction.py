@@ -12,7 +12,7 @@ from randsac_mm.models import RandSAC
 
 from .figures import ACCENT, UNKNOWN, Grid, draw_borders, panel_figure, save_figure, show, token_mask
 from .inputs import evaluating, to_pixels
-from .serialization_pictures import draw_segments
+from .serialization_pictures import draw_segments, serialize
 
 _SIDE = 132  # pixels of a panel's longer side
 _STEPS = 8  # most panels between serialization and composite
@@ -73,34 +73,23 @@ def reconstruct(model: RandSAC, inputs: Tensor, rank: Tensor | None = None) -> R
     )
 
 
-def draw_reconstruction(
-    model: RandSAC, images: Tensor, path: str | Path, rank: Tensor | None = None, groups: Tensor | None = None
-) -> Reconstructed:
-    """Draw a row for each image: original, serialization, the predictions in their order, and all of them together.
+def draw_reconstruction(model: RandSAC, images: Tensor, path: str | Path, seed: int = 0) -> Reconstructed:
+    """Draw predictions of normalised images (B, C, H, W), in serializations of the model's own kind, as a PNG.
 
-    Segments before a step are the original's, since a prediction reads true pixels; those after it are blank. Of many
-    segments a panel shows several that follow each other, each still predicted from the true pixels of all before it.
-
-    Args:
-        model: The model.
-        images: Normalised images (B, C, H, W).
-        path: Where the PNG goes.
-        rank: The serialization (B, N); drawn from the model's own if None.
-        groups: Ids of coarser levels (B, L - 1, N), outlined in bold; see :func:`serialize`.
-
-    Raises:
-        ValueError: If ``rank`` does not fit the images.
+    A row for each image: original, serialization, the predictions in their order, and all of them together. Segments
+    before a step are the original's, since a prediction reads true pixels; those after it are blank. Of many segments
+    a panel shows several that follow each other, each still predicted from the true pixels of all before it.
     """
-    done = reconstruct(model, images, rank)
     grid = model.backbone.grid(*images.shape[2:])
+    rank, groups = serialize(model.data_preprocessor.serialization, len(images), grid, seed)
+    done = reconstruct(model, images, rank)
     steps = min(int(done.rank.max()), _STEPS)
     note = f'{_STEP_NOTE} {done.note}'
     figure, axes = panel_figure(len(images), steps + 3, grid, _SIDE, note)
     for i, (row, ranks) in enumerate(zip(axes, done.rank.numpy(), strict=True)):
         original, composite = done.original[i], done.composite[i]
         show(row[0], original, grid, 'original')
-        levels = np.empty((0, len(ranks)), int) if groups is None else groups[i].cpu().numpy()
-        draw_segments(row[1], original, ranks, grid, levels, 'serialization')
+        draw_segments(row[1], original, ranks, grid, groups[i].numpy(), 'serialization')
         for panel, span in zip(row[2:], np.array_split(np.arange(1, ranks.max() + 1), steps), strict=False):
             if len(span):  # blobs: fewer segments than in another row
                 name = f'segment {span[0]}' if len(span) == 1 else f'segments {span[0]} to {span[-1]}'

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+from mmengine.config import Config
 from torch import Tensor
 
 from randsac_mm.engine.launch import load_config
@@ -20,10 +21,9 @@ from .attention_maps import draw_attention
 from .command import build_model, choose_images
 from .curves import curves_svg, smoothed
 from .principal_components import draw_components
-from .rank_loss import draw_loss_by_rank, loss_by_rank, with_error
+from .rank_loss import draw_loss_by_rank, with_error
 from .reconstruction import draw_reconstruction
 from .run_log import RunLog
-from .serialization_pictures import serialize
 from .skip_weights import draw_skip_weights
 
 _LOSS_IMAGES = 128
@@ -81,46 +81,36 @@ def _draw_parts(
     """Draw every part: its result and its pictures, or why it is missing."""
 
     @functools.cache
-    def model() -> RandSAC:
+    def config() -> Config:
         if run.config is None or run.checkpoint is None:
             raise FileNotFoundError(f'{run.work_dir} contains no config or no checkpoint yet')
-        return build_model(load_config(str(run.config), options, None, 'none'), run.checkpoint)
+        return load_config(str(run.config), options, None, 'none')
 
     @functools.cache
-    def inputs() -> Tensor:
-        cfg = load_config(str(run.config), options, None, 'none')
-        return choose_images(model(), cfg, images, max(num, _LOSS_IMAGES), seed)[0]
+    def model() -> RandSAC:
+        return build_model(config(), run.checkpoint)
 
-    def predictions(picture: Path) -> dict:
-        few = inputs()[:num]
-        grid = model().backbone.grid(*few.shape[2:])
-        drawn = serialize(model().data_preprocessor.serialization, len(few), grid, seed)
-        return {'rows': len(few), 'note': draw_reconstruction(model(), few, picture, *drawn).note}
+    @functools.cache
+    def loaded() -> tuple[RandSAC, Tensor]:
+        return model(), choose_images(model(), config(), images, max(num, _LOSS_IMAGES), seed)[0]
 
-    def ranks(picture: Path) -> dict:
-        result = loss_by_rank(model(), inputs(), seed=seed)
-        draw_loss_by_rank(result, picture)
-        return result
-
-    def attention(picture: Path, heads: Path) -> dict:
-        return draw_attention(model(), inputs()[:_ATTENTION_IMAGES], picture, heads)
+    def few(count: int = num) -> tuple[RandSAC, Tensor]:
+        return model(), loaded()[1][:count]
 
     def draw(painter: Callable[..., dict], *names: str) -> dict:
-        files = [folder / name for name in names]
+        files = [folder / f'{name}.png' for name in names]
         try:
-            return {
-                'result': painter(*files),
-                'pictures': [_data_uri('image/png', file.read_bytes()) for file in files],
-            }
+            result = painter(*files)
+            return {'result': result, 'pictures': [_data_uri('image/png', file.read_bytes()) for file in files]}
         except Exception as error:  # whatever is wrong with checkpoint or data, the rest of the page is of use
             return {'missing': _reason(error)}
 
     return {
-        'Predictions': draw(predictions, 'reconstruction.png'),
-        'Loss by rank': draw(ranks, 'loss_by_rank.png'),
-        'Attention': draw(attention, 'attention.png', 'attention_heads.png'),
-        'Principal components': draw(lambda picture: draw_components(model(), inputs()[:num], picture), 'features.png'),
-        'Skip weights': draw(lambda picture: draw_skip_weights(model(), picture), 'skip_weights.png'),
+        'Predictions': draw(lambda *paths: {'note': draw_reconstruction(*few(), *paths, seed).note}, 'reconstruction'),
+        'Loss by rank': draw(lambda *paths: draw_loss_by_rank(*loaded(), *paths, seed), 'loss_by_rank'),
+        'Attention': draw(lambda *paths: draw_attention(*few(_ATTENTION_IMAGES), *paths), 'attention', 'heads'),
+        'Principal components': draw(lambda *paths: draw_components(*few(), *paths), 'features'),
+        'Skip weights': draw(lambda *paths: draw_skip_weights(model(), *paths), 'skip_weights'),
     }
 
 

@@ -107,8 +107,8 @@ def test_many_numbers_of_tokens_are_put_in_bins(monkeypatch):
 @pytest.mark.parametrize('count', [1, 3])
 def test_picture_and_plain_values(tmp_path, count):
     model, inputs = make('blob-flat', 'skip', True)
-    result = loss_by_rank(model, inputs[:count])
-    draw_loss_by_rank(result, tmp_path / 'r.png')
+    result = draw_loss_by_rank(model, inputs[:count], tmp_path / 'r.png', seed=3)
+    assert result == loss_by_rank(model, inputs[:count], seed=3)
     check_picture(tmp_path / 'r.png', least=(1000, 300))
     assert json.loads(json.dumps(result, allow_nan=False)) == result
     assert (result['overall']['standard_error'] == [None]) == (count == 1)

@@ -110,6 +110,7 @@ def test_pictures_of_every_kind_of_model(root, tmp_path, config, why):
 def test_page_in_a_browser(root, tmp_path):
     """Opens in Chromium without a word in its console, and fits a narrow screen; elsewhere the parser must do."""
     text, _ = make_report(write_run(root, tmp_path / 'run'), {}, num=2)
+    assert Page(text).faults == []
     browser = shutil.which('chromium') or shutil.which('chromium-browser') or shutil.which('google-chrome')
     if browser is None:
         return

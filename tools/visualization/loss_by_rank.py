@@ -13,14 +13,13 @@ from pathlib import Path
 from torch import Tensor
 
 from randsac_mm.models import RandSAC
-from randsac_mm.visualization import draw_loss_by_rank, loss_by_rank
+from randsac_mm.visualization import draw_loss_by_rank
 from randsac_mm.visualization.command import picture_parser, run_picture_tool
 from randsac_mm.visualization.rank_loss import with_error
 
 
 def draw(model: RandSAC, inputs: Tensor, picture: Path, args: argparse.Namespace) -> tuple[dict, str]:
-    result = loss_by_rank(model, inputs, seed=args.seed)
-    draw_loss_by_rank(result, picture)
+    result = draw_loss_by_rank(model, inputs, picture, args.seed)
     loss = with_error(result['overall'])
     return result, f'loss of {len(inputs)} images: {loss}; of predicting 0: {result["of_zero"]:.4f}'
 

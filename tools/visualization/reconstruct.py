@@ -15,14 +15,12 @@ import numpy as np
 from torch import Tensor
 
 from randsac_mm.models import RandSAC
-from randsac_mm.visualization import draw_reconstruction, serialize
+from randsac_mm.visualization import draw_reconstruction
 from randsac_mm.visualization.command import picture_parser, run_picture_tool
 
 
 def draw(model: RandSAC, inputs: Tensor, picture: Path, args: argparse.Namespace) -> tuple[dict, str]:
-    grid = model.backbone.grid(*inputs.shape[2:])
-    drawn = serialize(model.data_preprocessor.serialization, len(inputs), grid, args.seed)
-    done = draw_reconstruction(model, inputs, picture, *drawn)
+    done = draw_reconstruction(model, inputs, picture, args.seed)
     means = [float(np.mean(errors[1:])) for errors in done.errors]
     per_image = [
         {'image': name, 'mse': mean, 'mse_per_rank': errors}
