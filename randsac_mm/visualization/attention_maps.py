@@ -29,14 +29,10 @@ _ROLLOUT_NOTE = 'Rollout: product of the maps of all layers (mean over heads, ha
 
 
 def attention_weights(backbone: RandSACViT, images: Tensor) -> Tensor:
-    """Compute softmax(q k / sqrt(d)) of every layer and head of the encoder in evaluation mode, without a mask.
-
-    Args:
-        backbone: The encoder.
-        images: Normalised images (B, C, H, W).
+    """Compute softmax(q k / sqrt(d)) of every layer and head in evaluation mode, without a mask.
 
     Returns:
-        Weights (L, B, h, N, N) of query and key, tokens in raster order, float32; every row sums to 1.
+        Weights (L, B, h, N, N) of query and key for normalised images (B, C, H, W), tokens in raster order, float32.
     """
     found: list[Tensor] = []
 
@@ -107,7 +103,7 @@ def draw_attention(
     query: tuple[int, int] | None = None,
     layers: Sequence[int] | None = None,
 ) -> dict:
-    """Draw where one token, and the average token, look, in normalised images (B, C, H, W), as two PNGs.
+    """Draw where one token, and the average token, look in normalised images (B, C, H, W), as two PNGs.
 
     The first has two rows for every image, averaged over heads: attention of the query token, which is framed, and the
     mean over all queries, since there is no class token. The second, at ``heads_path``, shows each head alone.
@@ -149,15 +145,10 @@ def draw_attention(
             _draw_row(axes, image, grid, query, [f'layer {layer + 1}', *names], weights[layer, 0, :, place])
     save_figure(mean_figure, path)
     save_figure(head_figure, heads_path)
-    return {
-        'query': list(query),
-        'layers': layers,
-        'statistics': {
-            'note': 'means over images and queries; [layer][head]; distance in tokens, entropy in nats',
-            'entropy_of_even_attention': float(np.log(grid[0] * grid[1])),
-            **{key: np.mean([s[key] for s in statistics], axis=0).tolist() for key in statistics[0]},
-        },
-    }
+    means = {key: np.mean([s[key] for s in statistics], axis=0).tolist() for key in statistics[0]}
+    means['note'] = 'means over images and queries; [layer][head]; distance in tokens, entropy in nats'
+    means['entropy_of_even_attention'] = float(np.log(grid[0] * grid[1]))
+    return {'query': list(query), 'layers': layers, 'statistics': means}
 
 
 def _draw_row(

@@ -38,20 +38,10 @@ def panel_figure(rows: int, columns: int, grid: Grid, side: int, note: str = '')
     below = _MARGIN + (_LINE * len(lines) + _GAP if note else 0)
     height = rows * (high + _GAP + _LINE) - _GAP + _MARGIN + below
     figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI)
-    axes = figure.subplots(
-        rows,
-        columns,
-        squeeze=False,
-        subplot_kw=dict(xticks=[], yticks=[], xlim=(0, grid[1]), ylim=(grid[0], 0), frame_on=False),
-        gridspec_kw=dict(
-            left=_MARGIN / width,
-            right=1 - _MARGIN / width,
-            bottom=below / height,
-            top=1 - (_MARGIN + _LINE) / height,
-            wspace=_GAP / wide,
-            hspace=(_GAP + _LINE) / high,
-        ),
-    )
+    panel = dict(xticks=[], yticks=[], xlim=(0, grid[1]), ylim=(grid[0], 0), frame_on=False)
+    edges = dict(left=_MARGIN / width, right=1 - _MARGIN / width, bottom=below / height)
+    gaps = dict(top=1 - (_MARGIN + _LINE) / height, wspace=_GAP / wide, hspace=(_GAP + _LINE) / high)
+    axes = figure.subplots(rows, columns, squeeze=False, subplot_kw=panel, gridspec_kw=edges | gaps)
     text = '\n'.join(lines)
     figure.text(_MARGIN / width, _MARGIN / height, text, fontsize=8.5, linespacing=1.35, color=INK, va='bottom')
     return figure, axes

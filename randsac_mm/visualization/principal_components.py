@@ -107,11 +107,8 @@ def draw_components(model: torch.nn.Module, inputs: Tensor, path: str | Path, la
     scores, pca = principal_components(features)
     shown = {'components': scores}
     explained = pca.explained_variance_ratio_
-    result = {
-        'layer': layer_indices('layer', layer, backbone.num_layers)[0],
-        'explained_variance': explained.tolist(),
-        'explained_variance_in_total': explained.sum(),
-    }
+    result = {'layer': layer_indices('layer', layer, backbone.num_layers)[0], 'explained_variance': explained.tolist()}
+    result['explained_variance_in_total'] = explained.sum()
     if len(inputs) >= _ENOUGH:
         shown['mean of the place subtracted'], pca = principal_components(features - features.mean(0))
         result['explained_variance_without_mean_of_place'] = pca.explained_variance_ratio_.tolist()

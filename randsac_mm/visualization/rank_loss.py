@@ -1,4 +1,4 @@
-"""Which segments are hard: the loss by rank, and by how much of the image has been seen.
+"""Which segments are hard: the loss by rank.
 
 n images, S serializations of each, N tokens.
 """
@@ -17,20 +17,6 @@ from .figures import save_figure
 from .inputs import evaluating
 from .serialization_pictures import serialize
 
-_EXACT = 24  # different numbers of seen tokens up to which each is a point of its own
-_BINS = 16
-
-
-def tokens_seen(rank: Tensor) -> Tensor:
-    """Count for every token those of strictly earlier segments, from ranks (B, N): (B, N), int64.
-
-    Example:
-        >>> tokens_seen(torch.tensor([[1, 0, 0, 2]]))
-        tensor([[2, 0, 0, 3]])
-    """
-    sizes = torch.zeros_like(rank).scatter_add_(1, rank, torch.ones_like(rank))
-    return (sizes.cumsum(1) - sizes).gather(1, rank)
-
 
 def loss_by_rank(model: RandSAC, inputs: Tensor, serializations: int = 2, seed: int = 0, batch_size: int = 64) -> dict:
     """Measure how well every segment is predicted, in serializations of the model's own kind.
@@ -43,11 +29,10 @@ def loss_by_rank(model: RandSAC, inputs: Tensor, serializations: int = 2, seed: 
         batch_size: Images in a step.
 
     Returns:
-        Plain values. Mean squared errors ``by_rank`` from 1, since rank 0 is given; ``by_seen``, the number of tokens
-        that the prediction could read; and ``overall``, the model's loss. Each has a list of groups: ``first`` and
-        ``last`` rank or number, ``mse``, its ``standard_error`` (tokens of one image are one observation; None for
-        fewer than two images), number of ``tokens`` and of ``images``. ``of_zero`` is the error of predicting 0
-        everywhere: the mean colour, or with ``norm_pix`` the mean of each patch.
+        Plain values. Mean squared errors ``by_rank`` from 1, since rank 0 is given, and ``overall``, the model's loss
+        on these serializations. Each has lists: ``rank``, ``mse``, its ``standard_error`` (tokens of one image are one
+        observation; None for fewer than two images), number of ``tokens`` and of ``images``. ``of_zero`` is the error
+        of predicting 0 everywhere: the mean colour, or with ``norm_pix`` the mean of each patch.
 
     Raises:
         ValueError: If ``serializations``, ``batch_size`` or the number of images is below 1.
@@ -57,7 +42,6 @@ def loss_by_rank(model: RandSAC, inputs: Tensor, serializations: int = 2, seed: 
             raise ValueError(f'{name}={value} must be at least 1')
     grid, device = model.backbone.grid(*inputs.shape[2:]), next(model.parameters()).device
     ranks, _ = serialize(model.data_preprocessor.serialization, serializations * len(inputs), grid, seed)
-    seen = tokens_seen(ranks).unflatten(0, (serializations, len(inputs)))
     ranks = ranks.unflatten(0, (serializations, len(inputs)))  # (S, n, N)
     errors, zeros = torch.empty(ranks.shape), torch.empty(ranks.shape)
     with evaluating(model):
@@ -69,15 +53,8 @@ def loss_by_rank(model: RandSAC, inputs: Tensor, serializations: int = 2, seed: 
                 pred = model.reconstruct(images, ranks[s, some].to(device)).pred.float()
                 errors[s, some] = (pred - target).square().mean(-1).cpu()
     predicted = ranks > 0
-    values = seen[predicted].unique()
-    edges = torch.cat([values, values + 1]).unique()  # of half-open groups; those between the values are empty
-    if len(values) > _EXACT:
-        edges = torch.linspace(1, ranks.shape[2], _BINS + 1).round().long().unique()
-    by_seen = _tally(errors, torch.bucketize(seen, edges, right=True) - 1, predicted)
-    places = torch.tensor(by_seen['first'])
     return {
         'by_rank': _tally(errors, ranks, predicted),
-        'by_seen': {**by_seen, 'first': edges[places].tolist(), 'last': (edges[places + 1] - 1).tolist()},
         'overall': _tally(errors, torch.zeros_like(ranks), predicted),
         'of_zero': zeros[predicted].double().mean().item(),
         'serializations': serializations,
@@ -86,7 +63,7 @@ def loss_by_rank(model: RandSAC, inputs: Tensor, serializations: int = 2, seed: 
 
 
 def _tally(errors: Tensor, groups: Tensor, predicted: Tensor) -> dict[str, list]:
-    """Average the errors of predicted tokens in groups; all tensors are (S, n, N), groups count from 0."""
+    """Average the errors of predicted tokens in groups (ranks, or 0 for all); all tensors are (S, n, N)."""
     count = int(groups[predicted].max()) + 1
     keys = torch.where(predicted, groups, count).transpose(0, 1).flatten(1)  # (n, S * N); the last group is dropped
     sums = torch.zeros(len(keys), count + 1, dtype=torch.float64)
@@ -100,8 +77,7 @@ def _tally(errors: Tensor, groups: Tensor, predicted: Tensor) -> dict[str, list]
     spread = (sums - mean * tokens).square().sum(0)
     error = (spread * images / (images - 1).clamp(min=1)).sqrt() / total
     return {
-        'first': found.tolist(),
-        'last': found.tolist(),
+        'rank': found.tolist(),
         'mse': mean.tolist(),
         'standard_error': [e if n > 1 else None for e, n in zip(error.tolist(), images.tolist(), strict=True)],
         'tokens': total.long().tolist(),
@@ -118,25 +94,22 @@ def with_error(tally: dict[str, list], i: int = 0) -> str:
 def draw_loss_by_rank(model: RandSAC, inputs: Tensor, path: str | Path, seed: int = 0) -> dict:
     """Draw, and return, what :func:`loss_by_rank` measures, with standard errors, as a PNG."""
     result = loss_by_rank(model, inputs, seed=seed)
-    figure = Figure(figsize=(10, 3.8), dpi=130, layout='constrained')
-    left, right = figure.subplots(1, 2, sharey=True)
-    overall = result['overall']
-    for axes, tally in ((left, result['by_rank']), (right, result['by_seen'])):
-        x = np.add(tally['first'], tally['last']) / 2
-        spread = np.array(tally['standard_error'], float)  # None becomes NaN, which is not drawn
-        axes.errorbar(x, tally['mse'], spread, color=COLOURS[0], marker='o', markersize=3.5, capsize=2.5, label='mean')
-        axes.axhline(overall['mse'][0], color='#777777', linewidth=1, linestyle='--', label='all predicted tokens')
-        axes.grid(alpha=0.25)
-        axes.spines[['top', 'right']].set_visible(False)
+    tally, overall = result['by_rank'], result['overall']
+    figure = Figure(figsize=(7, 3.8), dpi=130, layout='constrained')
+    axes = figure.subplots()
+    spread = np.array(tally['standard_error'], float)  # None becomes NaN, which is not drawn
+    axes.errorbar(tally['rank'], tally['mse'], spread, color=COLOURS[0], marker='o', markersize=3.5, capsize=2.5)
+    axes.axhline(overall['mse'][0], color='#777777', linewidth=1, linestyle='--', label='mean of all predicted tokens')
+    axes.xaxis.get_major_locator().set_params(integer=True)
     space = 'patches' if result['norm_pix'] else 'images'
-    left.set(xlabel='rank of the segment (0 is given)', ylabel=f'mean squared error\nof normalised {space}')
-    right.set(xlabel='tokens seen before the prediction')
-    left.xaxis.get_major_locator().set_params(integer=True)
-    left.legend(frameon=False)
+    axes.set(xlabel='rank of the segment (0 is given)', ylabel=f'mean squared error\nof normalised {space}')
+    axes.grid(alpha=0.25)
+    axes.spines[['top', 'right']].set_visible(False)
+    axes.legend(frameon=False)
     note = (
         f'{overall["images"][0]} images, {result["serializations"]} serialization(s) of each; bars: standard error; '
         f'predicting 0: {result["of_zero"]:.3g}'
     )
-    figure.suptitle(note, fontsize=10)
+    axes.set_title(note, fontsize=9)
     save_figure(figure, path, note)
     return result

@@ -31,12 +31,7 @@ _ATTENTION_IMAGES = 2
 
 
 def make_report(
-    run: RunLog,
-    probes: dict[str, Any],
-    images: Sequence[Path] = (),
-    num: int = 4,
-    seed: int = 0,
-    options: dict | None = None,
+    run: RunLog, probes: dict, images: Sequence[Path] = (), num: int = 4, seed: int = 0, options: dict | None = None
 ) -> tuple[str, dict[str, str]]:
     """Make the page of a run. What cannot be shown is named on it, with the reason.
 
@@ -49,7 +44,7 @@ def make_report(
         options: ``--cfg-options``, parsed.
 
     Returns:
-        The HTML document, which refers to nothing outside of itself, and why pictures are missing, by heading.
+        The HTML document, and why pictures are missing, by heading.
     """
     with tempfile.TemporaryDirectory() as folder:
         parts = _draw_parts(run, Path(folder), images, num, seed, options)
@@ -122,15 +117,10 @@ def _reason(error: Exception) -> str:
 def _render(**context: Any) -> str:
     loader = jinja2.FileSystemLoader(Path(__file__).parent)
     environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)
-    environment.filters.update(
-        mean=statistics.fmean,
-        median=statistics.median,
-        json=functools.partial(json.dumps, indent=2),
-        with_error=with_error,
-    )
-    return environment.get_template('report.html').render(
-        context, chart=_chart, smoothed=smoothed, about=describe_origin()
-    )
+    as_json = functools.partial(json.dumps, indent=2)
+    environment.filters |= dict(mean=statistics.fmean, median=statistics.median, json=as_json, with_error=with_error)
+    context |= dict(chart=_chart, smoothed=smoothed, about=describe_origin())
+    return environment.get_template('report.html').render(context)
 
 
 def _chart(*args: Any) -> str:

@@ -62,10 +62,5 @@ def draw_skip_weights(model: torch.nn.Module, path: str | Path) -> dict:
     figure.colorbar(image, ax=axes, label='weight', shrink=0.9)
     note = f'Weights {_WHAT[model.neck.skip.norm]}.'
     save_figure(figure, path, note)
-    return {
-        'weights': weights.tolist(),
-        'rows': 'encoder layers, from the first',
-        'columns': 'decoder layers, from the first',
-        'memory_norm': model.neck.skip.norm,
-        'note': note,
-    }
+    axis = {'rows': 'encoder layers, from the first', 'columns': 'decoder layers, from the first'}
+    return {'weights': weights.tolist(), **axis, 'memory_norm': model.neck.skip.norm, 'note': note}

@@ -101,8 +101,7 @@ def test_attention_features_and_ranks(run, digits_checkpoint, tmp_path, capsys):
     assert len(json.loads((out / 'features.json').read_text())['explained_variance']) == 3
     run('visualization/loss_by_rank.py', *digits_checkpoint, '--out', out, '--num', 10)
     ranks = json.loads((out / 'loss_by_rank.json').read_text())
-    assert ranks['by_rank']['first'] == list(range(1, 16))
-    assert ranks['by_seen']['first'] == ranks['by_seen']['last'] == list(range(1, 16)), 'segments of one token'
+    assert ranks['by_rank']['rank'] == list(range(1, 16))
     assert f'{ranks["overall"]["mse"][0]:.4f}' in capsys.readouterr().out
     for name in ('attention', 'attention_heads', 'features', 'loss_by_rank'):
         check_picture(out / f'{name}.png')

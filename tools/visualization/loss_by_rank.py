@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Measure which segments are hard: the loss by rank, and by how many tokens a prediction could read.
+"""Measure which segments are hard: the loss by rank.
 
 Writes loss_by_rank.png and loss_by_rank.json, with standard errors. Serializations are of the checkpoint's own kind.
 
