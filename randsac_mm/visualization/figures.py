@@ -62,12 +62,6 @@ def draw_borders(axes: Axes, ids: np.ndarray, grid: Grid, color: str, width: flo
     axes.add_collection(LineCollection(lines, colors=color, linewidths=width, capstyle='projecting', clip_on=False))
 
 
-def token_mask(tokens: np.ndarray, grid: Grid, image: np.ndarray) -> np.ndarray:
-    """Spread values of tokens (N,) over the pixels of an image (H, W, 3): (H, W, 1)."""
-    height, width = (side // n for side, n in zip(image.shape, grid, strict=False))
-    return tokens.reshape(grid).repeat(height, 0).repeat(width, 1)[..., None]
-
-
 def save_figure(figure: Figure, path: str | Path, note: str = '') -> Path:
     """Write a figure; a note becomes the description in a PNG's metadata. No display is needed."""
     with atomic_write(path) as temporary:

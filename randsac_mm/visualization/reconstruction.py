@@ -10,7 +10,7 @@ from torch import Tensor
 
 from randsac_mm.models import RandSAC
 
-from .figures import ACCENT, UNKNOWN, Grid, draw_borders, panel_figure, save_figure, show, token_mask
+from .figures import ACCENT, UNKNOWN, Grid, draw_borders, panel_figure, save_figure, show
 from .inputs import evaluating, to_pixels
 from .serialization_pictures import draw_segments, serialize
 
@@ -43,12 +43,9 @@ class Reconstructed(NamedTuple):
 
 
 def reconstruct(model: RandSAC, inputs: Tensor, rank: Tensor | None = None) -> Reconstructed:
-    """Predict every segment of images from the true pixels of all earlier ones.
+    """Predict every segment of normalised images (B, C, H, W) from the true pixels of all earlier ones.
 
-    Args:
-        model: The model; it is run in evaluation mode.
-        inputs: Normalised images (B, C, H, W).
-        rank: The serialization (B, N); drawn from the model's own if None.
+    The model is run in evaluation mode. The serialization (B, N) is drawn from the model's own if ``rank`` is None.
 
     Raises:
         ValueError: If ``rank`` does not fit, see :meth:`randsac_mm.models.RandSAC.reconstruct`.
@@ -104,6 +101,7 @@ def step_image(
     original: np.ndarray, composite: np.ndarray, ranks: np.ndarray, grid: Grid, span: np.ndarray
 ) -> np.ndarray:
     """Compose an image (H, W, 3): the original where ranks (N,) are before a span, predictions in it, then blank."""
-    place = token_mask(ranks, grid, original)
+    height, width = (side // tokens for side, tokens in zip(original.shape, grid, strict=False))
+    place = ranks.reshape(grid).repeat(height, 0).repeat(width, 1)[..., None]
     blank = np.array([round(255 * c) for c in to_rgb(UNKNOWN)], np.uint8)
     return np.where(place < span[0], original, np.where(place <= span[-1], composite, blank))

@@ -4,6 +4,7 @@ A session is one start of the program, in a folder ``<date>_<time>``. A run that
 directory may also contain several runs, if the same config was started anew.
 """
 
+import contextlib
 import json
 import math
 import re
@@ -47,11 +48,8 @@ def read_run(work_dir: str | Path, checkpoint: str | Path | None = None) -> RunL
     if not work_dir.is_dir():
         raise FileNotFoundError(f'there is no work directory {work_dir}; tools/train.py makes work_dirs/<config>')
     notes: list[str] = []
-    sessions = [
-        _read_session(folder, notes)
-        for folder in sorted(work_dir.iterdir())
-        if re.fullmatch(r'\d{8}_\d{6}', folder.name)
-    ]
+    folders = [folder for folder in sorted(work_dir.iterdir()) if re.fullmatch(r'\d{8}_\d{6}', folder.name)]
+    sessions = [_read_session(folder, notes) for folder in folders]
     chosen = find_checkpoint(work_dir) if checkpoint is None else Path(checkpoint)
     meta = _read_meta(chosen)
     used = _one_run(sessions, str(meta.get('experiment_name', '')))
@@ -120,8 +118,7 @@ def _one_run(sessions: list[Session], experiment: str) -> list[Session]:
 
 
 def _read_meta(checkpoint: Path | None) -> dict[str, Any]:
-    try:
-        meta = {} if checkpoint is None else read_checkpoint(checkpoint).get('meta', {})
-    except (OSError, ValueError):  # loading the weights will report it
-        meta = {}
-    return meta if isinstance(meta, dict) else {}
+    with contextlib.suppress(OSError, ValueError):  # loading the weights will report it
+        meta = read_checkpoint(checkpoint).get('meta') if checkpoint is not None else {}
+        return meta if isinstance(meta, dict) else {}
+    return {}

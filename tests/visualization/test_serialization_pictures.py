@@ -10,7 +10,7 @@ from PIL import Image
 from visualization.pictures import check_picture
 
 from randsac_mm.models import build_serialization
-from randsac_mm.visualization import animate_serialization, draw_serialization, sample_photo, serialize
+from randsac_mm.visualization import animate_serialization, draw_serialization, serialize
 from randsac_mm.visualization.figures import draw_borders, rank_colours
 from randsac_mm.visualization.serialization_pictures import draw_segments, veil
 
@@ -92,12 +92,6 @@ def test_borders_separate_segments_and_surround_what_is_inside():
     right = {((2, 0), (2, 1)), ((3, 1), (3, 2)), ((2, 1), (3, 1))}
     ends = {((x, y), (x + 1, y)) for x, y in ((0, 0), (1, 0), (0, 2), (1, 2), (2, 2))}
     assert lines == left | right | ends
-
-
-def test_sample_photo_is_a_real_colour_photograph():
-    photo = sample_photo()
-    assert photo.shape == (427, 640, 3)
-    assert photo.std() > 20
 
 
 @pytest.mark.parametrize('draw', [draw_serialization, animate_serialization])
