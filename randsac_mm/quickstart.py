@@ -84,7 +84,7 @@ def draw(model: RandSAC, test: LabelledImages, work_dir: Path, seed: int) -> dic
     image = test.images[0].byte().expand(3, -1, -1).permute(1, 2, 0).numpy()  # (H, W, 3)
     draw_serialization(image, rank[0], grid, paths['serialization.png'], groups[0])
     animate_serialization(image, rank[0], grid, paths['serialization.gif'], groups=groups[0])
-    draw_reconstruction(model, inputs, paths['reconstruction.png'], rank, groups)
+    draw_reconstruction(model, inputs, paths['reconstruction.png'], seed)
     draw_loss_curve(newest_scalars(work_dir), paths['loss.png'])
     return {name: str(path) for name, path in paths.items()}
 

@@ -20,7 +20,7 @@ from randsac_mm.engine.origin import describe_origin
 from randsac_mm.evaluation import LabelledImages, evaluate_backbone, knn_accuracy, ridge_accuracy
 from randsac_mm.evaluation.online_features import ProbedEncoder
 from randsac_mm.evaluation.protocol import without_log
-from randsac_mm.visualization.loading import load_weights
+from randsac_mm.transfer.model_loading import load_model
 
 from .data import count_images, labelled_images, pixels
 from .finetune import finetune_config, run_finetune
@@ -155,7 +155,7 @@ def _probe(job: Job) -> dict[str, Any]:
         }
     model = build_model(cfg, job.seed)
     if job.recipe != 'untrained':
-        load_weights(model, last_checkpoint(job))
+        load_model(model, last_checkpoint(job))
     device = 'cuda' if torch.cuda.is_available() else 'cpu'
     model.to(device)
     found = {**judge_model(model, train, test), **sizes}

@@ -1,10 +1,9 @@
-"""Which segments are hard: the loss by rank, and by how much of the image has been seen.
+"""Which segments are hard: the loss by rank.
 
 n images, S serializations of each, N tokens.
 """
 
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -12,196 +11,105 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from randsac_mm.models import RandSAC
-from randsac_mm.segments import raster_layout
 
-from .canvas import save_figure
-from .loading import evaluating
-from .serialization import serialize
-
-_COLOUR = '#6a3d9a'
-_EXACT = 24  # different numbers of seen tokens up to which each is a point of its own
-_BINS = 16
+from .curves import COLOURS
+from .figures import save_figure
+from .inputs import evaluating
+from .serialization_pictures import serialize
 
 
-class Tally(NamedTuple):
-    """Hold mean errors of groups of predicted tokens; all lists are of equal length.
-
-    Attributes:
-        first: The group: a rank, or the least number of tokens seen.
-        last: The same, or the greatest number.
-        mse: Mean squared error over all numbers of all tokens of the group.
-        standard_error: Of that mean; tokens of one image count as one observation. None for fewer than two images.
-        tokens: Number of tokens in the group, over all images and serializations.
-        images: Number of images that have such tokens.
-    """
-
-    first: list[int]
-    last: list[int]
-    mse: list[float]
-    standard_error: list[float | None]
-    tokens: list[int]
-    images: list[int]
-
-
-class RankLoss(NamedTuple):
-    """Hold the loss of a model in parts.
-
-    Attributes:
-        by_rank: Errors of every rank from 1; rank 0 is given, never predicted.
-        by_seen: Errors by the number of tokens that the prediction could read.
-        overall: Errors of all predicted tokens: one group, whose mean is the model's loss on these serializations.
-        of_zero: Error of predicting 0 everywhere: the mean colour of the normalisation, or with ``norm_pix`` the mean
-            of each patch.
-        serializations: Number S of serializations of each image.
-        norm_pix: Whether errors are of patches that are normalised by their own mean and standard deviation.
-    """
-
-    by_rank: Tally
-    by_seen: Tally
-    overall: Tally
-    of_zero: float
-    serializations: int
-    norm_pix: bool
-
-    def plain(self) -> dict:
-        """Give plain values, for JSON."""
-        parts = {key: getattr(self, key)._asdict() for key in ('by_rank', 'by_seen', 'overall')}
-        return {**self._asdict(), **parts}
-
-
-def tokens_seen(rank: Tensor) -> Tensor:
-    """Count for every token those of strictly earlier segments, which its prediction can read.
-
-    Args:
-        rank: Ranks (B, N).
-
-    Returns:
-        Counts (B, N), int64.
-
-    Example:
-        >>> tokens_seen(torch.tensor([[1, 0, 0, 2]]))
-        tensor([[2, 0, 0, 3]])
-    """
-    sizes = torch.zeros_like(rank).scatter_add_(1, rank, torch.ones_like(rank))
-    return (sizes.cumsum(1) - sizes).gather(1, rank)
-
-
-def loss_by_rank(
-    model: RandSAC, inputs: Tensor, serializations: int = 2, seed: int = 0, batch_size: int = 64
-) -> RankLoss:
+def loss_by_rank(model: RandSAC, inputs: Tensor, serializations: int = 2, seed: int = 0, batch_size: int = 64) -> dict:
     """Measure how well every segment is predicted, in serializations of the model's own kind.
 
     Args:
         model: The model, run in evaluation mode.
-        inputs: Normalised images (n, C, H, W), n of at least 1.
-        serializations: How many serializations S to draw of each image.
-        seed: Of the serializations.
+        inputs: Normalised images (n, C, H, W).
+        serializations: Number S of serializations to draw of each image.
+        seed: Seed of the serializations.
         batch_size: Images in a step.
 
     Returns:
-        The errors.
+        Plain values. Mean squared errors ``by_rank`` from 1, since rank 0 is given, and ``overall``, the model's loss
+        on these serializations. Each has lists: ``rank``, ``mse``, its ``standard_error`` (tokens of one image are one
+        observation; None for fewer than two images), number of ``tokens`` and of ``images``. ``of_zero`` is the error
+        of predicting 0 everywhere: the mean colour, or with ``norm_pix`` the mean of each patch.
 
     Raises:
-        ValueError: If ``serializations`` or ``batch_size`` is below 1, or there is no image.
+        ValueError: If ``serializations``, ``batch_size`` or the number of images is below 1.
     """
     for name, value in (('serializations', serializations), ('batch_size', batch_size), ('images', len(inputs))):
         if value < 1:
             raise ValueError(f'{name}={value} must be at least 1')
-    grid = model.backbone.grid_of(inputs)
-    drawn = serialize(model.data_preprocessor.serialization, serializations * len(inputs), grid, seed).rank
-    ranks = drawn.unflatten(0, (serializations, len(inputs)))  # (S, n, N)
-    device = next(model.parameters()).device
-    errors, zeros = torch.empty(ranks.shape), torch.empty(ranks.shape[1:])
+    grid, device = model.backbone.grid(*inputs.shape[2:]), next(model.parameters()).device
+    ranks, _ = serialize(model.data_preprocessor.serialization, serializations * len(inputs), grid, seed)
+    ranks = ranks.unflatten(0, (serializations, len(inputs)))  # (S, n, N)
+    errors, zeros = torch.empty(ranks.shape), torch.empty(ranks.shape)
     with evaluating(model):
-        for first in range(0, len(inputs), batch_size):
-            some = slice(first, first + batch_size)
-            images = inputs[some].to(device)
+        for some in torch.arange(len(inputs)).split(batch_size):
+            images = inputs[some.to(inputs.device)].to(device)
             target = model.head.target(images)
-            zeros[some] = target.square().mean(-1).cpu()
+            zeros[:, some] = target.square().mean(-1).cpu()
             for s in range(serializations):
-                pred = model.predict(images, raster_layout(ranks[s, some].to(device))).float()
+                pred = model.reconstruct(images, ranks[s, some].to(device)).pred.float()
                 errors[s, some] = (pred - target).square().mean(-1).cpu()
     predicted = ranks > 0
-    seen = torch.stack([tokens_seen(rank) for rank in ranks])
-    values = seen[predicted].unique()
-    exact = len(values) <= _EXACT
-    if exact:
-        edges = torch.cat([values, values[-1:] + 1])
-    else:
-        edges = torch.linspace(1, ranks.shape[2], _BINS + 1).round().long().unique()
-    bins = torch.bucketize(seen, edges, right=True) - 1
-    by_seen = _tally(errors, bins, predicted)
-    places = torch.tensor(by_seen.first)
-    last = edges[places] if exact else edges[places + 1] - 1
-    by_seen = by_seen._replace(first=edges[places].tolist(), last=last.tolist())
-    return RankLoss(
-        by_rank=_tally(errors, ranks, predicted),
-        by_seen=by_seen,
-        overall=_tally(errors, torch.zeros_like(ranks), predicted),
-        of_zero=(zeros.double() * predicted).sum().item() / int(predicted.sum()),
-        serializations=serializations,
-        norm_pix=model.head.norm_pix,
-    )
+    return {
+        'by_rank': _tally(errors, ranks, predicted),
+        'overall': _tally(errors, torch.zeros_like(ranks), predicted),
+        'of_zero': zeros[predicted].double().mean().item(),
+        'serializations': serializations,
+        'norm_pix': model.head.norm_pix,
+    }
 
 
-def _tally(errors: Tensor, groups: Tensor, predicted: Tensor) -> Tally:
-    """Average the errors of predicted tokens in groups; all tensors are (S, n, N), groups count from 0."""
-    n, count = errors.shape[1], int(groups[predicted].max()) + 1
+def _tally(errors: Tensor, groups: Tensor, predicted: Tensor) -> dict[str, list]:
+    """Average the errors of predicted tokens in groups (ranks, or 0 for all); all tensors are (S, n, N)."""
+    count = int(groups[predicted].max()) + 1
     keys = torch.where(predicted, groups, count).transpose(0, 1).flatten(1)  # (n, S * N); the last group is dropped
-    sums = torch.zeros(n, count + 1, dtype=torch.float64)
-    sums.scatter_add_(1, keys, errors.double().transpose(0, 1).flatten(1))
+    sums = torch.zeros(len(keys), count + 1, dtype=torch.float64)
     tokens = torch.zeros_like(sums).scatter_add_(1, keys, torch.ones_like(keys, dtype=torch.float64))
-    sums, tokens = sums[:, :count], tokens[:, :count]
+    sums.scatter_add_(1, keys, errors.double().transpose(0, 1).flatten(1))
+    found = tokens[:, :count].sum(0).nonzero().flatten()
+    sums, tokens = sums[:, found], tokens[:, found]
     total, images = tokens.sum(0), (tokens > 0).sum(0)
-    used = total > 0
-    mean = sums.sum(0) / total.clamp(min=1)
+    mean = sums.sum(0) / total
     # Images are independent, tokens of one image are not: the error of a ratio of two sums over images.
     spread = (sums - mean * tokens).square().sum(0)
-    error = (spread * images / (images - 1).clamp(min=1)).sqrt() / total.clamp(min=1)
-    found = used.nonzero().flatten()
-    return Tally(
-        first=found.tolist(),
-        last=found.tolist(),
-        mse=mean[found].tolist(),
-        standard_error=[error[i].item() if images[i] > 1 else None for i in found],
-        tokens=total[found].long().tolist(),
-        images=images[found].tolist(),
+    error = (spread * images / (images - 1).clamp(min=1)).sqrt() / total
+    return {
+        'rank': found.tolist(),
+        'mse': mean.tolist(),
+        'standard_error': [e if n > 1 else None for e, n in zip(error.tolist(), images.tolist(), strict=True)],
+        'tokens': total.long().tolist(),
+        'images': images.tolist(),
+    }
+
+
+def with_error(tally: dict[str, list], i: int = 0) -> str:
+    """Return mean and standard error of group ``i`` as text."""
+    error = tally['standard_error'][i]
+    return f'{tally["mse"][i]:.4f}' + ('' if error is None else f' \N{PLUS-MINUS SIGN} {error:.4f}')
+
+
+def draw_loss_by_rank(model: RandSAC, inputs: Tensor, path: str | Path, seed: int = 0) -> dict:
+    """Draw, and return, what :func:`loss_by_rank` measures, with standard errors, as a PNG."""
+    result = loss_by_rank(model, inputs, seed=seed)
+    tally, overall = result['by_rank'], result['overall']
+    figure = Figure(figsize=(7, 3.8), dpi=130, layout='constrained')
+    axes = figure.subplots()
+    spread = np.array(tally['standard_error'], float)  # None becomes NaN, which is not drawn
+    axes.errorbar(tally['rank'], tally['mse'], spread, color=COLOURS[0], marker='o', markersize=3.5, capsize=2.5)
+    axes.axhline(overall['mse'][0], color='#777777', linewidth=1, linestyle='--', label='mean of all predicted tokens')
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    space = 'patches' if result['norm_pix'] else 'images'
+    axes.set(xlabel='rank of the segment (0 is given)', ylabel=f'mean squared error\nof normalised {space}')
+    axes.grid(alpha=0.25)
+    axes.spines[['top', 'right']].set_visible(False)
+    axes.legend(frameon=False)
+    note = (
+        f'{overall["images"][0]} images, {result["serializations"]} serialization(s) of each; bars: standard error; '
+        f'predicting 0: {result["of_zero"]:.3g}'
     )
-
-
-def draw_loss_by_rank(result: RankLoss, path: str | Path) -> Path:
-    """Draw the loss by rank, and by the number of tokens seen, with standard errors.
-
-    Args:
-        result: What :func:`loss_by_rank` returned.
-        path: Where the PNG goes.
-
-    Returns:
-        The path.
-    """
-    figure = Figure(figsize=(10, 3.8), dpi=130, layout='constrained')
-    left, right = figure.subplots(1, 2, sharey=True)
-    space = 'of normalised patches' if result.norm_pix else 'of normalised images'
-    for axes, tally, label in (
-        (left, result.by_rank, 'rank of the segment (0 is given, not predicted)'),
-        (right, result.by_seen, 'tokens seen before the prediction'),
-    ):
-        x = (np.array(tally.first) + np.array(tally.last)) / 2
-        spread = np.array([np.nan if error is None else error for error in tally.standard_error])
-        axes.errorbar(
-            x, tally.mse, spread, color=_COLOUR, marker='o', markersize=3.5, linewidth=1.6, capsize=2.5, label='mean'
-        )
-        axes.axhline(result.overall.mse[0], color='#777777', linewidth=1, linestyle='--', label='all predicted tokens')
-        axes.set(xlabel=label)
-        axes.grid(alpha=0.25)
-        axes.spines[['top', 'right']].set_visible(False)
-    left.set_ylabel(f'mean squared error\n{space}')
-    left.xaxis.get_major_locator().set_params(integer=True)
-    left.legend(frameon=False)
-    images = result.overall.images[0]
-    figure.suptitle(
-        f'{images} images, {result.serializations} serialization(s) of each; bars: standard error; '
-        f'predicting 0: {result.of_zero:.3g}',
-        fontsize=10,
-    )
-    return save_figure(figure, path)
+    axes.set_title(note, fontsize=9)
+    save_figure(figure, path, note)
+    return result

@@ -5,31 +5,20 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from matplotlib.colors import to_rgb
 from torch import Tensor
 
 from randsac_mm.models import RandSAC
 
-from .canvas import (
-    ACCENT,
-    PAPER,
-    UNKNOWN,
-    beside,
-    captioned,
-    cell_size,
-    enlarge,
-    frame,
-    paragraph,
-    per_pixel,
-    save,
-    stacked,
-)
-from .loading import evaluating, to_pixels
-from .serialization import serialization_panel
+from .figures import ACCENT, UNKNOWN, Grid, draw_borders, panel_figure, save_figure, show
+from .inputs import evaluating, to_pixels
+from .serialization_pictures import draw_segments, serialize
 
 _SIDE = 132  # pixels of a panel's longer side
+_STEPS = 8  # most panels between serialization and composite
 TARGET_NOTE = (
     'This model predicts patches that are normalised by their own mean and standard deviation (norm_pix). To be shown '
-    'in pixels, each predicted patch is given the mean and standard deviation of the TARGET patch: its average colour '
+    'in pixels, each predicted patch gets the mean and standard deviation of the TARGET patch: its average colour '
     'and contrast come from the original, only the structure inside is predicted.'
 )
 PIXEL_NOTE = 'The model predicts pixels directly; nothing in the predicted patches comes from the original.'
@@ -39,34 +28,24 @@ _STEP_NOTE = (
 
 
 class Reconstructed(NamedTuple):
-    """Hold predictions of images, ready to be drawn.
+    """Predictions of images, ready to be drawn."""
 
-    Attributes:
-        original: The images as the model sees them (B, H, W, 3), uint8, RGB.
-        composite: The first segment's true pixels and the predictions of all others, same shape.
-        rank: The serialization (B, N).
-        errors: Mean squared error of every rank, one list per image; what the loss averages, in the space of the head's
-            target. Entry 0 is None, for the segment that is not predicted.
-        uses_target: Whether mean and standard deviation of the target's patches were added to the predictions.
-    """
+    original: np.ndarray  # the images as the model sees them (B, H, W, 3), uint8, RGB
+    composite: np.ndarray  # the first segment's true pixels and the predictions of all others, same shape
+    rank: Tensor  # the serialization (B, N)
+    errors: list[list[float | None]]  # mean squared error of every rank of each image; None for rank 0
+    norm_pix: bool  # whether mean and standard deviation of the target's patches were added to the predictions
 
-    original: np.ndarray
-    composite: np.ndarray
-    rank: Tensor
-    errors: list[list[float | None]]
-    uses_target: bool
+    @property
+    def note(self) -> str:
+        """What in the predicted patches comes from the original."""
+        return TARGET_NOTE if self.norm_pix else PIXEL_NOTE
 
 
 def reconstruct(model: RandSAC, inputs: Tensor, rank: Tensor | None = None) -> Reconstructed:
-    """Predict every segment of images from the true pixels of all earlier ones.
+    """Predict every segment of normalised images (B, C, H, W) from the true pixels of all earlier ones.
 
-    Args:
-        model: The model; it is run in evaluation mode.
-        inputs: Normalised images (B, C, H, W).
-        rank: The serialization (B, N); drawn from the model's own if None.
-
-    Returns:
-        Originals, composites and errors.
+    The model is run in evaluation mode. The serialization (B, N) is drawn from the model's own if ``rank`` is None.
 
     Raises:
         ValueError: If ``rank`` does not fit, see :meth:`randsac_mm.models.RandSAC.reconstruct`.
@@ -91,63 +70,38 @@ def reconstruct(model: RandSAC, inputs: Tensor, rank: Tensor | None = None) -> R
     )
 
 
-def draw_reconstruction(
-    model: RandSAC,
-    images: Tensor,
-    path: str | Path,
-    rank: Tensor | None = None,
-    groups: Tensor | None = None,
-    max_steps: int = 8,
-) -> Reconstructed:
-    """Draw a row for each image: original, serialization, the predictions in their order, and all of them together.
+def draw_reconstruction(model: RandSAC, images: Tensor, path: str | Path, seed: int = 0) -> Reconstructed:
+    """Draw predictions of normalised images (B, C, H, W), in serializations of the model's own kind, as a PNG.
 
-    Segments before a step are the original's, since a prediction reads true pixels; those after it are blank.
-
-    Args:
-        model: The model.
-        images: Normalised images (B, C, H, W).
-        path: Where the PNG goes.
-        rank: The serialization (B, N); drawn from the model's own if None.
-        groups: Ids of coarser levels (B, L - 1, N), outlined in bold; see :func:`randsac_mm.visualization.serialize`.
-        max_steps: Most panels between serialization and composite. If there are more segments, a panel shows several
-            that follow each other, each still predicted from the true pixels of all before it.
-
-    Returns:
-        What was drawn, with the errors of every rank.
-
-    Raises:
-        ValueError: If ``rank`` does not fit the images, or ``max_steps`` is below 1.
+    A row for each image: original, serialization, the predictions in their order, and all of them together. Segments
+    before a step are the original's, since a prediction reads true pixels; those after it are blank. Of many segments
+    a panel shows several that follow each other, each still predicted from the true pixels of all before it.
     """
-    if max_steps < 1:
-        raise ValueError(f'max_steps={max_steps} must be at least 1: the panels that show the predictions in order')
-    done = reconstruct(model, images, rank)
     grid = model.backbone.grid(*images.shape[2:])
-    cell = cell_size(grid, _SIDE)
-    columns = min(int(done.rank.max()), max_steps)
-    rows = []
-    for i, ranks in enumerate(done.rank.numpy()):
-        original, composite = (enlarge(picture[i], grid, cell) for picture in (done.original, done.composite))
-        levels = None if groups is None else groups[i].cpu().numpy()
-        panels = [original, serialization_panel(done.original[i], ranks, grid, cell, levels)]
-        captions = ['original', 'serialization']
-        spans = [span for span in np.array_split(np.arange(1, ranks.max() + 1), columns) if len(span)]
-        for span in spans:
-            panels.append(_step(original, composite, ranks, grid, span))
-            captions.append(f'segment {span[0]}' if len(span) == 1 else f'segments {span[0]} to {span[-1]}')
-        blank = np.full_like(original, PAPER[0])
-        panels += [blank] * (columns - len(spans)) + [composite]  # blobs: fewer segments than in another row
-        captions += [''] * (columns - len(spans)) + ['first + predicted']
-        rows.append(beside([captioned(*pair, 13) for pair in zip(panels, captions, strict=True)], gap=8))
-    note = f'{_STEP_NOTE} {TARGET_NOTE if done.uses_target else PIXEL_NOTE}'
-    save(stacked([*rows, paragraph(note, rows[0].width, 14)]), path)
+    rank, groups = serialize(model.data_preprocessor.serialization, len(images), grid, seed)
+    done = reconstruct(model, images, rank)
+    steps = min(int(done.rank.max()), _STEPS)
+    note = f'{_STEP_NOTE} {done.note}'
+    figure, axes = panel_figure(len(images), steps + 3, grid, _SIDE, note)
+    for i, (row, ranks) in enumerate(zip(axes, done.rank.numpy(), strict=True)):
+        original, composite = done.original[i], done.composite[i]
+        show(row[0], original, grid, 'original')
+        draw_segments(row[1], original, ranks, grid, groups[i].numpy(), 'serialization')
+        for panel, span in zip(row[2:], np.array_split(np.arange(1, ranks.max() + 1), steps), strict=False):
+            if len(span):  # blobs: fewer segments than in another row
+                name = f'segment {span[0]}' if len(span) == 1 else f'segments {span[0]} to {span[-1]}'
+                show(panel, step_image(original, composite, ranks, grid, span), grid, name)
+                draw_borders(panel, np.where(np.isin(ranks, span), 0, -1), grid, ACCENT, 1.5)
+        show(row[-1], composite, grid, 'first + predicted')
+    save_figure(figure, path, note)
     return done
 
 
-def _step(
-    original: np.ndarray, composite: np.ndarray, ranks: np.ndarray, grid: tuple[int, int], span: np.ndarray
+def step_image(
+    original: np.ndarray, composite: np.ndarray, ranks: np.ndarray, grid: Grid, span: np.ndarray
 ) -> np.ndarray:
-    """Draw the predictions of some ranks, on what was known before and blank where nothing is known yet."""
-    place = per_pixel(ranks, grid, original.shape[0] // grid[0])
-    now = (place >= span[0]) & (place <= span[-1])
-    panel = np.where((place < span[0])[..., None], original, np.array(UNKNOWN, np.uint8))
-    return frame(np.where(now[..., None], composite, panel), now, ACCENT, 2)
+    """Compose an image (H, W, 3): the original where ranks (N,) are before a span, predictions in it, then blank."""
+    height, width = (side // tokens for side, tokens in zip(original.shape, grid, strict=False))
+    place = ranks.reshape(grid).repeat(height, 0).repeat(width, 1)[..., None]
+    blank = np.array([round(255 * c) for c in to_rgb(UNKNOWN)], np.uint8)
+    return np.where(place < span[0], original, np.where(place <= span[-1], composite, blank))

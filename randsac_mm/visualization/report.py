@@ -1,144 +1,63 @@
-"""One static page for a run: curves, speed, probes, pictures, config, and where it all comes from."""
+"""One static HTML page of a run: curves, speed, probes, pictures, config and origin, by one jinja2 template."""
 
+import base64
+import functools
 import json
+import statistics
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import jinja2
+from mmengine.config import Config
+from torch import Tensor
+
 from randsac_mm.engine.launch import load_config
 from randsac_mm.engine.origin import describe_origin
+from randsac_mm.models import RandSAC
 
+from .attention_maps import draw_attention
 from .command import build_model, choose_images
-from .html import element, join
-from .page import cards, page
-from .report_parts import (
-    Material,
-    Part,
-    attempt,
-    attention_part,
-    features_part,
-    rank_part,
-    reason,
-    reconstruction_part,
-    skip_part,
-)
-from .report_sections import (
-    commands_section,
-    config_section,
-    curves_section,
-    origin_section,
-    picture_section,
-    probe_sections,
-    speed_section,
-    summary,
-)
+from .curves import curves_svg, smoothed
+from .principal_components import draw_components
+from .rank_loss import draw_loss_by_rank, with_error
+from .reconstruction import draw_reconstruction
 from .run_log import RunLog
+from .skip_weights import draw_skip_weights
 
-_MAKERS = {
-    'What it predicts': reconstruction_part,
-    'Which segments are hard': rank_part,
-    'Where it looks': attention_part,
-    'What it holds to be alike': features_part,
-}
+_LOSS_IMAGES = 128
+_ATTENTION_IMAGES = 2
 
 
-def make_parts(
-    run: RunLog,
-    folder: Path,
-    images: Sequence[Path] | None = None,
-    num: int = 4,
-    loss_images: int = 128,
-    seed: int = 0,
-    options: dict | None = None,
-) -> list[Part]:
-    """Make all pictures of a run's checkpoint that can be made; where one cannot, its part says why.
+def make_report(
+    run: RunLog, probes: dict, images: Sequence[Path] = (), num: int = 4, seed: int = 0, options: dict | None = None
+) -> tuple[str, dict[str, str]]:
+    """Make the page of a run. What cannot be shown is named on it, with the reason.
 
     Args:
-        run: The run, with config and checkpoint.
-        folder: Where picture files go.
-        images: Image files or folders; None: the config's data set.
+        run: The run.
+        probes: Results of probes by file name, see :func:`read_probes`.
+        images: Image files or folders; none: the config's data set.
         num: Number of images that are drawn.
-        loss_images: Number of images for the loss by rank.
-        seed: Of choice and serializations.
+        seed: Seed of the choice of images and of the serializations.
         options: ``--cfg-options``, parsed.
 
     Returns:
-        The parts, in the order of the page.
-    """
-    title = 'Pictures of what was learned'
-    if run.config is None:
-        return [Part(title, missing=f'{run.work_dir} holds no config: name it by --config')]
-    if run.checkpoint is None:
-        return [Part(title, missing=f'{run.work_dir} holds no checkpoint yet, so there is no model to look into')]
-    try:
-        cfg = load_config(str(run.config), options, None, 'none')
-        model = build_model(cfg, run.checkpoint)
-    except Exception as error:  # whatever is wrong with it, the rest of the page is of use
-        return [Part(title, missing=f'The checkpoint cannot be shown. {reason(error)}')]
-    try:
-        inputs, _ = choose_images(model, cfg, images, max(num, loss_images), seed)
-        material = Material(model, inputs, num, seed, folder)
-        parts = [attempt(name, lambda make=make: make(material)) for name, make in _MAKERS.items()]
-    except Exception as error:  # a data set that is not on this machine, most often
-        parts = [Part(name, missing=f'There are no images to show it with. {reason(error)}') for name in _MAKERS]
-    return [*parts, attempt('Which layers the decoder reads', lambda: skip_part(model, folder))]
-
-
-def build_report(run: RunLog, parts: Sequence[Part], probes: dict[str, Any]) -> str:
-    """Write the page.
-
-    Args:
-        run: The run.
-        parts: Its pictures, whose files still exist.
-        probes: Results of probes by file name, from :func:`read_probes`.
-
-    Returns:
-        The HTML document, which refers to nothing outside of itself.
-    """
-    about = describe_origin()
-    sections = [
-        ('Command', commands_section(run.sessions, about)),
-        ('Curves', curves_section(run)),
-        ('Speed', speed_section(run.scalars)),
-        *probe_sections(run.scalars, probes),
-        *((part.title, picture_section(part)) for part in parts),
-        ('Where it comes from', origin_section(run)),
-        ('Config', config_section(run.config)),
-    ]
-    lead = join(element('p', f'Pre-training run in {run.work_dir}', class_='soft'), cards(summary(run)))
-    foot = element('p', f'Made on {about["started"]} at commit {about["commit"]} by randsac_mm {about["randsac_mm"]}.')
-    return page(f'{run.work_dir.resolve().name}: what was learned', lead, sections, foot)
-
-
-def make_report(run: RunLog, probes: dict[str, Any], **choices: Any) -> tuple[str, list[Part]]:
-    """Make pictures in a temporary folder, and the page that holds them.
-
-    Args:
-        run: The run.
-        probes: See :func:`build_report`.
-        choices: Arguments of :func:`make_parts`.
-
-    Returns:
-        The HTML document, and the parts, of which some may be missing.
+        The HTML document, and why pictures are missing, by heading.
     """
     with tempfile.TemporaryDirectory() as folder:
-        parts = make_parts(run, Path(folder), **choices)
-        return build_report(run, parts, probes), parts
+        parts = _draw_parts(run, Path(folder), images, num, seed, options)
+        html = _render(run=run, parts=parts, probes=probes)
+    return html, {title: part['missing'] for title, part in parts.items() if 'missing' in part}
 
 
 def read_probes(paths: Sequence[Path]) -> dict[str, Any]:
-    """Read results of probes.
-
-    Args:
-        paths: JSON files.
-
-    Returns:
-        What they hold, by file name.
+    """Read JSON files, results of ``tools/evaluate.py``, by file name.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If one is no JSON.
+        ValueError: If one is not JSON.
     """
     found = {}
     for path in paths:
@@ -147,5 +66,66 @@ def read_probes(paths: Sequence[Path]) -> dict[str, Any]:
         try:
             found[str(path)] = json.loads(path.read_text())
         except ValueError as error:
-            raise ValueError(f'--probe {path} is no JSON ({error}): give a result of tools/evaluate.py') from error
+            raise ValueError(f'--probe {path} is not JSON ({error}): use a result of tools/evaluate.py') from error
     return found
+
+
+def _draw_parts(
+    run: RunLog, folder: Path, images: Sequence[Path], num: int, seed: int, options: dict | None
+) -> dict[str, dict]:
+    """Draw every part: its result and its pictures, or why it is missing."""
+
+    @functools.cache
+    def config() -> Config:
+        if run.config is None or run.checkpoint is None:
+            raise FileNotFoundError(f'{run.work_dir} contains no config or no checkpoint yet')
+        return load_config(str(run.config), options, None, 'none')
+
+    @functools.cache
+    def model() -> RandSAC:
+        return build_model(config(), run.checkpoint)
+
+    @functools.cache
+    def loaded() -> tuple[RandSAC, Tensor]:
+        return model(), choose_images(model(), config(), images, max(num, _LOSS_IMAGES), seed)[0]
+
+    def few(count: int = num) -> tuple[RandSAC, Tensor]:
+        return model(), loaded()[1][:count]
+
+    def draw(painter: Callable[..., dict], *names: str) -> dict:
+        files = [folder / f'{name}.png' for name in names]
+        try:
+            result = painter(*files)
+            return {'result': result, 'pictures': [_data_uri('image/png', file.read_bytes()) for file in files]}
+        except Exception as error:  # whatever is wrong with checkpoint or data, the rest of the page is of use
+            return {'missing': _reason(error)}
+
+    return {
+        'Predictions': draw(lambda *paths: {'note': draw_reconstruction(*few(), *paths, seed).note}, 'reconstruction'),
+        'Loss by rank': draw(lambda *paths: draw_loss_by_rank(*loaded(), *paths, seed), 'loss_by_rank'),
+        'Attention': draw(lambda *paths: draw_attention(*few(_ATTENTION_IMAGES), *paths), 'attention', 'heads'),
+        'Principal components': draw(lambda *paths: draw_components(*few(), *paths), 'features'),
+        'Skip weights': draw(lambda *paths: draw_skip_weights(model(), *paths), 'skip_weights'),
+    }
+
+
+def _reason(error: Exception) -> str:
+    """Return the message of an error, with its type unless it is one that is written for people."""
+    return str(error) if isinstance(error, (FileNotFoundError, ValueError)) else f'{type(error).__name__}: {error}'
+
+
+def _render(**context: Any) -> str:
+    loader = jinja2.FileSystemLoader(Path(__file__).parent)
+    environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)
+    as_json = functools.partial(json.dumps, indent=2)
+    environment.filters |= dict(mean=statistics.fmean, median=statistics.median, json=as_json, with_error=with_error)
+    context |= dict(chart=_chart, smoothed=smoothed, about=describe_origin())
+    return environment.get_template('report.html').render(context)
+
+
+def _chart(*args: Any) -> str:
+    return _data_uri('image/svg+xml', curves_svg(*args).encode())
+
+
+def _data_uri(kind: str, data: bytes) -> str:
+    return f'data:{kind};base64,{base64.b64encode(data).decode()}'

@@ -1,10 +1,12 @@
-"""What a work directory says about its run: logged scalars of all sessions, config, versions, hardware, command.
+"""What a work directory records of its run: logged scalars of all sessions, config, checkpoint, command, hardware.
 
 A session is one start of the program, in a folder ``<date>_<time>``. A run that was resumed has several; a work
-directory may also hold several runs, if the same config was started anew.
+directory may also contain several runs, if the same config was started anew.
 """
 
+import contextlib
 import json
+import math
 import re
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,159 +15,95 @@ from randsac_mm.engine.launch import find_checkpoint
 from randsac_mm.engine.origin import ORIGIN_FILE
 from randsac_mm.transfer.reading import read_checkpoint
 
-Series = tuple[list[int], list[float]]  # steps, ascending, and values
-
-_STEPS = ('epoch', 'iter', 'step')  # keys of an entry that are no values
-_ENTRY = re.compile(r' {4}(Python|PyTorch|TorchVision|MMEngine|GPU [\d,]+|NVCC|seed|Distributed launcher): (.+)')
-_RESUMED = re.compile(r'resumed epoch: \d+, iter: (\d+)')
+Series = tuple[list[int], list[float]]  # ascending steps, and finite values
 
 
 class Session(NamedTuple):
-    """Describe one start of the program.
+    """One start of the program."""
 
-    Attributes:
-        name: Name of its folder, the date and time when it started.
-        first: First logged step, None if nothing was logged.
-        last: Last logged step.
-        resumed: Iteration of the checkpoint that it went on from; None if it began anew.
-        environment: What mmengine wrote at the top of the log: versions, GPUs, seed.
-        origin: What ``tools/train.py`` wrote: command, commit, hardware; empty for runs of other programs.
-    """
-
-    name: str
-    first: int | None
-    last: int | None
-    resumed: int | None
-    environment: dict[str, str]
-    origin: dict[str, Any]
+    name: str  # of its folder: date and time of the start
+    resumed: int | None  # iteration of the checkpoint that it resumed from; None if it started a run
+    origin: dict[str, Any]  # contents of origin.json: command, commit, hardware, versions; may be empty
 
 
 class RunLog(NamedTuple):
-    """Hold what a work directory says.
-
-    Attributes:
-        work_dir: The folder.
-        sessions: All starts of the run that made the checkpoint, else of the last run, in order of time.
-        scalars: Every logged value by name, over steps. Where a later session repeats steps, because it went on from a
-            checkpoint before them, its values count and the earlier session's from there on do not.
-        config: File of the config that the last session ran, complete; None if there is none.
-        checkpoint: The chosen or else the last complete checkpoint, None if there is none.
-        meta: What the checkpoint says about itself; empty if it cannot be read.
-        notes: What could not be read or was left out, in sentences.
-    """
+    """The record of a run."""
 
     work_dir: Path
-    sessions: list[Session]
-    scalars: dict[str, Series]
-    config: Path | None
-    checkpoint: Path | None
-    meta: dict[str, Any]
-    notes: list[str]
+    sessions: list[Session]  # of the run that made the checkpoint, else of the last run, in order of time
+    scalars: dict[str, Series]  # by name; where a later session repeats steps, its values count
+    config: Path | None  # the complete config of the last session
+    checkpoint: Path | None  # the chosen or else the last complete one
+    meta: dict[str, Any]  # of the checkpoint; empty if it cannot be read
+    notes: list[str]  # sentences on what could not be read or was left out
 
 
 def read_run(work_dir: str | Path, checkpoint: str | Path | None = None) -> RunLog:
-    """Read a work directory of mmengine.
-
-    Args:
-        work_dir: The folder.
-        checkpoint: A checkpoint of the run, if another than the last one is meant.
-
-    Returns:
-        What it says.
+    """Read a work directory of mmengine; ``checkpoint`` names one of the run if another than the last is meant.
 
     Raises:
-        FileNotFoundError: If there is no such folder, or it holds neither log, config nor checkpoint.
+        FileNotFoundError: If there is no such folder, or neither log, config nor checkpoint in it.
     """
     work_dir = Path(work_dir)
     if not work_dir.is_dir():
         raise FileNotFoundError(f'there is no work directory {work_dir}; tools/train.py makes work_dirs/<config>')
     notes: list[str] = []
-    folders = sorted(folder for folder in work_dir.iterdir() if re.fullmatch(r'\d{8}_\d{6}', folder.name))
-    logged = [_read_scalars(folder / 'vis_data' / 'scalars.json', notes) for folder in folders]
-    sessions = [_session(folder, scalars, notes) for folder, scalars in zip(folders, logged, strict=True)]
+    folders = [folder for folder in sorted(work_dir.iterdir()) if re.fullmatch(r'\d{8}_\d{6}', folder.name)]
+    sessions = [_read_session(folder, notes) for folder in folders]
     chosen = find_checkpoint(work_dir) if checkpoint is None else Path(checkpoint)
     meta = _read_meta(chosen)
     used = _one_run(sessions, str(meta.get('experiment_name', '')))
     if len(used) < len(sessions):
-        others = ', '.join(s.name for s in sessions if s not in used)
-        notes.append(f'{work_dir} holds another run as well, which is not shown: {others}')
-    scalars = join_sessions([logged[sessions.index(session)] for session in used])
+        others = ', '.join(session.name for session in sessions if session not in used)
+        notes.append(f'{work_dir} contains another run, which is not shown: {others}.')
     configs = [path for s in reversed(used) if (path := work_dir / s.name / 'vis_data' / 'config.py').is_file()]
     configs += sorted(work_dir.glob('*.py'))
-    if not folders and not configs and chosen is None:
-        raise FileNotFoundError(
-            f'{work_dir} is no work directory of a run: it holds no log (<date>_<time>/), no config and no checkpoint'
-        )
+    if not sessions and not configs and chosen is None:
+        raise FileNotFoundError(f'{work_dir} contains no log (<date>_<time>/), no config and no checkpoint of a run')
+    scalars: dict[str, Series] = {}
+    for session in used:  # what an earlier session computed beyond the checkpoint was lost
+        for name, (steps, values) in read_scalars(work_dir / session.name / 'vis_data' / 'scalars.json', notes).items():
+            old = [pair for pair in zip(*scalars.get(name, ([], [])), strict=True) if pair[0] < steps[0]]
+            scalars[name] = ([s for s, _ in old] + steps, [v for _, v in old] + values)
     return RunLog(work_dir, used, scalars, configs[0] if configs else None, chosen, meta, notes)
 
 
-def join_sessions(logged: list[dict[str, Series]]) -> dict[str, Series]:
-    """Join the scalars of several sessions by step.
+def read_scalars(path: str | Path, notes: list[str]) -> dict[str, Series]:
+    """Read the numbers in mmengine's ``scalars.json`` by name; of several entries of a step the last one counts.
 
-    Args:
-        logged: Scalars of each session, in order of time.
-
-    Returns:
-        Scalars of the run. Before the first step of a later session an earlier one's values count, after it never:
-        what that had computed beyond the checkpoint was lost.
-
-    Example:
-        >>> join_sessions([{'loss': ([1, 2, 3], [5.0, 4.0, 3.5])}, {'loss': ([2], [4.1])}])
-        {'loss': ([1, 2], [5.0, 4.1])}
+    What is left out is described in ``notes``: lines that cannot be read, as the last one of a killed run, and losses
+    that are not finite. Without such a file nothing is read.
     """
-    joined: dict[str, Series] = {}
-    for scalars in logged:
-        for name, (steps, values) in scalars.items():
-            old = [pair for pair in zip(*joined.get(name, ([], [])), strict=True) if pair[0] < steps[0]]
-            joined[name] = ([s for s, _ in old] + steps, [v for _, v in old] + values)
-    return joined
-
-
-def _read_scalars(path: Path, notes: list[str]) -> dict[str, Series]:
-    """Read mmengine's log, one JSON object a line; the last line of a killed run may be cut."""
-    if not path.is_file():
-        return {}
     found: dict[str, dict[int, float]] = {}
-    broken = 0
-    for line in path.read_text(errors='replace').splitlines():
+    broken, not_finite = 0, 0
+    for line in Path(path).read_text(errors='replace').splitlines() if Path(path).is_file() else ():
         try:
-            entry = json.loads(line) if line.strip() else {}
+            entry = json.loads(line)
             step = int(entry.get('iter', entry.get('step', 0)))
         except (AttributeError, TypeError, ValueError):
             broken += 1
             continue
-        for name, value in entry.items():
-            if name not in _STEPS and isinstance(value, (int, float)):
-                found.setdefault(name, {})[step] = float(value)
+        for name in entry.keys() - {'epoch', 'iter', 'step'}:
+            if isinstance(entry[name], (int, float)) and math.isfinite(entry[name]):
+                found.setdefault(name, {})[step] = float(entry[name])
+            else:
+                not_finite += name == 'loss'
     if broken:
-        notes.append(f'{path}: {broken} line(s) could not be read and were left out')
+        notes.append(f'{path}: {broken} line(s) could not be read and were left out.')
+    if not_finite:
+        notes.append(f'{path}: {not_finite} logged losses are not finite and are left out of the curve.')
     return {name: (sorted(values), [values[step] for step in sorted(values)]) for name, values in found.items()}
 
 
-def _session(folder: Path, scalars: dict[str, Series], notes: list[str]) -> Session:
-    steps = scalars.get('loss', ([], []))[0] or sorted({s for steps, _ in scalars.values() for s in steps})
-    environment, resumed = _read_log(folder / f'{folder.name}.log')
+def _read_session(folder: Path, notes: list[str]) -> Session:
+    log, file = folder / f'{folder.name}.log', folder / ORIGIN_FILE
+    resumed = re.search(r'resumed epoch: \d+, iter: (\d+)', log.read_text(errors='replace') if log.is_file() else '')
     origin: dict[str, Any] = {}
-    if (folder / ORIGIN_FILE).is_file():
-        try:
-            origin = dict(json.loads((folder / ORIGIN_FILE).read_text()))
-        except (TypeError, ValueError) as error:
-            notes.append(f'{folder / ORIGIN_FILE} could not be read: {error}')
-    ends = (steps[0], steps[-1]) if steps else (None, None)
-    return Session(folder.name, *ends, resumed, environment, origin)
-
-
-def _read_log(path: Path) -> tuple[dict[str, str], int | None]:
-    """Read from mmengine's log which versions there were, and which iteration the session went on from."""
-    environment: dict[str, str] = {}
-    if path.is_file():
-        with open(path, errors='replace') as lines:
-            for line in lines:
-                if match := _ENTRY.fullmatch(line.rstrip()):
-                    environment.setdefault(match[1], match[2])
-                elif match := _RESUMED.search(line):
-                    return environment, int(match[1])
-    return environment, None
+    try:
+        origin = dict(json.loads(file.read_text())) if file.is_file() else {}
+    except (TypeError, ValueError) as error:
+        notes.append(f'{file} could not be read: {error}.')
+    return Session(folder.name, int(resumed[1]) if resumed else None, origin)
 
 
 def _one_run(sessions: list[Session], experiment: str) -> list[Session]:
@@ -180,8 +118,7 @@ def _one_run(sessions: list[Session], experiment: str) -> list[Session]:
 
 
 def _read_meta(checkpoint: Path | None) -> dict[str, Any]:
-    try:
-        meta = {} if checkpoint is None else read_checkpoint(checkpoint).get('meta', {})
-    except (OSError, ValueError):  # whoever loads the weights will say so
-        meta = {}
-    return meta if isinstance(meta, dict) else {}
+    with contextlib.suppress(OSError, ValueError):  # loading the weights will report it
+        meta = read_checkpoint(checkpoint).get('meta') if checkpoint is not None else {}
+        return meta if isinstance(meta, dict) else {}
+    return {}

@@ -80,7 +80,7 @@ def test_probe_reads_the_trained_weights(cifar: None, tmp_path: Path) -> None:
     cfg = run.config()
     model = stages.build_model(cfg, run.seed)
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    stages.load_weights(model, stages.last_checkpoint(run))
+    stages.load_model(model, stages.last_checkpoint(run))
     moved = [
         (value - before[name]).abs().max() for name, value in model.backbone.state_dict(prefix='backbone.').items()
     ]
@@ -101,7 +101,7 @@ def test_baselines_and_supervised_training(cifar: None, tmp_path: Path) -> None:
     supervised = measure(Row('row', 'supervised'), [job(tmp_path, 'supervised')])
     run = job(tmp_path, 'supervised')
     model = stages.build_model(run.config(), 0).eval()
-    stages.load_weights(model, stages.last_checkpoint(run))
+    stages.load_model(model, stages.last_checkpoint(run))
     held_out = data.labelled_images(stages.data_sets(run.config())[0], 'test', 64)
     with torch.no_grad():
         predicted = model.predict(model.data_preprocessor({'inputs': held_out.images})['inputs'])

@@ -5,76 +5,33 @@ import pytest
 import torch
 from builders import ARCHITECTURES, GRID, build, config
 from PIL import Image
+from visualization.pictures import check_picture
 
-from randsac_mm.visualization import (
-    draw_reconstruction,
-    fit_image,
-    load_weights,
-    reconstruct,
-    serialize,
-    to_inputs,
-    to_pixels,
-)
-
-MEAN, STD = [110.0, 120.0, 130.0], [50.0, 60.0, 70.0]
+from randsac_mm.visualization import draw_reconstruction, reconstruct, serialize, to_pixels
+from randsac_mm.visualization.reconstruction import step_image
 
 
-def make_model(norm_pix=True, neck=ARCHITECTURES['skip'], to_rgb=False, channels=3, partition=None):
+def make_model(norm_pix=True, neck=ARCHITECTURES['skip'], partition=None):
     cfg = config(partition, neck=neck, norm_pix=norm_pix)
-    cfg['backbone']['in_channels'] = cfg['head']['in_channels'] = channels
-    cfg['data_preprocessor'].update(mean=MEAN[:channels], std=STD[:channels], to_rgb=to_rgb)
+    cfg['backbone']['in_channels'] = cfg['head']['in_channels'] = 3
+    cfg['data_preprocessor'].update(mean=[110.0, 120.0, 130.0], std=[50.0, 60.0, 70.0])
     return build(cfg)
 
 
 @pytest.fixture
-def photos():
-    random = np.random.default_rng(0)
-    return [random.integers(0, 256, (31, 40, 3), dtype=np.uint8), random.integers(0, 256, (25, 19, 3), dtype=np.uint8)]
-
-
-@pytest.mark.parametrize('to_rgb', [False, True], ids=['RGB', 'BGR'])
-def test_images_come_back_from_the_model_as_they_went_in(photos, to_rgb):
-    model = make_model(to_rgb=to_rgb)
-    inputs = to_inputs(model, photos)
-    assert inputs.shape == (2, 3, *model.backbone.img_size)
-    assert inputs[:, 0].mean() == pytest.approx((to_pixels(model, inputs)[..., 0].mean() - MEAN[0]) / STD[0], abs=1e-3)
-    expected = np.stack([fit_image(photo, model.backbone.img_size) for photo in photos])
-    np.testing.assert_array_equal(to_pixels(model, inputs), expected)
-
-
-def test_grey_models_get_grey_images(photos):
-    model = make_model(channels=1)
-    pixels = to_pixels(model, to_inputs(model, photos))
-    assert pixels.shape == (2, *model.backbone.img_size, 3)
-    assert (pixels == pixels[..., :1]).all()
-
-
-def test_other_channels_are_refused(photos):
-    with pytest.raises(ValueError, match=r'in_channels=2: pictures can be made of 1 \(grey\) or 3'):
-        to_inputs(build(config()), photos)
-
-
-def test_fit_image_covers_and_cuts_the_centre():
-    image = np.zeros((10, 40, 3), np.uint8)
-    image[:, 15:25] = 200
-    fitted = fit_image(image, (20, 20))
-    assert fitted.shape == (20, 20, 3)
-    assert (fitted[:, 3:-3] == 200).all()
-    assert fit_image(image, (7, 31)).shape == (7, 31, 3)
-    np.testing.assert_array_equal(fit_image(image[..., :1], (20, 20)), fitted[..., :1])
-    np.testing.assert_array_equal(fit_image(image, (10, 40)), image)
+def inputs():
+    return torch.randn(2, 3, 12, 18)
 
 
 @pytest.mark.parametrize('neck', [ARCHITECTURES['skip'], None], ids=['skip', 'two-stream'])
-def test_composite_is_the_first_segment_and_the_predictions(photos, neck):
-    model = make_model(norm_pix=False, neck=neck)
-    inputs = to_inputs(model, photos)
+def test_composite_is_the_first_segment_and_the_predictions(inputs, neck):
+    model = make_model(norm_pix=False, neck=neck).train()
     done = reconstruct(model, inputs)
-    raw = model.reconstruct(inputs, done.rank)
+    assert model.training
+    raw = model.eval().reconstruct(inputs, done.rank)
     patches = torch.where(raw.predicted[..., None], raw.pred, model.head.patchify(inputs))
-    expected = to_pixels(model, model.head.unpatchify(patches, GRID))
-    np.testing.assert_array_equal(done.composite, expected)
-    assert not done.uses_target
+    np.testing.assert_array_equal(done.composite, to_pixels(model, model.head.unpatchify(patches, GRID)))
+    assert not done.norm_pix
     # The mean over tokens of the errors is the loss of each image.
     for i, errors in enumerate(done.errors):
         assert errors[0] is None
@@ -83,75 +40,31 @@ def test_composite_is_the_first_segment_and_the_predictions(photos, neck):
         assert np.average(errors[1:], weights=sizes) == pytest.approx(loss, rel=1e-4)
 
 
-def test_perfect_normalised_predictions_are_shown_as_the_original(photos, monkeypatch):
+def test_perfect_normalised_predictions_are_shown_as_the_original(inputs, monkeypatch):
     model = make_model(norm_pix=True)
-    inputs = to_inputs(model, photos)
-    monkeypatch.setattr(model, 'predict', lambda images, layout: model.head.target(images))
+    result = model.reconstruct(inputs)
+    perfect = result._replace(pred=model.head.target(inputs))
+    monkeypatch.setattr(model, 'reconstruct', lambda *_: perfect)
     done = reconstruct(model, inputs)
-    assert done.uses_target
+    assert done.norm_pix
     assert np.abs(done.composite.astype(int) - done.original).max() <= 1
     assert max(max(errors[1:]) for errors in done.errors) < 1e-10
 
 
-def test_mode_of_the_model_is_kept(photos):
-    model = make_model().train()
-    reconstruct(model, to_inputs(model, photos))
-    assert model.training
-
-
 @pytest.mark.parametrize('norm_pix', [True, False])
-def test_drawing(photos, tmp_path, monkeypatch, norm_pix):
-    import randsac_mm.visualization.reconstruction as module
-
-    texts = []
-    draw_text = module.paragraph
-    monkeypatch.setattr(module, 'paragraph', lambda text, *rest: texts.append(text) or draw_text(text, *rest))
+def test_drawing(inputs, tmp_path, norm_pix):
     model = make_model(norm_pix, partition=dict(type='BlobPartition', hierarchy=(7, 3)))
-    inputs = to_inputs(model, photos)
-    drawn = serialize(model.data_preprocessor.serialization, 2, GRID, seed=1)
-    sizes = []
-    for steps in (2, 100):
-        path = tmp_path / f'{steps}.png'
-        done = draw_reconstruction(model, inputs, path, drawn.rank, drawn.groups, max_steps=steps)
-        assert torch.equal(done.rank, drawn.rank)
-        with Image.open(path) as picture:
-            sizes.append(picture.width)
-    assert sizes[0] < sizes[1]
-    assert all(('TARGET patch' in text) == norm_pix for text in texts)
-    with pytest.raises(ValueError, match='max_steps=0 must be at least 1'):
-        draw_reconstruction(model, inputs, path, max_steps=0)
+    done = draw_reconstruction(model, inputs, tmp_path / 'a.png', seed=1)
+    assert torch.equal(done.rank, serialize(model.data_preprocessor.serialization, 2, GRID, seed=1)[0])
+    check_picture(tmp_path / 'a.png', least=(900, 200))
+    with Image.open(tmp_path / 'a.png') as picture:
+        assert ('TARGET patch' in picture.text['Description']) == ('TARGET patch' in done.note) == norm_pix
 
 
 def test_step_shows_true_pixels_before_and_nothing_after():
-    from randsac_mm.visualization.canvas import UNKNOWN
-    from randsac_mm.visualization.reconstruction import _step
-
-    ranks = np.arange(6)
     original, composite = np.full((20, 30, 3), 10, np.uint8), np.full((20, 30, 3), 250, np.uint8)
-    panel = _step(original, composite, ranks, (2, 3), np.array([2, 3]))
-    centres = panel[5::10, 5::10].reshape(6, 3)
-    assert [tuple(c) for c in centres] == [(10,) * 3] * 2 + [(250,) * 3] * 2 + [UNKNOWN] * 2
-
-
-def test_weights_fit_entirely_or_not_at_all(tmp_path):
-    model, other = make_model(), make_model()
-    state = {key: value + 1 for key, value in model.state_dict().items() if 'pos_embed' not in key}
-    state['backbone.pos_embed'] = model.backbone.pos_embed.detach()
-    path = tmp_path / 'a.pth'
-    torch.save({'state_dict': state, 'meta': {'epoch': 1}}, path)
-    load_weights(other, path)
-    for key, value in other.state_dict().items():
-        assert torch.equal(value, state[key]), key
-
-    torch.save({'state_dict': {('extra' if k == 'head.proj.bias' else k): v for k, v in state.items()}}, path)
-    with pytest.raises(ValueError, match=r"missing: \['head.proj.bias'\]\n  left over: \['extra'\]"):
-        load_weights(other, path)
-    state['head.proj.bias'] = torch.zeros(5)
-    torch.save(state, path)
-    with pytest.raises(ValueError, match=r'head.proj.bias: \(5,\) in the checkpoint, \(27,\) in the model'):
-        load_weights(other, path)
-    path.write_bytes(b'no checkpoint at all')
-    with pytest.raises(ValueError, match='no checkpoint that can be read safely'):
-        load_weights(other, path)
-    with pytest.raises(FileNotFoundError, match='there is no checkpoint'):
-        load_weights(other, tmp_path / 'b.pth')
+    image = step_image(original, composite, np.array([2, 1, 0, 3, 5, 4]), (2, 3), np.array([2, 3]))
+    centres = image[5::10, 5::10].reshape(6, 3).tolist()
+    blank = centres[4]
+    assert blank not in ([10] * 3, [250] * 3)
+    assert centres == [[250] * 3, [10] * 3, [10] * 3, [250] * 3, blank, blank]

@@ -5,12 +5,14 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 from PIL import Image
+from visualization.pictures import check_picture
 
 from randsac_mm.models import build_serialization
-from randsac_mm.visualization import animate_serialization, draw_serialization, sample_photo, serialize
-from randsac_mm.visualization.canvas import UNKNOWN, cell_size, frame, outline, paragraph, rank_colours
-from randsac_mm.visualization.serialization import _islands, serialization_panel
+from randsac_mm.visualization import animate_serialization, draw_serialization, serialize
+from randsac_mm.visualization.figures import draw_borders, rank_colours
+from randsac_mm.visualization.serialization_pictures import draw_segments, veil
 
 GRID = (4, 6)
 
@@ -30,14 +32,12 @@ def image():
     ids=['square', 'blob'],
 )
 def test_groups_belong_to_the_ranks(partition):
-    drawn = serialize(random_serialization(**partition), 5, GRID, seed=3)
-    again = serialize(random_serialization(**partition), 5, GRID, seed=3)
-    other = serialize(random_serialization(**partition), 5, GRID, seed=4)
-    assert torch.equal(drawn.rank, again.rank)
-    assert not torch.equal(drawn.rank, other.rank)
-    assert drawn.groups.shape == (5, 1, 24)
-    for rank, groups in zip(drawn.rank, drawn.groups[:, 0], strict=True):
-        of_rank = [set(groups[rank == r].tolist()) for r in range(int(rank.max()) + 1)]
+    ranks, groups = serialize(random_serialization(**partition), 5, GRID, seed=3)
+    assert torch.equal(ranks, serialize(random_serialization(**partition), 5, GRID, seed=3)[0])
+    assert not torch.equal(ranks, serialize(random_serialization(**partition), 5, GRID, seed=4)[0])
+    assert groups.shape == (5, 1, 24)
+    for rank, of_image in zip(ranks, groups[:, 0], strict=True):
+        of_rank = [set(of_image[rank == r].tolist()) for r in range(int(rank.max()) + 1)]
         assert all(len(ids) == 1 for ids in of_rank), 'a segment lies in two groups'
         visited = [ids.pop() for ids in of_rank]
         changes = sum(a != b for a, b in pairwise(visited))
@@ -45,92 +45,60 @@ def test_groups_belong_to_the_ranks(partition):
 
 
 def test_without_hierarchy_there_are_no_groups():
-    assert serialize(random_serialization(type='PatchPartition'), 2, GRID).groups.shape == (2, 0, 24)
+    assert serialize(random_serialization(type='PatchPartition'), 2, GRID)[1].shape == (2, 0, 24)
 
 
-def test_png_has_a_panel_for_the_image_and_one_for_the_segments(image, tmp_path):
-    drawn = serialize(random_serialization(type='SquarePartition', hierarchy=(24, 6)), 1, GRID)
-    path = draw_serialization(image, drawn.rank[0], GRID, tmp_path / 'new' / 'a.png', drawn.groups[0])
-    with Image.open(path) as picture:
-        width, height = picture.size
-    side = cell_size(GRID, 480) * 6
-    assert width >= 2 * side
-    assert height >= side * 4 / 6
-
-
-def test_panel_colours_follow_the_ranks(image):
-    rank = np.arange(24) // 4
-    white = np.full_like(image, 255)
-    panel = serialization_panel(white, rank, GRID, 40, numbers=False)
-    centres = panel[20::40, 20::40].reshape(24, 3).astype(int)
-    expected = 0.38 * 255 + 0.62 * rank_colours(6)[rank]
-    assert np.abs(centres - expected).max() <= 1
-    numbered = serialization_panel(white, rank, GRID, 40)
-    assert not np.array_equal(numbered, panel)
-
-
-def test_gif_reveals_segment_after_segment(image, tmp_path):
-    rank = torch.tensor([2, 0, 1, 1] * 6)
-    white = np.full_like(image, 255)
-    path = animate_serialization(white, rank, GRID, tmp_path / 'a.gif')
-    frames = []
+def test_png_and_gif(image, tmp_path):
+    ranks, groups = serialize(random_serialization(type='SquarePartition', hierarchy=(24, 6)), 1, GRID)
+    check_picture(draw_serialization(image, ranks[0], GRID, tmp_path / 'new' / 'a.png', groups[0]), least=(900, 300))
+    path = animate_serialization(image, torch.tensor([2, 0, 1, 1] * 6), GRID, tmp_path / 'a.gif')
+    check_picture(path, 'GIF', least=(480, 320))
     with Image.open(path) as gif:
-        assert gif.n_frames == 4  # three segments and the whole image
+        assert gif.n_frames == 4, 'three segments and the whole image'
+        frames = []
         for r in range(4):
             gif.seek(r)
-            frames.append(np.asarray(gif.convert('RGB')).astype(int))
-        assert gif.info['duration'] == 2500
-    cell = cell_size(GRID, 480)
-    margin, caption = 8, round(17 * 1.7)
-    table = rank.view(GRID).numpy()
-    colours = rank_colours(3).astype(int)
-    for r, shown in enumerate(frames):
-        for (y, x), place in np.ndenumerate(table):
-            pixel = shown[margin + caption + int((y + 0.5) * cell), margin + int((x + 0.5) * cell)]
-            expected = (255, 255, 255) if place < r else colours[r] if place == r else UNKNOWN
-            assert np.abs(pixel - expected).max() <= 8, (r, y, x)
+            frames.append(gif.convert('RGB').tobytes())
+        assert gif.info['duration'] == 2500, 'the last one stays'
+    assert len(set(frames)) == 4
 
 
-def test_numbers_stand_once_on_every_connected_part():
-    ranks = np.array([[0, 0, 1], [0, 1, 1], [2, 2, 0]])
-    parts = _islands(ranks)
-    assert sorted((rank, tokens) for rank, _, _, tokens in parts) == [(0, 1), (0, 3), (1, 3), (2, 2)]
-    for rank, y, x, _ in parts:
-        assert rank in {ranks[int(np.floor(y)), int(np.floor(x))], ranks[int(np.ceil(y)), int(np.ceil(x))]}
-    assert next((y, x) for rank, y, x, _ in parts if rank == 2) == (2, 0.5)
+def test_segment_after_segment_is_revealed():
+    ranks = np.array([2, 0, 1, 1])
+    for now in range(4):
+        colours = veil(ranks, now)
+        np.testing.assert_array_equal(colours[:, 3], ranks >= now)
+        np.testing.assert_allclose(colours[ranks == now, :3], rank_colours(3)[ranks[ranks == now]])
+        assert len(np.unique(colours[ranks > now], axis=0)) == (now < 2), 'what comes later looks alike'
 
 
-def test_lines():
-    black = np.zeros((20, 30, 3), np.uint8)
-    lines = outline(black, np.array([0, 1, 1, 0, 1, 1]), (2, 3), (9, 8, 7), 2)
-    assert (lines[:, 9:11] == (9, 8, 7)).all()
-    assert not lines[:, 12:].any()
-    inside = np.zeros((20, 30), bool)
-    inside[:10, :10] = True
-    framed = frame(black, inside, (9, 8, 7), 2)
-    assert (framed[:2, :10] == (9, 8, 7)).all()  # at the edge of the image, too
-    assert not framed[2:8, 2:8].any()
-    assert not framed[10:].any()
+def test_every_segment_has_its_number_and_colour(image):
+    ranks = np.array([0, 0, 1, 3] * 6)
+    ranks[-1] = 2
+    axes = Figure().subplots()
+    draw_segments(axes, image, ranks, GRID, np.zeros((1, 24), int), '')
+    for text in axes.texts:
+        column, row = text.get_position()
+        assert ranks.reshape(GRID)[int(row), int(column)] == int(text.get_text())
+    assert [text.get_text() for text in axes.texts] == ['0', '1', '2', '3']
+    np.testing.assert_allclose(axes.images[1].get_array().reshape(24, 3), rank_colours(4)[ranks])
 
 
-def test_long_text_is_broken_into_lines():
-    short, long = (paragraph(text, 200, 14) for text in ('one line', 'one line after another ' * 8))
-    assert short.width == long.width == 200
-    assert long.height >= 5 * short.height
-
-
-def test_sample_photo_is_a_real_colour_photograph():
-    photo = sample_photo()
-    assert photo.shape == (427, 640, 3)
-    assert photo.std() > 20
+def test_borders_separate_segments_and_surround_what_is_inside():
+    axes = Figure().subplots()
+    draw_borders(axes, np.array([0, 1, -1, 0, 1, 1]), (2, 3), 'red', 2)
+    lines = {tuple(map(tuple, line.astype(int).tolist())) for line in axes.collections[0].get_segments()}
+    left = {((0, 0), (0, 1)), ((0, 1), (0, 2)), ((1, 0), (1, 1)), ((1, 1), (1, 2))}
+    right = {((2, 0), (2, 1)), ((3, 1), (3, 2)), ((2, 1), (3, 1))}
+    ends = {((x, y), (x + 1, y)) for x, y in ((0, 0), (1, 0), (0, 2), (1, 2), (2, 2))}
+    assert lines == left | right | ends
 
 
 @pytest.mark.parametrize('draw', [draw_serialization, animate_serialization])
 def test_what_does_not_fit_is_refused(image, tmp_path, draw):
-    rank = torch.arange(24)
-    with pytest.raises(ValueError, match=r'must be \(H, W, 3\) of uint8'):
-        draw(image.astype(float), rank, GRID, tmp_path / 'a')
-    with pytest.raises(ValueError, match=r'a grid of 4 x 6 needs \(24,\)'):
-        draw(image, rank[:-1], GRID, tmp_path / 'a')
-    with pytest.raises(ValueError, match=r'groups have shape \(24,\), but must be \(levels, 24\)'):
-        draw(image, rank, GRID, tmp_path / 'a', rank)
+    for rank, groups in ((torch.arange(23), torch.zeros(1, 24)), (torch.arange(24), torch.zeros(1, 23))):
+        with pytest.raises(ValueError, match=r'23.*\(4, 6\)'):
+            draw(image, rank, GRID, tmp_path / 'a.gif', groups)
+    with pytest.raises(ValueError, match='float64'):
+        draw(image / 2, torch.arange(24), GRID, tmp_path / 'a.gif')
+    assert not list(tmp_path.iterdir())

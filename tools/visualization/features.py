@@ -8,27 +8,24 @@ Example:
 """
 
 import argparse
+from pathlib import Path
 
-from randsac_mm.visualization import draw_features
-from randsac_mm.visualization.canvas import save_json
-from randsac_mm.visualization.command import describe, picture_parser, prepare, run_tool
+from torch import Tensor
+
+from randsac_mm.models import RandSAC
+from randsac_mm.visualization import draw_components
+from randsac_mm.visualization.command import picture_parser, run_picture_tool
 
 
-def work(args: argparse.Namespace) -> str:
-    """Draw and write; return what to tell the user."""
-    model, inputs, names = prepare(args)
-    picture, figures = args.out / 'features.png', args.out / 'features.json'
-    result = draw_features(model, inputs, picture, args.layer)
-    save_json({**describe(args, names), **result}, figures)
-    shares = ', '.join(f'{share:.1%}' for share in result['explained_variance'])
-    return f'explained variance: {shares}\n{picture}\n{figures}'
+def draw(model: RandSAC, inputs: Tensor, picture: Path, args: argparse.Namespace) -> tuple[dict, str]:
+    result = draw_components(model, inputs, picture, args.layer)
+    return result, 'explained variance: ' + ', '.join(f'{share:.1%}' for share in result['explained_variance'])
 
 
 def main() -> None:
-    """Read the command line, draw, say where."""
     parser = picture_parser(__doc__, 8)
     parser.add_argument('--layer', type=int, default=-1, help='from 0, negative from the end (default: the last)')
-    run_tool('features.py', parser, work)
+    run_picture_tool(parser, 'features', draw)
 
 
 if __name__ == '__main__':

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Measure which segments are hard: the loss by rank, and by how many tokens a prediction could read.
+"""Measure which segments are hard: the loss by rank.
 
 Writes loss_by_rank.png and loss_by_rank.json, with standard errors. Serializations are of the checkpoint's own kind.
 
@@ -8,32 +8,24 @@ Example:
 """
 
 import argparse
+from pathlib import Path
 
-from randsac_mm.visualization import draw_loss_by_rank, loss_by_rank
-from randsac_mm.visualization.canvas import save_json
-from randsac_mm.visualization.command import describe, picture_parser, prepare, run_tool
+from torch import Tensor
+
+from randsac_mm.models import RandSAC
+from randsac_mm.visualization import draw_loss_by_rank
+from randsac_mm.visualization.command import picture_parser, run_picture_tool
+from randsac_mm.visualization.rank_loss import with_error
 
 
-def work(args: argparse.Namespace) -> str:
-    """Measure, draw and write; return what to tell the user."""
-    model, inputs, names = prepare(args)
-    picture, figures = args.out / 'loss_by_rank.png', args.out / 'loss_by_rank.json'
-    result = loss_by_rank(model, inputs, args.serializations, args.seed, args.batch_size)
-    draw_loss_by_rank(result, picture)
-    save_json({**describe(args, names), **result.plain()}, figures)
-    (mean,), (error,) = result.overall.mse, result.overall.standard_error
-    about = '' if error is None else f' +- {error:.4f}'
-    return (
-        f'loss of {len(names)} images: {mean:.4f}{about}; of predicting 0: {result.of_zero:.4f}\n{picture}\n{figures}'
-    )
+def draw(model: RandSAC, inputs: Tensor, picture: Path, args: argparse.Namespace) -> tuple[dict, str]:
+    result = draw_loss_by_rank(model, inputs, picture, args.seed)
+    loss = with_error(result['overall'])
+    return result, f'loss of {len(inputs)} images: {loss}; of predicting 0: {result["of_zero"]:.4f}'
 
 
 def main() -> None:
-    """Read the command line, measure, say where."""
-    parser = picture_parser(__doc__, 256)
-    parser.add_argument('--serializations', type=int, default=2, help='of each image (default: 2)')
-    parser.add_argument('--batch-size', type=int, default=64, help='images in a step (default: 64)')
-    run_tool('loss_by_rank.py', parser, work)
+    run_picture_tool(picture_parser(__doc__, 256), 'loss_by_rank', draw)
 
 
 if __name__ == '__main__':

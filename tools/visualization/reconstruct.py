@@ -9,45 +9,30 @@ Example:
 """
 
 import argparse
+from pathlib import Path
 
 import numpy as np
+from torch import Tensor
 
-from randsac_mm.visualization import PIXEL_NOTE, TARGET_NOTE, draw_reconstruction, serialize
-from randsac_mm.visualization.canvas import save_json
-from randsac_mm.visualization.command import describe, picture_parser, prepare, run_tool
+from randsac_mm.models import RandSAC
+from randsac_mm.visualization import draw_reconstruction
+from randsac_mm.visualization.command import picture_parser, run_picture_tool
 
 
-def work(args: argparse.Namespace) -> str:
-    """Draw and write; return what to tell the user."""
-    model, inputs, names = prepare(args)
-    grid = model.backbone.grid(*inputs.shape[2:])
-    drawn = serialize(model.data_preprocessor.serialization, len(inputs), grid, args.seed)
-    picture, figures = args.out / 'reconstruction.png', args.out / 'reconstruction.json'
-    done = draw_reconstruction(model, inputs, picture, drawn.rank, drawn.groups, args.max_steps)
-    note = TARGET_NOTE if done.uses_target else PIXEL_NOTE
+def draw(model: RandSAC, inputs: Tensor, picture: Path, args: argparse.Namespace) -> tuple[dict, str]:
+    done = draw_reconstruction(model, inputs, picture, args.seed)
     means = [float(np.mean(errors[1:])) for errors in done.errors]
-    result = {
-        **describe(args, names),
-        'norm_pix': done.uses_target,
-        'picture_uses_target': done.uses_target,
-        'note': note,
-        'images': [
-            {'image': name, 'mse': mean, 'mse_per_rank': errors}
-            for name, mean, errors in zip(names, means, done.errors, strict=True)
-        ],
-    }
-    save_json(result, figures)
-    space = 'of normalised patches' if done.uses_target else 'of normalised images'
-    return (
-        f'{note}\n\nmean squared error {space}, mean over ranks and images: {np.mean(means):.4f}\n{picture}\n{figures}'
-    )
+    per_image = [
+        {'image': name, 'mse': mean, 'mse_per_rank': errors}
+        for name, mean, errors in zip(args.images, means, done.errors, strict=True)
+    ]
+    space = 'patches' if done.norm_pix else 'images'
+    error = f'mean squared error of normalised {space}, mean over ranks and images: {np.mean(means):.4f}'
+    return {'norm_pix': done.norm_pix, 'note': done.note, 'images': per_image}, f'{done.note}\n\n{error}'
 
 
 def main() -> None:
-    """Read the command line, draw, say where."""
-    parser = picture_parser(__doc__, 8)
-    parser.add_argument('--max-steps', type=int, default=8, help='panels for the predictions in order (default: 8)')
-    run_tool('reconstruct.py', parser, work)
+    run_picture_tool(picture_parser(__doc__, 8), 'reconstruction', draw)
 
 
 if __name__ == '__main__':
