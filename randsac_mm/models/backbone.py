@@ -79,7 +79,7 @@ class RandSACViT(BaseBackbone):
         self.in_channels = in_channels
         self.img_size = (img_size, img_size) if isinstance(img_size, int) else tuple(img_size)
         self.patch_resolution = self.grid(*self.img_size)
-        self.out_indices = _layer_indices(out_indices, self.num_layers)
+        self.out_indices = layer_indices('out_indices', out_indices, self.num_layers)
         if out_type not in _OUT_TYPES:
             raise ValueError(f'out_type={out_type!r} must be one of {_OUT_TYPES}: there is no class token')
         self.out_type = out_type
@@ -277,11 +277,26 @@ def _arch_settings(arch: str | dict) -> dict[str, int]:
     return arch
 
 
-def _layer_indices(choice: int | str | Sequence[int], num_layers: int) -> list[int]:
+def layer_indices(name: str, choice: int | str | Sequence[int], num_layers: int) -> list[int]:
+    """Return chosen layers, counted from 0.
+
+    Args:
+        name: Name of the option, for the error.
+        choice: One index or several, negative ones from the end; or a word for
+            :func:`randsac_mm.transfer.pyramid_indices`.
+        num_layers: Number of layers.
+
+    Raises:
+        ValueError: If there is no such layer.
+
+    Example:
+        >>> layer_indices('out_indices', (0, -1), 12)
+        [0, 11]
+    """
     if isinstance(choice, str):
         return pyramid_indices(choice, num_layers)
     indices = [choice] if isinstance(choice, int) else list(choice)
     for i in indices:
         if not -num_layers <= i < num_layers:
-            raise ValueError(f'out_indices={indices} has {i}, but there are only {num_layers} layers')
+            raise ValueError(f'{name}={indices} has {i}, but there are only {num_layers} layers')
     return [i % num_layers for i in indices]

@@ -14,7 +14,7 @@ from matplotlib.patches import Rectangle
 from torch import Tensor
 
 from randsac_mm.models import RandSACViT
-from randsac_mm.models.options import layer_indices
+from randsac_mm.models.backbone import layer_indices
 
 from .figures import ACCENT, Grid, panel_figure, save_figure, show
 from .inputs import evaluating, to_pixels
