@@ -56,9 +56,7 @@ def find_image_files(folder: str | os.PathLike, skip: Sequence[Path] = ()) -> li
     return [Path(folder, name) for name in found]
 
 
-def walk_files(
-    root: str | os.PathLike, onerror: Callable[[OSError], None], skip: Sequence[Path] = ()
-) -> Iterator[str]:
+def walk_files(root: str | os.PathLike, onerror: Callable[[OSError], None], skip: Sequence[Path] = ()) -> Iterator[str]:
     """List the files below a folder, of any nesting.
 
     Links to folders are followed, and a folder that is reached twice is read once. Hidden files and folders
