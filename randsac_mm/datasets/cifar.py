@@ -13,8 +13,8 @@ from .cifar_download import PREPARED_MD5, is_batch
 class PreparedCIFAR10(CIFAR10):
     """CIFAR-10 from the original files or those of ``tools/prepare_cifar10.py``.
 
-    mmpretrain's ``CIFAR10`` accepts only the original files, by their MD5. Those made from the npm package have the same
-    pixels and labels in the same order, but not the names of the images, so their bytes differ. This class accepts
+    mmpretrain's ``CIFAR10`` accepts only the original files, by their MD5. Those made from the npm package contain the
+    same pixels and labels in the same order, but not the names of the images, so their bytes differ. This class accepts
     either, file by file, and downloads nothing. Images are (32, 32, 3), uint8, in RGB, so use ``to_rgb=False``.
 
     Args:

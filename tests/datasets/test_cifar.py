@@ -61,7 +61,7 @@ def png(pixels: np.ndarray) -> bytes:
 @pytest.fixture
 def package(tmp_path, monkeypatch) -> Path:
     """A small npm package, taken for the real one."""
-    train = sum((LABELS[name] for name in NAMES[:5]), [])
+    train = [label for name in NAMES[:5] for label in LABELS[name]]
     files = {f'package/{name}.png': png(pixels) for name, pixels in PIXELS.items()}
     files['package/train_lables.json'] = json.dumps(train).encode()
     files['package/test_lables.json'] = json.dumps(LABELS['test_batch']).encode()
@@ -112,7 +112,7 @@ def check_contents(data_root: Path) -> None:
     train = DATASETS.build(dict(type='PreparedCIFAR10', data_root=str(data_root), pipeline=[dict(type='PackInputs')]))
     images = np.stack([train.get_data_info(i)['img'] for i in range(len(train))])
     np.testing.assert_array_equal(images, np.concatenate([PIXELS[name] for name in NAMES[:5]]))
-    assert train.get_gt_labels().tolist() == sum((LABELS[name] for name in NAMES[:5]), [])
+    assert train.get_gt_labels().tolist() == [label for name in NAMES[:5] for label in LABELS[name]]
     assert train[4]['inputs'].shape == (3, 32, 32)
     test = PreparedCIFAR10(str(data_root), split='test')
     np.testing.assert_array_equal(test.get_data_info(2)['img'], PIXELS['test_batch'][2])
