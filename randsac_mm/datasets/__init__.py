@@ -6,7 +6,6 @@ from .cifar import PreparedCIFAR10
 from .digits import Digits
 from .images import UnreadableImageError, find_fault, find_image_files, read_image
 from .in_memory import InMemoryDataset, WholeBatch, collate_whole_batch
-from .shapes import make_shapes
 from .transforms import LoadImageStrict
 from .unlabelled import UnlabelledImageFolder
 
@@ -24,6 +23,5 @@ __all__ = [
     'collate_whole_batch',
     'find_fault',
     'find_image_files',
-    'make_shapes',
     'read_image',
 ]

@@ -62,6 +62,7 @@ class BatchRandomResizedCrop:
             raise ValueError(f'interpolation={interpolation!r} must be one of {sorted(INTERPOLATIONS)}')
         if max_attempts < 0:
             raise ValueError(f'max_attempts={max_attempts} must be at least 0')
+        self.scale = size
         self.crop_ratio_range = _checked_range('crop_ratio_range', crop_ratio_range, 1.0)
         self.aspect_ratio_range = _checked_range('aspect_ratio_range', aspect_ratio_range, math.inf)
         self.max_attempts = max_attempts

@@ -1,4 +1,4 @@
-"""Contract: boxes of mmpretrain's RandomResizedCrop, from the same numbers exactly, else in distribution; fair flips."""
+"""Contract: boxes of mmpretrain's RandomResizedCrop, from the same numbers and in distribution; fair flips."""
 
 import math
 
