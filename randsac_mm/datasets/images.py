@@ -30,7 +30,7 @@ _UPRIGHT = {
 
 
 class UnreadableImageError(ValueError):
-    """Raised for a file that is no image, is damaged, or is larger than allowed."""
+    """A file is no image, is damaged, or is larger than allowed."""
 
 
 def find_image_files(folder: str | os.PathLike, skip: Sequence[Path] = ()) -> list[Path]:
@@ -98,7 +98,7 @@ def read_image(path: str | os.PathLike, max_pixels: int = MAX_PIXELS) -> np.ndar
         Array (H, W, 3) of uint8, in RGB, possibly read-only.
 
     Raises:
-        UnreadableImageError: If the file is missing, empty, truncated, no image, too large, or holds floating-point
+        UnreadableImageError: If the file is missing, empty, truncated, no image, too large, or has floating-point
             pixels, which have no agreed range. The message names the file.
     """
     try:
@@ -111,7 +111,7 @@ def read_image(path: str | os.PathLike, max_pixels: int = MAX_PIXELS) -> np.ndar
 
 
 def find_fault(path: str | os.PathLike, max_pixels: int = MAX_PIXELS, decode: bool = False) -> str | None:
-    """Tell why an image file is not readable, quickly.
+    """Return why an image file is not readable, without decoding it if possible.
 
     Reads the header for type and size, and the last bytes for the mark that ends a complete JPEG or PNG. A file
     without that mark, such as a truncated one or one of another type, is decoded to be sure.
@@ -141,7 +141,7 @@ def find_fault(path: str | os.PathLike, max_pixels: int = MAX_PIXELS, decode: bo
 
 
 def printable(path: str | os.PathLike) -> str:
-    """Write a path so that it can be printed even if its name is not valid UTF-8."""
+    """Return a path as text that can be printed even if its name is not valid UTF-8."""
     return os.fspath(path).encode('utf-8', 'backslashreplace').decode()
 
 
@@ -151,7 +151,7 @@ def check_max_pixels(max_pixels: int) -> int:
     if max_pixels < 1 or (limit is not None and max_pixels > limit):
         raise ValueError(
             f'max_pixels={max_pixels} must be between 1 and {limit}, where Pillow itself stops; for larger images '
-            'raise PIL.Image.MAX_IMAGE_PIXELS first, or cut them into tiles'
+            'raise PIL.Image.MAX_IMAGE_PIXELS first'
         )
     return max_pixels
 
@@ -180,7 +180,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 def _turn(picture: Image.Image, source: Image.Image) -> Image.Image:
     try:
         orientation = source.getexif().get(_ORIENTATION, 1)
-    except Exception:  # a damaged EXIF block says nothing about the pixels
+    except Exception:  # pixels are sound even if the EXIF block is damaged
         orientation = 1
     return picture.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else picture
 

@@ -80,20 +80,17 @@ def test_grey_arrays_and_pipelines():
 def test_folder_with_a_pipeline(tmp_path):
     for i, image in enumerate(arrays(3, (6, 4, 3))):
         Image.fromarray(image).save(tmp_path / f'{i}.png')
-    pipeline = [dict(type='LoadImageStrict'), dict(type='PackInputs')]
     folder = dict(type='UnlabelledImageFolder', data_root=str(tmp_path), serialize_data=False)
-    data = InMemoryDataset({**folder, 'pipeline': pipeline}, device='cpu')
-    assert data.images.shape == (3, 3, 6, 4)
-    with pytest.raises(ValueError, match=r"neither 'inputs' nor 'img' but \[.*\]: give the data set a pipeline"):
+    pipeline = [dict(type='LoadImageStrict'), dict(type='PackInputs')]
+    assert InMemoryDataset({**folder, 'pipeline': pipeline}, device='cpu').images.shape == (3, 3, 6, 4)
+    with pytest.raises(ValueError, match='pipeline'):
         InMemoryDataset({**folder, 'pipeline': []})
 
 
 def test_single_items():
-    data = make(with_label=False)
+    data = make()
     assert torch.equal(data[-1]['inputs'], data.images[-1])
     assert sum(1 for _ in data) == 360
-    with pytest.raises(IndexError, match='there is no image 360 among 360'):
-        data[360]
 
 
 def test_labels_in_batches():
@@ -101,7 +98,7 @@ def test_labels_in_batches():
     batch = data.__getitems__([3, 8])
     assert [sample.gt_label.tolist() for sample in batch['data_samples']] == data.labels[[3, 8], None].tolist()
     assert data[3]['data_samples'].gt_label == data.labels[3]
-    with pytest.raises(ValueError, match='with_label=True, but item 0 of Digits has no gt_label: set with_label=False'):
+    with pytest.raises(ValueError, match=r'item 0 of Digits.*with_label=False'):
         make(with_label=True)
 
 
@@ -132,49 +129,42 @@ def test_order_is_that_of_the_wrapped_data_set():
 
 
 def test_too_large():
-    with pytest.raises(
-        ValueError, match=r'360 images of shape \(1, 8, 8\) need 23040 bytes, more than max_bytes=23039'
-    ):
+    with pytest.raises(ValueError, match=r'23040 bytes.*max_bytes=23039'):
         make(max_bytes=23039)
     assert len(make(max_bytes=23040)) == 360
 
 
 def test_images_of_other_kinds():
-    with pytest.raises(ValueError, match=r'item 1 of Arrays has shape \(2, 5, 4\) and item 0 \(2, 5, 3\): end the'):
+    with pytest.raises(ValueError, match=r'item 1 of Arrays .*\(2, 5, 4\)'):
         InMemoryDataset(Arrays([*arrays(1), *arrays(1, (5, 4, 2))]))
-    with pytest.raises(
-        ValueError, match=r'item 0 of Arrays is torch.float64 of shape \(2, 5, 3\): images must be uint8'
-    ):
+    with pytest.raises(ValueError, match=r'item 0 of Arrays is torch.float64'):
         InMemoryDataset(Arrays([image / 255 for image in arrays()]))
     with pytest.raises(ValueError, match='list has no images'):
         InMemoryDataset([])
 
 
 @pytest.mark.parametrize('collate', ['default_collate', 'pseudo_collate'])
-def test_collating_twice(collate):
+def test_other_collate_functions(collate):
     loader = Runner.build_dataloader({**LOADER, 'dataset': make(), 'collate_fn': dict(type=collate)})
-    with pytest.raises(ValueError, match=r"collated already: set train_dataloader=.*type='collate_whole_batch'"):
+    with pytest.raises(ValueError, match='collate_whole_batch'):
         next(iter(loader))
 
 
-def test_collating_not_at_all():
-    with pytest.raises(ValueError, match=r'got a list, no batch of InMemoryDataset: use .*default_collate'):
+def test_other_data_sets():
+    with pytest.raises(ValueError, match='default_collate'):
         collate_whole_batch([{'inputs': torch.zeros(1)}])
-    with pytest.raises(KeyError, match='labels'):
-        WholeBatch()['labels']
 
 
 def test_workers(monkeypatch):
     monkeypatch.setattr('randsac_mm.datasets.in_memory.get_worker_info', lambda: 'a worker')  # a real one takes seconds
     loader = Runner.build_dataloader({**LOADER, 'dataset': make()})
-    with pytest.raises(ValueError, match=r'needs no worker processes: set train_dataloader=.*num_workers=0'):
+    with pytest.raises(ValueError, match='num_workers=0'):
         next(iter(loader))
 
 
 def test_pinning_what_is_on_the_device():
-    batch = WholeBatch(inputs=torch.empty(2, device='meta'))
-    with pytest.raises(ValueError, match=r'on meta already: set train_dataloader=dict\(pin_memory=False\)'):
-        batch.pin_memory()
+    with pytest.raises(ValueError, match=r'meta.*pin_memory=False'):
+        WholeBatch(inputs=torch.empty(2, device='meta')).pin_memory()
 
 
 # --- whole runs -------------------------------------------------------------------------------------------------------
@@ -255,7 +245,7 @@ def test_batches_on_the_gpu_without_waiting():
     finally:
         torch.cuda.set_sync_debug_mode('default')
     assert torch.equal(batch['inputs'], data.images[[7, 3]])
-    with pytest.raises(ValueError, match='on cuda:0 already'):
+    with pytest.raises(ValueError, match='cuda:0'):
         batch.pin_memory()
     held = InMemoryDataset(dict(type='Digits', split='test'), device='cpu').__getitems__([7, 3]).pin_memory()
     assert held['inputs'].is_pinned()
