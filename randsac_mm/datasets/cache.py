@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import os
 import shutil
 import time
@@ -33,18 +34,15 @@ _STAT_THREADS = 8  # for network file systems
 class CachedImages:
     """Images of another data set, decoded once into a file of smaller pixels that is made on first use.
 
-    Decoding a photo takes most of a data loader's time. Here every image is decoded once, its shorter side reduced to
-    ``short_side`` (antialiased, never enlarged) and its pixels stored, uint8, in one memory-mapped file for all workers
-    and processes. The rest of the pipeline is unchanged.
+    Decoding a photo takes most of a data loader's time. Here the shorter side of every image is reduced to
+    ``short_side`` (antialiased, never enlarged) and its pixels stored, uint8, in one memory-mapped file for all
+    processes: about 0.26 MB an image for 256 px, 335 GB for ImageNet-1K. The rest of the pipeline is unchanged.
 
-    The pixels are not quite the same as without the cache: a crop is taken from the reduced image and resized once
-    more. With ``short_side=256`` and crops of a fifth to all of the area for 192 or 224 px, small crops are enlarged
-    from fewer pixels than the file had. For exact comparisons with published runs read the files themselves, or raise
-    ``short_side``.
+    The pixels are not quite the same as without the cache: small crops are enlarged from fewer pixels than the file
+    had. For exact comparisons with published runs read the files themselves, or raise ``short_side``.
 
-    It takes ``3 * short_side ** 2 * 4 / 3`` bytes an image: 0.26 MB for 256 px, 335 GB for ImageNet-1K. A cache belongs
-    to the names, order, sizes and dates of its files and to the loading transform: if any of that changes another cache
-    is made, and the log names the old one.
+    A cache belongs to the names, order, sizes and dates of its files and to the loading transform: if any of that
+    changes another cache is made, and the log names the old one.
 
     Args:
         pipeline: Transforms, the first of which loads the image: ``LoadImageStrict`` or ``LoadImageFromFile``.
@@ -141,21 +139,16 @@ class CachedImages:
     def _check_space(self, paths: list[str], folder: Path) -> None:
         """Estimate the size of the cache from some of the images, and raise OSError if the disk is too small."""
         sample = paths[:: max(1, len(paths) // _SAMPLE)]
-        needed = sum(map(self._stored_bytes, sample)) / len(sample) * len(paths)
+        pixels = 0
+        for path in sample:
+            with suppress(Exception), Image.open(path) as image:  # decoding reports what is wrong
+                pixels += math.prod(_reduced_shape(*image.size, self._short_side))
+        needed = 3 * pixels / len(sample) * len(paths)
         free = shutil.disk_usage(folder.parent).free
         text = f'{folder}: a cache of {len(paths):,} images needs about {needed / 1e9:.1f} GB'
         if needed > free:
             raise OSError(f'{text}, but {free / 1e9:.1f} GB are free: set another cache_dir, or a smaller short_side')
         print_log(f'{text}; it is made once', 'current')
-
-    def _stored_bytes(self, path: str) -> int:
-        try:
-            with Image.open(path) as image:
-                width, height = image.size
-        except Exception:  # decoding reports what is wrong
-            return 0
-        height, width = _reduced_shape(height, width, self._short_side)
-        return 3 * height * width
 
 
 class _LoadStored:

@@ -44,10 +44,8 @@ class PixelStore:
         except (OSError, ValueError, KeyError) as error:
             raise ValueError(f'{self.folder} is damaged ({error}): remove it to build it anew') from error
         if found != expected:
-            raise ValueError(
-                f'{self.folder} is damaged, (images, bytes) are {found} instead of {expected}: remove it to build it '
-                'anew'
-            )
+            text = f'(images, bytes) are {found} instead of {expected}'
+            raise ValueError(f'{self.folder} is damaged ({text}): remove it to build it anew')
         self._pixels = np.memmap(self.folder / PIXELS, np.uint8, mode='r')
 
     # A spawned worker opens the files itself; the pixels are not sent to it.
@@ -79,9 +77,6 @@ def open_or_build(folder: str | os.PathLike, build: Callable[[], Images], info: 
         build: Returns the images. Called only if there is no store.
         info: What else to write into ``info.json``.
 
-    Returns:
-        The store.
-
     Raises:
         OSError: If it cannot be written.
         ValueError: If the store is damaged.
@@ -112,7 +107,11 @@ def _write(folder: Path, build: Callable[[], Images], info: dict) -> None:
         for name in (PIXELS, INDEX, INFO):
             with open(temporary / name, 'rb+') as file:
                 os.fsync(file.fileno())  # the contents reach the disk before the name does
-        _publish(temporary, folder)
+        try:
+            temporary.rename(folder)
+        except OSError:
+            if not (folder / INFO).exists():  # else another process was faster, and its store counts
+                raise
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             text = f'{folder}: the disk is full after {size / 1e9:.1f} GB: free some space or choose another cache_dir'
@@ -120,15 +119,6 @@ def _write(folder: Path, build: Callable[[], Images], info: dict) -> None:
         raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _publish(temporary: Path, folder: Path) -> None:
-    """Rename a complete store; if another process was faster, its store counts."""
-    try:
-        temporary.rename(folder)
-    except OSError:
-        if not (folder / INFO).exists():
-            raise
 
 
 @contextmanager

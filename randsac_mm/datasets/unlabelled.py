@@ -6,8 +6,8 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from multiprocessing.pool import ThreadPool
 from typing import Any
 
 from mmengine.dist import is_main_process
@@ -22,7 +22,6 @@ from .images import IMG_EXTENSIONS, MAX_PIXELS, check_max_pixels, find_fault, pr
 
 _NAMED = 10  # files of a kind that the log names
 _CHECK_THREADS = 8  # more than cores, for network file systems
-_CHUNK = 4096  # files between two looks at the clock
 _PROGRESS_SECONDS = 30
 
 
@@ -95,7 +94,7 @@ class UnlabelledImageFolder(BaseDataset):
     def load_data_list(self) -> list[dict]:
         """Find and check the images."""
         if not os.path.isdir(self.data_root):
-            raise FileNotFoundError(f'data_root={self.data_root!r} is not a folder; set it to the folder of your images')
+            raise FileNotFoundError(f'data_root={self.data_root!r} is not a folder: set it to that of your images')
         faults: list[tuple[str, str]] = []  # path, reason
 
         def note(error: OSError) -> None:
@@ -125,11 +124,10 @@ class UnlabelledImageFolder(BaseDataset):
         find = partial(find_fault, max_pixels=self.max_pixels, decode=self.check == 'decode')
         reasons: list[str | None] = []
         logged = time.monotonic()
-        with ThreadPoolExecutor(_CHECK_THREADS) as pool, warnings.catch_warnings():
+        with ThreadPool(_CHECK_THREADS) as pool, warnings.catch_warnings():
             warnings.simplefilter('ignore', Image.DecompressionBombWarning)  # max_pixels decides
-            for start in range(0, len(paths), _CHUNK):
-                chunk = [os.path.join(self.data_root, path) for path in paths[start : start + _CHUNK]]
-                reasons += pool.map(find, chunk)
+            for reason in pool.imap(find, (os.path.join(self.data_root, path) for path in paths), chunksize=32):
+                reasons.append(reason)
                 if time.monotonic() - logged > _PROGRESS_SECONDS:
                     logged = time.monotonic()
                     print_log(f'{self.data_root}: checked {len(reasons):,} of {len(paths):,} files', 'current')

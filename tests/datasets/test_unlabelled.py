@@ -195,7 +195,11 @@ def test_data_loader_of_a_runner(photos, num_workers):
         'dataset': {
             'type': 'mmpretrain.UnlabelledImageFolder',
             'data_root': str(photos),
-            'pipeline': [{'type': 'LoadImageStrict'}, {'type': 'RandomResizedCrop', 'scale': 24}, {'type': 'PackInputs'}],
+            'pipeline': [
+                {'type': 'LoadImageStrict'},
+                {'type': 'RandomResizedCrop', 'scale': 24},
+                {'type': 'PackInputs'},
+            ],
         },
     }
     batches = list(Runner.build_dataloader(cfg, seed=0))
