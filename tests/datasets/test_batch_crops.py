@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from mmpretrain.datasets.transforms import RandomResizedCrop
 from scipy.stats import binomtest, chi2_contingency, ks_2samp
@@ -30,56 +30,34 @@ def drawn(count, size, area=AREA, ratio=RATIO, attempts=10, seed=0):
 
 
 @st.composite
-def settings_of_a_crop(draw):
+def crops(draw):
     size = draw(st.tuples(st.integers(1, 70), st.integers(1, 70)))
     area = sorted(draw(st.tuples(*[st.floats(0.01, 1.0)] * 2)))
     ratio = sorted(draw(st.tuples(*[st.floats(0.1, 10.0)] * 2)))
     return size, tuple(area), tuple(ratio), draw(st.integers(0, 10)), draw(st.integers(0, 2**32))
 
 
-@given(settings_of_a_crop())
+@given(crops())
+@example(((32, 32), AREA, RATIO, 10, 0))
+@example(((37, 53), (0.08, 1.0), (0.5, 2.0), 10, 0))
+@example(((31, 11), (0.3, 1.0), RATIO, 2, 0))  # often nothing fits
+@example(((3, 5), (0.01, 0.3), RATIO, 3, 0))  # sides of less than half a pixel
 @settings(max_examples=60)
-def test_boxes_lie_inside_and_keep_the_ranges(case):
-    (height, width), area, ratio, attempts, seed = case
-    top, left, tall, wide = drawn(31, (height, width), area, ratio, attempts, seed).unbind(1)
-    assert torch.stack([top, left, height - top - tall, width - left - wide]).min() >= 0
-    assert (tall >= 1).all() or central_box((height, width), ratio)[2] == 0
-    # Sides are rounded: the ranges hold for some point within half a pixel of them.
-    small, large = (tall - 0.5) * (wide - 0.5), (tall + 0.5) * (wide + 0.5)
-    in_area = (large >= area[0] * height * width - 1e-6) & (small <= area[1] * height * width + 1e-6)
-    flattest, steepest = (wide + 0.5) / (tall - 0.5), (wide - 0.5) / (tall + 0.5)
-    in_ratio = (flattest >= ratio[0] - 1e-6) & (steepest <= ratio[1] + 1e-6)
-    box = torch.stack([top, left, tall, wide], 1)
-    fallback = (box == torch.tensor(central_box((height, width), ratio))).all(1)
-    assert ((in_area & in_ratio) | fallback).all()
-
-
-@pytest.mark.parametrize(
-    ('size', 'area', 'ratio', 'attempts'),
-    [
-        ((32, 32), AREA, RATIO, 10),
-        ((37, 53), (0.08, 1.0), (0.5, 2.0), 10),
-        ((31, 11), (0.3, 1.0), RATIO, 2),  # often nothing fits
-        ((11, 31), (0.3, 1.0), RATIO, 2),
-        ((3, 5), (0.01, 0.3), RATIO, 3),  # sides of less than half a pixel
-        ((13, 17), AREA, RATIO, 0),
-    ],
-)
-def test_the_same_numbers_give_the_boxes_of_mmpretrain(size, area, ratio, attempts, monkeypatch):
-    rng = np.random.default_rng(0)
-    shapes, corners = rng.random((2, 300, attempts)), rng.random((2, 300))
+def test_the_same_numbers_give_the_boxes_of_mmpretrain(crop):
+    size, area, ratio, attempts, seed = crop
+    rng = np.random.default_rng(seed)
+    shapes, corners = rng.random((2, 100, attempts)), rng.random((2, 100))
     found = place_boxes(torch.from_numpy(shapes), torch.from_numpy(corners), size, area, ratio)
     theirs = RandomResizedCrop(7, crop_ratio_range=area, aspect_ratio_range=ratio, max_attempts=attempts)
     expected = []
-    for image in range(300):
-        numbers, places = iter(shapes[:, image].T.ravel()), iter(corners[:, image])
-        monkeypatch.setattr(np.random, 'uniform', lambda a, b, numbers=numbers: a + (b - a) * next(numbers))
-        monkeypatch.setattr(np.random, 'randint', lambda a, b, places=places: a + math.floor((b - a) * next(places)))
-        expected.append(theirs.rand_crop_params(np.empty(size)))
-    assert found.tolist() == [list(box) for box in expected]
-    fallbacks = expected.count(central_box(size, ratio))
-    assert (fallbacks > 20) == (size in {(31, 11), (11, 31)} or not attempts)
-    assert (len(set(expected)) > 20) == (attempts > 0)
+    with pytest.MonkeyPatch.context() as patch:
+        for image in range(100):
+            numbers, places = iter(shapes[:, image].T.ravel()), iter(corners[:, image])
+            patch.setattr(np.random, 'uniform', lambda a, b, numbers=numbers: a + (b - a) * next(numbers))
+            patch.setattr(np.random, 'randint', lambda a, b, places=places: a + math.floor((b - a) * next(places)))
+            expected.append(list(theirs.rand_crop_params(np.empty(size))))
+    assert found.tolist() == expected
+    assert attempts or found.tolist() == [list(central_box(size, ratio))] * 100
 
 
 def p_values(ours, other, size):
@@ -134,15 +112,6 @@ def test_flips_are_fair_and_independent(prob):
         both = (flipped[1:] & flipped[:-1]).float().mean()  # neighbours are independent
         assert both == pytest.approx(prob**2, abs=0.01)
         assert binomtest(int(flipped.sum()), 20_000, prob + 0.02).pvalue < 1e-3  # 20,000 are enough to tell
-
-
-def test_flip_does_not_depend_on_the_box():
-    x = torch.arange(32, dtype=torch.uint8).expand(4000, 1, 32, 32)
-    found = BatchRandomResizedCrop(32, (0.2, 1.0), flip_prob=0.5)(x, generator())[:, 0, 0]
-    flipped = found[:, 0] > found[:, -1]
-    middle = found.mean(1)
-    spread = middle.std() / 2000**0.5
-    assert abs(middle[flipped].mean() - middle[~flipped].mean()) < 4 * spread
 
 
 def test_limits():

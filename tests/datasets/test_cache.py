@@ -1,5 +1,6 @@
-"""A cache holds every image once, reduced; it is complete or not there, and fits its files or is not used."""
+"""A cache has every image once, reduced; it is complete or not there, and fits its files or is not used."""
 
+import errno
 import os
 import pickle
 import runpy
@@ -11,25 +12,25 @@ from collections import namedtuple
 import numpy as np
 import pytest
 import torch
-from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from mmpretrain.registry import DATASETS
 from PIL import Image
 
 from randsac_mm.datasets import CachedImages, UnlabelledImageFolder, UnreadableImageError, cache, pixel_store
 from randsac_mm.datasets.cache import reduce_image
+from randsac_mm.datasets.pixel_store import PixelStore, open_or_build
 
 SIZES = [(31, 47), (40, 20), (13, 17), (20, 20), (97, 33)]  # height, width
 LOAD = {'type': 'LoadImageStrict'}
+IMAGES = [np.full((2, 3, 3), 7, np.uint8), np.arange(20, dtype=np.uint8).reshape(4, 5)]
 
 
 @pytest.fixture
 def photos(tmp_path):
     folder = tmp_path / 'photos'
     (folder / 'deeper').mkdir(parents=True)
-    random = np.random.default_rng(0)
     for number, (height, width) in enumerate(SIZES):
-        small = random.integers(0, 256, (4, 4, 3), dtype=np.uint8)
+        small = np.random.randint(0, 256, (4, 4, 3), dtype=np.uint8)
         Image.fromarray(small).resize((width, height)).save((folder, folder / 'deeper')[number % 2] / f'{number}.png')
     return folder
 
@@ -50,7 +51,7 @@ def stores(photos):
 
 
 def decoded(monkeypatch):
-    """Count how many images are decoded from now on."""
+    """Return a list of what is decoded from now on."""
     calls = []
     real = CachedImages._decode
     monkeypatch.setattr(CachedImages, '_decode', lambda self, path: calls.append(path) or real(self, path))
@@ -58,7 +59,7 @@ def decoded(monkeypatch):
 
 
 def log_of(monkeypatch, module):
-    """Return the list of what a module logs from now on."""
+    """Return a list of what a module logs from now on."""
     logged = []
     monkeypatch.setattr(module, 'print_log', lambda text, *args: logged.append(text))
     return logged
@@ -118,7 +119,6 @@ def test_another_content_or_recipe_makes_another_cache(photos, monkeypatch):
 
 
 def test_the_rest_of_the_pipeline_goes_on_in_a_data_loader(photos):
-    init_default_scope('mmpretrain')
     pipeline = [LOAD, {'type': 'RandomResizedCrop', 'scale': 16}, {'type': 'PackInputs'}]
     loader = Runner.build_dataloader(
         dict(
@@ -142,10 +142,9 @@ def test_labelled_folders_keep_their_labels(photos):
     assert [dataset[i]['gt_label'] for i in range(5)] == [0, 0, 0, 1, 1]
     assert dataset.metainfo['classes'] == ('cats', 'deeper')
     assert dataset.get_cat_ids(4) == [1]
-    assert dataset.get_data_info(4)['img_path'].endswith('3.png')
 
 
-def test_pixels_are_not_sent_to_a_worker_that_is_spawned(photos):
+def test_pixels_are_not_sent_to_a_spawned_worker(photos):
     dataset = cached(photos)
     sent = pickle.dumps(dataset)
     assert len(sent) < 4000 + 200 * len(SIZES)
@@ -198,7 +197,27 @@ def test_of_two_processes_one_builds_and_the_other_waits(photos, monkeypatch):
     assert len(logged) == 1, 'the second waits'
     assert len(calls) == 5
     assert np.array_equal(found[0], first[1]['img'])
-    assert len(stores(photos)) == 1
+
+
+def test_without_locks_the_first_to_finish_counts(tmp_path):
+    def meanwhile():
+        open_or_build(tmp_path / 'other', lambda: [(IMAGES[0], (2, 3))], {})
+        (tmp_path / 'other').rename(tmp_path / 'store')
+        yield IMAGES[0] * 2, (2, 3)
+
+    assert open_or_build(tmp_path / 'store', meanwhile, {}).image(0).max() == 7
+    assert not list(tmp_path.glob('*.building'))
+
+
+def test_a_damaged_store_is_refused(tmp_path):
+    folder = open_or_build(tmp_path / 'store', lambda: [(image, (2, 3)) for image in IMAGES], {}).folder
+    with open(folder / 'pixels.u8', 'r+b') as file:
+        file.truncate(20)
+    with pytest.raises(ValueError, match=r'store.*\(2, 20\).*\(2, 38\)'):
+        PixelStore(folder)
+    (folder / 'info.json').write_text('{')
+    with pytest.raises(ValueError, match='store'):
+        open_or_build(folder, list, {})
 
 
 def test_a_small_disk_is_refused_before_anything_is_written(photos, monkeypatch):
@@ -211,24 +230,29 @@ def test_a_small_disk_is_refused_before_anything_is_written(photos, monkeypatch)
     assert stores(photos) == []
 
 
+def test_a_disk_that_is_full_after_all_is_named(tmp_path):
+    def full():
+        yield IMAGES[0], (2, 3)
+        raise OSError(errno.ENOSPC, 'No space left on device')
+
+    with pytest.raises(OSError, match=r'store: .*cache_dir'):
+        open_or_build(tmp_path / 'store', full, {})
+    assert [path.name for path in tmp_path.iterdir()] == ['store.lock']
+
+
 @pytest.mark.parametrize(
-    ('error', 'options'),
+    ('error', 'name', 'options'),
     [
-        (ValueError, {'short_side': 0}),
-        (ValueError, {'short_side': 2.5}),
-        (ValueError, {'pipeline': []}),
-        (TypeError, {'short_edge': 3}),
+        (ValueError, 'short_side=0', {'short_side': 0}),
+        (ValueError, 'short_side=2.5', {'short_side': 2.5}),
+        (ValueError, 'pipeline', {'pipeline': []}),
+        (TypeError, 'short_edge', {'short_edge': 3}),
+        (ValueError, 'float32', {'pipeline': [{'type': 'LoadImageFromFile', 'to_float32': True}]}),
     ],
-    ids=str,
 )
-def test_bad_arguments(photos, error, options):
-    with pytest.raises(error, match=next(iter(options))):
+def test_bad_arguments(photos, error, name, options):
+    with pytest.raises(error, match=name):
         cached(photos, **options)
-
-
-def test_a_loader_of_other_numbers_is_refused(photos):
-    with pytest.raises(ValueError, match=r'float32.*to_float32=False'):
-        cached(photos, pipeline=[{'type': 'LoadImageFromFile', 'to_float32': True}])
 
 
 def test_data_without_files_is_refused(photos, monkeypatch):
@@ -238,19 +262,18 @@ def test_data_without_files_is_refused(photos, monkeypatch):
 
 
 def test_the_tool_makes_the_cache_that_training_uses(photos, root, monkeypatch, capsys):
-    config = 'configs/randsac/vit-b_folder.py'
     options = [f'train_dataloader.dataset.{key}' for key in (f'data_root={photos}', f'cache_dir={photos.parent}/cache')]
+    tool, config = root / 'tools' / 'cache_images.py', root / 'configs' / 'randsac' / 'vit-b_folder.py'
 
     def run(*more):
-        monkeypatch.chdir(root)
-        monkeypatch.setattr(sys, 'argv', ['cache_images.py', config, '--cfg-options', *options, *more])
-        runpy.run_path('tools/cache_images.py', run_name='__main__')
+        monkeypatch.setattr(sys, 'argv', ['cache_images.py', str(config), '--cfg-options', *options, *more])
+        runpy.run_path(str(tool), run_name='__main__')
 
     run()
-    said = capsys.readouterr().out
+    out = capsys.readouterr().out
     [name] = stores(photos)
-    assert f'5 images in {photos.parent}/cache/{name}' in said
-    assert 'train_dataloader.dataset.type=CachedImages\n' in said
+    assert f'5 images in {photos.parent}/cache/{name}' in out
+    assert 'train_dataloader.dataset.type=CachedImages\n' in out
     calls = decoded(monkeypatch)
     run('train_dataloader.dataset.type=CachedImages')
     assert not calls

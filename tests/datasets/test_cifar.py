@@ -166,27 +166,19 @@ def test_neither_source(tmp_path, monkeypatch, out_of_reach):
     assert content(tmp_path / 'cifar10') == {}
 
 
-def test_mmpretrain_alone_refuses_the_prepared_files(data_root):
-    """Why PreparedCIFAR10 exists; if this fails it may go."""
-    with pytest.raises(RuntimeError, match='CIFAR10'):
-        CIFAR10(data_root=str(data_root), download=False)
-
-
 def test_unknown_contents_are_refused(data_root):
+    with pytest.raises(RuntimeError, match='CIFAR10'):  # the reason for PreparedCIFAR10
+        CIFAR10(data_root=str(data_root), download=False)
     path = data_root / 'cifar-10-batches-py' / 'data_batch_3'
     path.write_bytes(path.read_bytes() + b' ')
     with pytest.raises(FileNotFoundError, match=r'tools/prepare_cifar10\.py --data-root'):
         PreparedCIFAR10(str(data_root), split='test')
 
 
-def test_second_run_does_nothing(data_root):
+def test_only_what_is_missing_is_written(data_root, package):
     before = content(data_root)
     assert prepare_cifar10(data_root) == []
     assert content(data_root) == before
-
-
-def test_interrupted_run_is_completed(data_root, package):
-    before = content(data_root)
     (data_root / 'cifar-10-batches-py' / 'data_batch_2').unlink()
     (data_root / 'cifar-10-batches-py' / 'test_batch').write_bytes(b'damaged')
     assert [path.name for path in prepare_cifar10(data_root, package)] == ['data_batch_2', 'test_batch']

@@ -61,20 +61,10 @@ def test_jpeg_and_its_orientation_agree_with_cv2(put, orientation):
 
 
 @pytest.mark.filterwarnings('ignore:Corrupt EXIF data')
-@pytest.mark.parametrize(
-    'block', [b'no tiff header', b'II*\0\xff\xff\xff\x7f', b'II*\0\x08\0\0\0\x01\0\x12\x01\x02\0\x01\0\0\0a']
-)
-def test_damaged_exif_block_does_not_cost_the_picture(put, block):
+@pytest.mark.parametrize('block', [b'no tiff header', b'II*\0\xff\xff\xff\x7f', b'II*\0\x08\0\0\0\x01\0\x12\x01\x02'])
+def test_damaged_exif_block_does_not_cost_the_picture(put, block, monkeypatch):
     assert read_image(put('a.jpg', encode(smooth(), exif=b'Exif\0\0' + block))).shape == (37, 53, 3)
-
-
-def test_exif_that_cannot_be_parsed_does_not_cost_the_picture(put, monkeypatch):
-    """Which blocks make Pillow raise depends on its version."""
-
-    def getexif(image):
-        raise SyntaxError('not a TIFF file')
-
-    monkeypatch.setattr(Image.Image, 'getexif', getexif)
+    monkeypatch.delattr(Image.Image, 'getexif')  # which blocks make Pillow raise depends on its version
     np.testing.assert_array_equal(read_image(put('a.bmp', encode(smooth(), 'BMP'))), smooth())
 
 

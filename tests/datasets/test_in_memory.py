@@ -55,20 +55,18 @@ def test_images_and_labels_are_those_of_the_data_set():
     batch = data.__getitems__([5, 0, 5])
     assert torch.equal(batch['inputs'], digits.images[[5, 0, 5]])
     assert set(batch) == {'inputs'}
+    assert torch.equal(torch.stack([item['inputs'] for item in data]), digits.images)
 
 
 @pytest.mark.parametrize('labels', [True, False])
-def test_arrays_of_mmpretrain(labels):
-    images = arrays()
+@pytest.mark.parametrize('shape', [(5, 3, 2), (5, 3)])
+def test_arrays_of_mmpretrain(labels, shape):
+    images = arrays(shape=shape)
     data = InMemoryDataset(Arrays(images, labels, lazy_init=True), device='cpu')
-    assert torch.equal(data.images, torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2))
+    assert torch.equal(data.images, torch.from_numpy(np.stack(images)).reshape(7, 5, 3, -1).permute(0, 3, 1, 2))
     assert data.images.is_contiguous()
     assert (data.labels is None) is not labels
     assert data.metainfo['classes'] == ('a', 'b')
-
-
-def test_grey_arrays():
-    assert InMemoryDataset(Arrays(arrays(shape=(5, 3)))).images.shape == (7, 1, 5, 3)
 
 
 def test_folder_with_a_pipeline(tmp_path):
@@ -79,12 +77,6 @@ def test_folder_with_a_pipeline(tmp_path):
     assert InMemoryDataset({**folder, 'pipeline': pipeline}, device='cpu').images.shape == (3, 3, 6, 4)
     with pytest.raises(ValueError, match='pipeline'):
         InMemoryDataset({**folder, 'pipeline': []})
-
-
-def test_single_items():
-    data = make()
-    assert torch.equal(data[-1]['inputs'], data.images[-1])
-    assert sum(1 for _ in data) == 360
 
 
 def test_labels_in_batches():
@@ -101,8 +93,6 @@ def test_loader_of_a_runner_has_the_order_of_the_wrapped_data_set():
     plain = Runner.build_dataloader({**LOADER, 'dataset': digits, 'collate_fn': dict(type='default_collate')}, seed=3)
     config = dict(type='mmpretrain.InMemoryDataset', dataset=digits)
     whole = Runner.build_dataloader({**LOADER, 'dataset': config}, seed=3)
-        {**LOADER, 'dataset': dict(type='mmpretrain.InMemoryDataset', dataset=digits)}, seed=3
-    )
     for epoch in range(2):
         plain.sampler.set_epoch(epoch)
         whole.sampler.set_epoch(epoch)
@@ -129,13 +119,10 @@ def test_images_of_other_kinds():
 
 
 @pytest.mark.parametrize('collate', ['default_collate', 'pseudo_collate'])
-def test_other_collate_functions(collate):
+def test_data_set_and_collate_function_belong_together(collate):
     loader = Runner.build_dataloader({**LOADER, 'dataset': make(), 'collate_fn': dict(type=collate)})
     with pytest.raises(ValueError, match='collate_whole_batch'):
         next(iter(loader))
-
-
-def test_other_data_sets():
     with pytest.raises(ValueError, match='default_collate'):
         collate_whole_batch([{'inputs': torch.zeros(1)}])
 
