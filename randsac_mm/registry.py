@@ -12,7 +12,7 @@ _LOCATIONS = {
     'MODELS': ['randsac_mm.models', 'randsac_mm.transfer'],
     'OPTIM_WRAPPER_CONSTRUCTORS': ['randsac_mm.transfer'],
     'OPTIM_WRAPPERS': ['randsac_mm.engine'],
-    'TASK_UTILS': ['randsac_mm.models'],
+    'TASK_UTILS': ['randsac_mm.datasets', 'randsac_mm.models'],
     'TRANSFORMS': ['randsac_mm.datasets'],
     'WEIGHT_INITIALIZERS': ['randsac_mm.transfer'],
 }

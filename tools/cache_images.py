@@ -19,33 +19,24 @@ from mmpretrain.registry import DATASETS
 from randsac_mm.engine import launch
 
 
-def parse_args() -> argparse.Namespace:
-    """Read the command line."""
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('config', help='config file')
-    parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='change the config: a.b.c=1 d="[1,2]"'
-    )
-    return parser.parse_args()
-
-
-def main() -> None:
-    """Build the training set with its cache and say how training uses it."""
-    args = parse_args()
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='change the config')
+    args = parser.parse_args()
     try:
         cfg = launch.load_config(args.config, args.cfg_options, None, 'none')
         init_default_scope(cfg.get('default_scope', 'mmpretrain'))
         dataset = cfg.train_dataloader.dataset
-        options = 'train_dataloader.dataset.type=CachedImages'
         if dataset.type != 'CachedImages':
-            if dataset.type != 'UnlabelledImageFolder':
-                options += f' train_dataloader.dataset.source={dataset.type}'
             dataset.update(type='CachedImages', source=dataset.type)
         images = DATASETS.build(dataset)
     except (OSError, ValueError) as error:
-        sys.exit(f'cache_images.py: error: {error}')
+        sys.exit(f'cache_images: {error}')
     print(f'{len(images):,} images in {images.folder}')
-    print(f'To use them, train with the same options and {options}')
+    source = dataset.get('source', 'UnlabelledImageFolder')
+    options = '' if source == 'UnlabelledImageFolder' else f' train_dataloader.dataset.source={source}'
+    print(f'To use them, train with the same options and{options} train_dataloader.dataset.type=CachedImages')
 
 
 if __name__ == '__main__':

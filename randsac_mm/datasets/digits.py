@@ -7,34 +7,32 @@ import torch
 from mmengine.dataset import Compose
 from mmpretrain.registry import TRANSFORMS
 from mmpretrain.structures import DataSample
-from torch import Tensor
 from torch.utils.data import Dataset
 
 from randsac_mm.registry import register
 
-_SPLITS = ('train', 'test')
-_HELD_OUT = 360
+_TEST_IMAGES = 360
 
 
 @register('DATASETS')
 class Digits(Dataset):
-    """Serve scikit-learn's 1,797 handwritten digits, 8 x 8 pixels and one channel each.
+    """scikit-learn's 1,797 handwritten digits, 8 x 8 pixels and one channel each.
 
     They are the test part of UCI's "Optical Recognition of Handwritten Digits": black-and-white scans of 32 x 32,
     counted in blocks of 4 x 4, so that a pixel is one of 0 .. 16. Here it is round(255 / 16 * value), uint8.
 
-    The split is random but fixed: 360 images, drawn once by numpy's ``RandomState(0)``, are held out, and 1,437 remain
-    to learn from. Both parts hold digits of the same writers. (Held out from the end of the file instead, where
-    neighbours are often from the same hand, raw pixels lose six points of linear accuracy.)
+    The split is random but fixed: 360 images, drawn once by numpy's ``RandomState(0)``, are for testing and 1,437 for
+    training. Both have digits of the same writers. (With the end of the file for testing, where neighbours are often
+    from the same hand, raw pixels lose six points of linear accuracy.)
 
-    Items are made for speed, since one step of the quick start takes milliseconds: a whole batch is one indexing
-    operation (``__getitems__``), and the data samples are made once and shared between epochs.
+    One step of the quick start takes milliseconds, so a whole batch is one indexing operation (``__getitems__``), and
+    the data samples are made once and shared between epochs.
 
     Args:
         split: ``'train'`` or ``'test'``.
         pipeline: Transforms, or their configs, for ``dict(img=(8, 8, 1), gt_label=, sample_idx=, img_shape=,
             ori_shape=)``. Empty packs directly, without augmentation.
-        with_label: Whether items carry ``data_samples``. Pre-training reads none and is quicker without. Only for an
+        with_label: Whether items have ``data_samples``. Pre-training reads none and is quicker without. Only for an
             empty pipeline.
 
     Attributes:
@@ -43,7 +41,6 @@ class Digits(Dataset):
         metainfo (dict): ``classes``.
 
     Raises:
-        ImportError: If scikit-learn is missing.
         ValueError: If ``split`` is neither of the two.
 
     Example:
@@ -53,12 +50,18 @@ class Digits(Dataset):
     """
 
     def __init__(self, split: str = 'train', pipeline: Sequence = (), with_label: bool = True) -> None:
-        if split not in _SPLITS:
-            raise ValueError(f'split={split!r} must be one of {_SPLITS}')
-        self.split = split
+        if split not in ('train', 'test'):
+            raise ValueError(f"split={split!r} must be 'train' or 'test'")
+        from sklearn.datasets import load_digits  # half a second that others do without
+
         self.metainfo = {'classes': tuple('0123456789')}
-        self.images, self.labels = _load(split)
         self.pipeline = Compose([TRANSFORMS.build(step) if isinstance(step, dict) else step for step in pipeline])
+        data = load_digits()
+        order = np.random.RandomState(0).permutation(len(data.target))
+        chosen = np.sort(order[:_TEST_IMAGES] if split == 'test' else order[_TEST_IMAGES:])
+        images = np.rint(data.images[chosen] * (255 / 16)).astype(np.uint8)
+        self.images = torch.from_numpy(images)[:, None]
+        self.labels = torch.from_numpy(data.target[chosen].astype(np.int64))
         self._samples = [DataSample().set_gt_label(int(label)) for label in self.labels] if with_label else None
 
     def __len__(self) -> int:
@@ -75,9 +78,8 @@ class Digits(Dataset):
         images = self.images[torch.as_tensor(indices)].unbind()
         if self._samples is None:
             return [{'inputs': image} for image in images]
-        return [
-            {'inputs': image, 'data_samples': self._samples[idx]} for image, idx in zip(images, indices, strict=True)
-        ]
+        samples = [self._samples[idx] for idx in indices]
+        return [{'inputs': image, 'data_samples': own} for image, own in zip(images, samples, strict=True)]
 
     def _transformed(self, idx: int) -> dict:
         size = tuple(self.images.shape[-2:])
@@ -86,19 +88,5 @@ class Digits(Dataset):
             {'img': image, 'gt_label': int(self.labels[idx]), 'sample_idx': idx, 'img_shape': size, 'ori_shape': size}
         )
         if item is None:
-            raise ValueError(f'the pipeline returned None for digit {idx} of split {self.split!r}')
+            raise ValueError(f'the pipeline returned None for digit {idx}')
         return item
-
-
-def _load(split: str) -> tuple[Tensor, Tensor]:
-    """Load images (n, 1, 8, 8) uint8 and labels (n,) int64 of a split."""
-    try:
-        from sklearn.datasets import load_digits
-    except ImportError as error:
-        raise ImportError('Digits come with scikit-learn, which is missing: pip install scikit-learn') from error
-    data = load_digits()
-    held_out = np.zeros(len(data.target), dtype=bool)
-    held_out[np.random.RandomState(0).permutation(len(data.target))[:_HELD_OUT]] = True
-    chosen = held_out if split == 'test' else ~held_out
-    images = np.rint(data.images[chosen] * (255 / 16)).astype(np.uint8)
-    return torch.from_numpy(images)[:, None], torch.from_numpy(data.target[chosen].astype(np.int64))

@@ -6,10 +6,11 @@ None, knows the size of an image before decoding it, and reads more formats.
 
 import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 IMG_EXTENSIONS = (
     *('.bmp', '.gif', '.jfif', '.jpe', '.jpeg', '.jpg', '.pbm', '.pgm'),
@@ -17,33 +18,20 @@ IMG_EXTENSIONS = (
 )
 MAX_PIXELS = 89_478_485  # where Pillow begins to suspect a decompression bomb; 9459 x 9459
 _TAILS = {'JPEG': b'\xff\xd9', 'PNG': b'IEND\xaeB`\x82'}  # what a complete file ends with
-_ORIENTATION = 0x0112  # the EXIF tag; 1 is upright
-_UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
 
 
 class UnreadableImageError(ValueError):
-    """Raised for a file that is no image, is damaged, or is larger than allowed."""
+    """A file is no image, is damaged, or is larger than allowed."""
 
 
 def find_image_files(folder: str | os.PathLike, skip: Sequence[Path] = ()) -> list[Path]:
-    """Search a folder for images, by the endings in ``IMG_EXTENSIONS`` (upper or lower case), without opening any.
+    """Return the files below a folder that end in one of ``IMG_EXTENSIONS``, in any case, sorted as strings.
 
-    Broken links are returned as well, so that whoever reads them can report them.
+    No file is opened, and broken links are returned as well, so that whoever reads them can report them.
 
     Args:
-        folder: The folder; see :func:`walk_files` for what is searched.
-        skip: Folders below it that are left out.
-
-    Returns:
-        The files, each beginning with ``folder``, sorted as strings.
+        folder: The folder, searched by :func:`walk_files`.
+        skip: Folders below it that are skipped.
 
     Raises:
         OSError: If a folder cannot be read.
@@ -56,9 +44,7 @@ def find_image_files(folder: str | os.PathLike, skip: Sequence[Path] = ()) -> li
     return [Path(folder, name) for name in found]
 
 
-def walk_files(
-    root: str | os.PathLike, onerror: Callable[[OSError], None], skip: Sequence[Path] = ()
-) -> Iterator[str]:
+def walk_files(root: str | os.PathLike, onerror: Callable[[OSError], None], skip: Sequence[Path] = ()) -> Iterator[str]:
     """List the files below a folder, of any nesting.
 
     Links to folders are followed, and a folder that is reached twice is read once. Hidden files and folders
@@ -67,7 +53,7 @@ def walk_files(
     Args:
         root: The folder.
         onerror: Called with the error, whose ``filename`` is the folder, for each folder that cannot be read.
-        skip: Folders below it that are left out.
+        skip: Folders below it that are skipped.
 
     Yields:
         Paths relative to ``root``.
@@ -100,20 +86,22 @@ def read_image(path: str | os.PathLike, max_pixels: int = MAX_PIXELS) -> np.ndar
         Array (H, W, 3) of uint8, in RGB, possibly read-only.
 
     Raises:
-        UnreadableImageError: If the file is missing, empty, truncated, no image, too large, or holds floating-point
+        UnreadableImageError: If the file is missing, empty, truncated, no image, too large, or has floating-point
             pixels, which have no agreed range. The message names the file.
     """
     try:
         with Image.open(path) as image:
             _check_size(image, max_pixels)
             image.load()
-            return np.asarray(_turn(_to_rgb(image), image))
+            with suppress(Exception):  # pixels are sound even if the EXIF block is damaged
+                ImageOps.exif_transpose(image, in_place=True)
+            return np.asarray(_to_rgb(image))
     except Exception as error:  # decoders raise anything from SyntaxError to struct.error
         raise UnreadableImageError(f'{printable(path)}: {_reason(path, error)}') from error
 
 
 def find_fault(path: str | os.PathLike, max_pixels: int = MAX_PIXELS, decode: bool = False) -> str | None:
-    """Tell why an image file is not readable, quickly.
+    """Return why an image file is not readable, without decoding it if possible.
 
     Reads the header for type and size, and the last bytes for the mark that ends a complete JPEG or PNG. A file
     without that mark, such as a truncated one or one of another type, is decoded to be sure.
@@ -143,17 +131,17 @@ def find_fault(path: str | os.PathLike, max_pixels: int = MAX_PIXELS, decode: bo
 
 
 def printable(path: str | os.PathLike) -> str:
-    """Write a path so that it can be printed even if its name is not valid UTF-8."""
+    """Return a path as text that can be printed even if its name is not valid UTF-8."""
     return os.fspath(path).encode('utf-8', 'backslashreplace').decode()
 
 
 def check_max_pixels(max_pixels: int) -> int:
-    """Return ``max_pixels`` if it is positive and Pillow would decode that much, else raise ValueError."""
+    """Return ``max_pixels``; raise ValueError if it is not positive or more than Pillow decodes."""
     limit = None if Image.MAX_IMAGE_PIXELS is None else 2 * Image.MAX_IMAGE_PIXELS
     if max_pixels < 1 or (limit is not None and max_pixels > limit):
         raise ValueError(
             f'max_pixels={max_pixels} must be between 1 and {limit}, where Pillow itself stops; for larger images '
-            'raise PIL.Image.MAX_IMAGE_PIXELS first, or cut them into tiles'
+            'raise PIL.Image.MAX_IMAGE_PIXELS first'
         )
     return max_pixels
 
@@ -177,14 +165,6 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         image = image.convert('RGBA')
         return Image.alpha_composite(Image.new('RGBA', image.size, 'white'), image).convert('RGB')
     return image if image.mode == 'RGB' else image.convert('RGB')
-
-
-def _turn(picture: Image.Image, source: Image.Image) -> Image.Image:
-    try:
-        orientation = source.getexif().get(_ORIENTATION, 1)
-    except Exception:  # a damaged EXIF block says nothing about the pixels
-        orientation = 1
-    return picture.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else picture
 
 
 def _reason(path: str | os.PathLike, error: Exception) -> str:

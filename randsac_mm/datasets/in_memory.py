@@ -17,7 +17,7 @@ _LOADER = "num_workers=0, persistent_workers=False, collate_fn=dict(type='collat
 
 
 class WholeBatch(dict):
-    """A batch as :class:`InMemoryDataset` gives it, which says what is wrong if a data loader treats it as a list."""
+    """A batch of :class:`InMemoryDataset`, with an error for data loaders that treat it as a list of samples."""
 
     def __missing__(self, key: object) -> Any:
         if isinstance(key, int):
@@ -25,56 +25,40 @@ class WholeBatch(dict):
         raise KeyError(key)
 
     def pin_memory(self) -> 'WholeBatch':
-        """Pin images that are in main memory.
-
-        Raises:
-            ValueError: If they are on a device already.
-        """
-        if self['inputs'].device.type != 'cpu':
-            raise ValueError(
-                f'batches of InMemoryDataset are on {self["inputs"].device} already: set '
-                'train_dataloader=dict(pin_memory=False)'
-            )
+        """Pin images in main memory; raise ValueError if they are on a device."""
+        device = self['inputs'].device
+        if device.type != 'cpu':
+            raise ValueError(f'images of InMemoryDataset are on {device}: set train_dataloader=dict(pin_memory=False)')
         return WholeBatch({**self, 'inputs': self['inputs'].pin_memory()})
 
 
 @FUNCTIONS.register_module()
 def collate_whole_batch(batch: WholeBatch) -> dict:
-    """Pass on a batch that :class:`InMemoryDataset` has fetched at once.
-
-    Args:
-        batch: The batch.
-
-    Returns:
-        The same.
-
-    Raises:
-        ValueError: If the data set gave a list of samples instead.
-    """
+    """Return a batch of :class:`InMemoryDataset` as it is; raise ValueError for samples of another data set."""
     if not isinstance(batch, WholeBatch):
         raise ValueError(
-            f'collate_whole_batch got a {type(batch).__name__}, no batch of InMemoryDataset: use '
-            "collate_fn=dict(type='default_collate') with other data sets"
+            f'collate_whole_batch is for InMemoryDataset, not for a {type(batch).__name__} of samples: use '
+            "collate_fn=dict(type='default_collate')"
         )
     return batch
 
 
 @register('DATASETS')
 class InMemoryDataset(Dataset):
-    """Hold all images of another data set as one uint8 tensor on the device and serve whole batches of them.
+    """All images of another data set as one uint8 tensor on the device, in whole batches.
 
-    What remains to be done for a step is one look-up and the augmentation, which
-    :class:`~randsac_mm.models.RandSACDataPreprocessor` does on the same device (``augment=[...]``). Sampler, epochs,
-    distribution and resuming stay those of the data loader, which needs ``num_workers=0, persistent_workers=False,
-    pin_memory=False, collate_fn=dict(type='collate_whole_batch')``. Each process holds all images.
+    A step needs one look-up and the augmentation, which :class:`~randsac_mm.models.RandSACDataPreprocessor` does on the
+    same device (``augment=[...]``). Sampler, epochs, distribution and resuming stay those of the data loader, which
+    needs ``num_workers=0, persistent_workers=False, pin_memory=False, collate_fn=dict(type='collate_whole_batch')``.
+    Each process has a copy of all images.
 
     Args:
-        dataset: The data set, or its config. Each item is read once, so that its pipeline may load, resize and crop but
-            must not be random. Items hold either ``inputs``, a tensor (C, H, W), or ``img``, an array (H, W, C) or
-            (H, W); all uint8 and of one shape.
-        device: Where the images live: ``'auto'`` (this process's CUDA device, else main memory) or a torch device.
-        with_label: Whether batches carry ``data_samples`` with ``gt_label``. Pre-training reads none.
-        max_bytes: Most memory that the images may take.
+        dataset: The data set, or its config. Each item is read once, so its pipeline may load, resize and crop but must
+            not be random. Items have either ``inputs``, a tensor (C, H, W), or ``img``, an array (H, W, C) or (H, W);
+            all uint8 and of one shape.
+        device: Where the images are: ``'auto'`` (this process's CUDA device, else main memory) or a torch device.
+        with_label: Whether batches have ``data_samples`` with ``gt_label``. Pre-training reads none.
+        max_bytes: Largest memory that the images may take.
 
     Attributes:
         images (Tensor): All images (n, C, H, W), uint8, on the device.
@@ -82,8 +66,8 @@ class InMemoryDataset(Dataset):
         metainfo (dict): That of the data set.
 
     Raises:
-        ValueError: If an item is no image of that kind, or the images need more than ``max_bytes``, or there is no
-            label where ``with_label`` asks for one.
+        ValueError: If an item is no such image, the images need more than ``max_bytes``, or there is no label where
+            ``with_label`` asks for one.
 
     Example:
         >>> data = InMemoryDataset(dict(type='Digits', split='test'), device='cpu')
@@ -101,17 +85,17 @@ class InMemoryDataset(Dataset):
         source = DATASETS.build(dataset) if isinstance(dataset, dict) else dataset
         if hasattr(source, 'full_init'):
             source.full_init()
+        if device == 'auto':
+            device = torch.device('cuda', torch.cuda.current_device()) if torch.cuda.is_available() else 'cpu'
         self.metainfo = getattr(source, 'metainfo', {})
         images, labels = _read(source, max_bytes)
-        self.images = images.to(_find_device() if device == 'auto' else device)
+        self.images = images.to(device)
         self.labels = None if None in labels else torch.tensor(labels)
         self._samples = None
         if with_label:
             if self.labels is None:
-                raise ValueError(
-                    f'with_label=True, but item {labels.index(None)} of {type(source).__name__} has no gt_label: set '
-                    'with_label=False'
-                )
+                name = f'item {labels.index(None)} of {type(source).__name__}'
+                raise ValueError(f'{name} has no gt_label: set with_label=False')
             self._samples = [DataSample().set_gt_label(label) for label in labels]
 
     def __len__(self) -> int:
@@ -119,8 +103,6 @@ class InMemoryDataset(Dataset):
 
     def __getitem__(self, idx: int) -> dict:
         """Return ``inputs`` (C, H, W), uint8, on the device, and ``data_samples`` if asked for."""
-        if not -len(self) <= idx < len(self):
-            raise IndexError(f'there is no image {idx} among {len(self)}')
         item = {'inputs': self.images[idx]}
         return item if self._samples is None else {**item, 'data_samples': self._samples[idx]}
 
@@ -132,24 +114,16 @@ class InMemoryDataset(Dataset):
         """
         if get_worker_info() is not None:
             raise ValueError(f'InMemoryDataset needs no worker processes: set train_dataloader=dict({_LOADER})')
-        on_device = self.images.device.type != 'cpu'
         # Pinned and asynchronous: the host does not wait until the device has caught up.
-        index = torch.tensor(indices, pin_memory=self.images.is_cuda)
-        if on_device:
-            index = index.to(self.images.device, non_blocking=True)
+        index = torch.tensor(indices, pin_memory=self.images.is_cuda).to(self.images.device, non_blocking=True)
         batch = WholeBatch(inputs=self.images.index_select(0, index))
         if self._samples is not None:
             batch['data_samples'] = [self._samples[idx] for idx in indices]
         return batch
 
 
-def _find_device() -> torch.device:
-    """Find the device of this process."""
-    return torch.device('cuda', torch.cuda.current_device()) if torch.cuda.is_available() else torch.device('cpu')
-
-
 def _read(source: Dataset, max_bytes: int) -> tuple[Tensor, list[int | None]]:
-    """Read all images (n, C, H, W), uint8, in main memory, and labels; see :class:`InMemoryDataset` for the errors."""
+    """Read all images (n, C, H, W), uint8, in main memory, and labels."""
     name, count = type(source).__name__, len(source)
     if not count:
         raise ValueError(f'{name} has no images')
@@ -160,8 +134,8 @@ def _read(source: Dataset, max_bytes: int) -> tuple[Tensor, list[int | None]]:
             if count * image.numel() > max_bytes:
                 raise ValueError(
                     f'{count} images of shape {tuple(image.shape)} need {count * image.numel()} bytes, more than '
-                    f'max_bytes={max_bytes}: raise it if the device has the memory, or use the data set itself with '
-                    'num_workers, as in configs/_base_/datasets/cifar10_workers.py'
+                    f'max_bytes={max_bytes}: raise it if the device has the memory, or use the data set without '
+                    'InMemoryDataset'
                 )
             images = image.new_empty((count, *image.shape))
         elif image.shape != images.shape[1:]:
@@ -175,15 +149,13 @@ def _read(source: Dataset, max_bytes: int) -> tuple[Tensor, list[int | None]]:
 
 
 def _unpack(item: dict, name: str) -> tuple[Tensor, int | None]:
-    """Take image (C, H, W) and label out of an item."""
+    """Return image (C, H, W) and label of an item."""
     if 'inputs' in item:
         image = item['inputs']
     elif 'img' in item:
         image = torch.from_numpy(np.array(np.atleast_3d(item['img']))).permute(2, 0, 1)  # writable
     else:
-        raise ValueError(
-            f"{name} has neither 'inputs' nor 'img' but {sorted(item)}: give the data set a pipeline that loads images"
-        )
+        raise ValueError(f"{name} has neither 'inputs' nor 'img': its data set needs a pipeline that loads images")
     if image.dtype != torch.uint8 or image.ndim != 3:
         raise ValueError(f'{name} is {image.dtype} of shape {tuple(image.shape)}: images must be uint8 and (C, H, W)')
     label = item.get('gt_label', getattr(item.get('data_samples'), 'gt_label', None))

@@ -6,11 +6,7 @@ import torch
 from mmpretrain.models.utils.data_preprocessor import SelfSupDataPreprocessor
 from torch import Tensor
 
-from randsac_mm import augment as transforms
 from randsac_mm.registry import TASK_UTILS, register
-
-for _transform in (transforms.BatchRandomResizedCrop, transforms.BatchRandomFlip):
-    register('TASK_UTILS')(_transform)
 
 BatchTransform = Callable[[Tensor, torch.Generator], Tensor]
 

@@ -1,5 +1,6 @@
-"""A cache holds every image once, reduced; it is complete or not there, and fits its files or is not used."""
+"""A cache has every image once, reduced; it is complete or not there, and fits its files or is not used."""
 
+import errno
 import os
 import pickle
 import runpy
@@ -11,32 +12,25 @@ from collections import namedtuple
 import numpy as np
 import pytest
 import torch
-from mmengine.dataset import BaseDataset
-from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from mmpretrain.registry import DATASETS
 from PIL import Image
 
-from randsac_mm.datasets import CachedImages, UnreadableImageError, cache, pixel_store, read_image
+from randsac_mm.datasets import CachedImages, UnlabelledImageFolder, UnreadableImageError, cache, pixel_store
 from randsac_mm.datasets.cache import reduce_image
+from randsac_mm.datasets.pixel_store import PixelStore, open_or_build
 
 SIZES = [(31, 47), (40, 20), (13, 17), (20, 20), (97, 33)]  # height, width
 LOAD = {'type': 'LoadImageStrict'}
-
-
-@DATASETS.register_module()
-class PixelsOnly(BaseDataset):
-    def load_data_list(self):
-        return [{'img': np.zeros((2, 2, 3), np.uint8)}]
+IMAGES = [np.full((2, 3, 3), 7, np.uint8), np.arange(20, dtype=np.uint8).reshape(4, 5)]
 
 
 @pytest.fixture
 def photos(tmp_path):
     folder = tmp_path / 'photos'
     (folder / 'deeper').mkdir(parents=True)
-    random = np.random.default_rng(0)
     for number, (height, width) in enumerate(SIZES):
-        small = random.integers(0, 256, (4, 4, 3), dtype=np.uint8)
+        small = np.random.randint(0, 256, (4, 4, 3), dtype=np.uint8)
         Image.fromarray(small).resize((width, height)).save((folder, folder / 'deeper')[number % 2] / f'{number}.png')
     return folder
 
@@ -52,40 +46,38 @@ def cached(photos, **options):
     return CachedImages(**{**defaults, **options})
 
 
-def plain(photos):
-    options = {'data_root': str(photos), 'pipeline': [LOAD], 'serialize_data': False}
-    return DATASETS.build({'type': 'UnlabelledImageFolder', **options})
-
-
 def stores(photos):
     return sorted(path.name for path in (photos.parent / 'cache').iterdir() if path.suffix != '.lock')
 
 
 def decoded(monkeypatch):
-    """Count how many images are decoded from now on."""
+    """Return a list of what is decoded from now on."""
     calls = []
     real = CachedImages._decode
     monkeypatch.setattr(CachedImages, '_decode', lambda self, path: calls.append(path) or real(self, path))
     return calls
 
 
+def log_of(monkeypatch, module):
+    """Return a list of what a module logs from now on."""
+    logged = []
+    monkeypatch.setattr(module, 'print_log', lambda text, *args: logged.append(text))
+    return logged
+
+
 def test_images_are_those_of_the_files_with_a_shorter_side(photos):
-    dataset, files = cached(photos), plain(photos)
+    dataset = cached(photos)
+    files = DATASETS.build(dict(type='UnlabelledImageFolder', data_root=str(photos), pipeline=[LOAD]))
     assert len(dataset) == len(files) == len(SIZES)
-    for index in range(len(files)):
-        item, expected = dataset[index], files[index]
+    for item, expected in zip(dataset, files, strict=True):
         height, width = expected['img'].shape[:2]
         scale = min(1, 20 / min(height, width))
         assert item['img'].shape == item['img_shape'] + (3,) == (round(height * scale), round(width * scale), 3)
         assert item['ori_shape'] == (height, width)
         assert item['img_path'] == expected['img_path']
         assert item['img'].flags.writeable
-        if scale == 1:
-            assert np.array_equal(item['img'], expected['img']), 'BGR as the loader gives it, not enlarged'
-        else:
-            rgb = Image.fromarray(read_image(item['img_path']))
-            reduced = rgb.resize(item['img'].shape[1::-1], Image.Resampling.BICUBIC)
-            assert np.array_equal(item['img'][..., ::-1], reduced)
+        reduced = Image.fromarray(expected['img']).resize(item['img'].shape[1::-1], Image.Resampling.BICUBIC)
+        assert np.array_equal(item['img'], expected['img'] if scale == 1 else reduced)
 
 
 def test_reducing_is_antialiased():
@@ -95,16 +87,10 @@ def test_reducing_is_antialiased():
     assert reduce_image(stripes, 64) is stripes
 
 
-def test_grey_images_have_no_channels(photos):
-    dataset = cached(photos, pipeline=[{**LOAD, 'color_type': 'grayscale'}])
-    assert dataset[4]['img'].shape == (20, 20)
-
-
 def test_a_second_start_decodes_nothing(photos, monkeypatch):
     first = cached(photos)
     calls = decoded(monkeypatch)
     again = cached(photos)
-    assert not calls
     assert all(np.array_equal(first[i]['img'], again[i]['img']) for i in range(len(SIZES)))
     moved = photos.rename(photos.parent / 'elsewhere')
     os.mkdir(photos)
@@ -113,9 +99,8 @@ def test_a_second_start_decodes_nothing(photos, monkeypatch):
     assert not calls, 'names count relative to the folder'
 
 
-def test_another_content_or_recipe_makes_another_cache(photos, monkeypatch, caplog):
-    told = []
-    monkeypatch.setattr(cache, 'print_log', lambda text, *args: told.append(text))
+def test_another_content_or_recipe_makes_another_cache(photos, monkeypatch):
+    logged = log_of(monkeypatch, cache)
     cached(photos)
     calls = decoded(monkeypatch)
     cached(photos, short_side=19)
@@ -128,26 +113,21 @@ def test_another_content_or_recipe_makes_another_cache(photos, monkeypatch, capl
     assert len(calls) == 16
     cached(photos, indices=2)
     assert len(calls) == 18, 'part of the images is another list'
-    assert len(stores(photos)) == 5
-    assert any('was made from other files of' in text and 'can be removed' in text for text in told)
+    assert cached(photos, pipeline=[{**LOAD, 'color_type': 'grayscale'}])[4]['img'].ndim == 2
+    assert len(stores(photos)) == 6
+    assert any(text.startswith(str(photos.parent / 'cache' / stores(photos)[0])) for text in logged)
 
 
 def test_the_rest_of_the_pipeline_goes_on_in_a_data_loader(photos):
-    init_default_scope('mmpretrain')
+    pipeline = [LOAD, {'type': 'RandomResizedCrop', 'scale': 16}, {'type': 'PackInputs'}]
     loader = Runner.build_dataloader(
-        {
-            'batch_size': 5,
-            'num_workers': 1,
-            'sampler': {'type': 'DefaultSampler', 'shuffle': False},
-            'collate_fn': {'type': 'default_collate'},
-            'dataset': {
-                'type': 'CachedImages',
-                'data_root': str(photos),
-                'short_side': 20,
-                'cache_dir': str(photos.parent / 'cache'),
-                'pipeline': [LOAD, {'type': 'RandomResizedCrop', 'scale': 16}, {'type': 'PackInputs'}],
-            },
-        }
+        dict(
+            batch_size=5,
+            num_workers=1,
+            sampler=dict(type='DefaultSampler', shuffle=False),
+            collate_fn=dict(type='default_collate'),
+            dataset=cached(photos, pipeline=pipeline),
+        )
     )
     [batch] = list(loader)
     assert batch['inputs'].shape == (5, 3, 16, 16)
@@ -162,37 +142,27 @@ def test_labelled_folders_keep_their_labels(photos):
     assert [dataset[i]['gt_label'] for i in range(5)] == [0, 0, 0, 1, 1]
     assert dataset.metainfo['classes'] == ('cats', 'deeper')
     assert dataset.get_cat_ids(4) == [1]
-    assert dataset.get_data_info(4)['img_path'].endswith('3.png')
 
 
-def test_pixels_are_not_sent_to_a_worker_that_is_spawned(photos):
+def test_pixels_are_not_sent_to_a_spawned_worker(photos):
     dataset = cached(photos)
     sent = pickle.dumps(dataset)
     assert len(sent) < 4000 + 200 * len(SIZES)
     assert np.array_equal(pickle.loads(sent)[1]['img'], dataset[1]['img'])
 
 
-def test_an_unreadable_image_is_named_and_nothing_is_left(photos):
-    whole = (photos / '4.png').read_bytes()
-    (photos / '4.png').write_bytes(whole[:-100])
-    with pytest.raises(UnreadableImageError, match=r"4\.png: .*check='decode'"):
-        cached(photos, check='none')
-    assert stores(photos) == []
-    assert len(cached(photos)) == 4, "the folder's own check leaves it out"
-
-
-def test_an_unreadable_image_of_mmcvs_loader_is_named(photos):
+@pytest.mark.parametrize('loader', ['LoadImageStrict', 'LoadImageFromFile'])
+def test_an_unreadable_image_is_named_and_nothing_remains(photos, loader):
     (photos / '4.png').write_bytes(b'no image')
     with pytest.raises(UnreadableImageError, match=r'4\.png: '):
-        cached(photos, check='none', pipeline=[{'type': 'LoadImageFromFile'}])
+        cached(photos, check='none', pipeline=[{'type': loader}])
+    assert stores(photos) == []
+    assert len(cached(photos)) == 4, "the folder's own check skips it"
 
 
 def test_a_crash_leaves_nothing_that_is_used(photos, monkeypatch):
-    calls = []
-
     def killed(self, path):
-        calls.append(path)
-        if len(calls) == 3:
+        if path.endswith('2.png'):
             raise KeyboardInterrupt
         return np.zeros((2, 2, 3), np.uint8), (2, 2)
 
@@ -200,24 +170,23 @@ def test_a_crash_leaves_nothing_that_is_used(photos, monkeypatch):
         patch.setattr(CachedImages, '_decode', killed)
         patch.setattr(pixel_store.shutil, 'rmtree', lambda *args, **kwargs: None)  # as if there had been no time
         with pytest.raises(KeyboardInterrupt):
-            cached(photos, cache_threads=1)
-    [left] = stores(photos)
-    assert left.endswith('.building')
+            cached(photos)
+    [partial] = stores(photos)
+    assert partial.endswith('.building')
     assert cached(photos)[0]['img'].any()
     assert [name for name in stores(photos) if 'building' in name] == []
 
 
 def test_of_two_processes_one_builds_and_the_other_waits(photos, monkeypatch):
-    calls = decoded(monkeypatch)
-    told, found = [], []
-    monkeypatch.setattr(cache, 'print_log', lambda text, *args: told.append(text))
+    calls, found = decoded(monkeypatch), []
+    logged = log_of(monkeypatch, pixel_store)
     second = threading.Thread(target=lambda: found.append(cached(photos)[1]['img']))
     real = pixel_store._write
 
     def write(*args):
         second.start()
         for _ in range(500):
-            if any('waiting for it' in text for text in told):
+            if logged:
                 break
             time.sleep(0.01)
         real(*args)
@@ -225,70 +194,88 @@ def test_of_two_processes_one_builds_and_the_other_waits(photos, monkeypatch):
     monkeypatch.setattr(pixel_store, '_write', write)
     first = cached(photos)
     second.join()
+    assert len(logged) == 1, 'the second waits'
     assert len(calls) == 5
     assert np.array_equal(found[0], first[1]['img'])
-    assert len(stores(photos)) == 1
+
+
+def test_without_locks_the_first_to_finish_counts(tmp_path):
+    def meanwhile():
+        open_or_build(tmp_path / 'other', lambda: [(IMAGES[0], (2, 3))], {})
+        (tmp_path / 'other').rename(tmp_path / 'store')
+        yield IMAGES[0] * 2, (2, 3)
+
+    assert open_or_build(tmp_path / 'store', meanwhile, {}).image(0).max() == 7
+    assert not list(tmp_path.glob('*.building'))
+
+
+def test_a_damaged_store_is_refused(tmp_path):
+    folder = open_or_build(tmp_path / 'store', lambda: [(image, (2, 3)) for image in IMAGES], {}).folder
+    with open(folder / 'pixels.u8', 'r+b') as file:
+        file.truncate(20)
+    with pytest.raises(ValueError, match=r'store.*\(2, 20\).*\(2, 38\)'):
+        PixelStore(folder)
+    (folder / 'info.json').write_text('{')
+    with pytest.raises(ValueError, match='store'):
+        open_or_build(folder, list, {})
 
 
 def test_a_small_disk_is_refused_before_anything_is_written(photos, monkeypatch):
     usage = namedtuple('usage', 'free')
     monkeypatch.setattr(cache.shutil, 'disk_usage', lambda path: usage(1000))
     calls = decoded(monkeypatch)
-    with pytest.raises(OSError, match=r'5 images needs about 0.0 GB, but only 0.0 GB are free: choose another'):
+    with pytest.raises(OSError, match=r'cache_dir.*short_side'):
         cached(photos)
     assert not calls
     assert stores(photos) == []
 
 
+def test_a_disk_that_is_full_after_all_is_named(tmp_path):
+    def full():
+        yield IMAGES[0], (2, 3)
+        raise OSError(errno.ENOSPC, 'No space left on device')
+
+    with pytest.raises(OSError, match=r'store: .*cache_dir'):
+        open_or_build(tmp_path / 'store', full, {})
+    assert [path.name for path in tmp_path.iterdir()] == ['store.lock']
+
+
 @pytest.mark.parametrize(
-    ('options', 'message'),
+    ('error', 'name', 'options'),
     [
-        ({'short_side': 0}, 'short_side=0 must be a positive number'),
-        ({'short_side': 2.5}, 'short_side=2.5 must be'),
-        ({'cache_threads': 0}, 'cache_threads=0 must be at least 1'),
+        (ValueError, 'short_side=0', {'short_side': 0}),
+        (ValueError, 'short_side=2.5', {'short_side': 2.5}),
+        (ValueError, 'pipeline', {'pipeline': []}),
+        (TypeError, 'short_edge', {'short_edge': 3}),
+        (ValueError, 'float32', {'pipeline': [{'type': 'LoadImageFromFile', 'to_float32': True}]}),
     ],
 )
-def test_arguments_out_of_range(photos, options, message):
-    with pytest.raises(ValueError, match=message):
+def test_bad_arguments(photos, error, name, options):
+    with pytest.raises(error, match=name):
         cached(photos, **options)
 
 
-def test_an_empty_pipeline_is_refused(photos):
-    with pytest.raises(ValueError, match='pipeline is empty: begin it with'):
-        cached(photos, pipeline=[])
-
-
-def test_misspelt_options_are_refused(photos):
-    with pytest.raises(TypeError, match='short_edge'):
-        cached(photos, short_edge=3)
-
-
-def test_a_loader_of_other_numbers_is_refused(photos):
-    with pytest.raises(ValueError, match='gives float32, but only uint8 is stored: set to_float32=False'):
-        cached(photos, pipeline=[{'type': 'LoadImageFromFile', 'to_float32': True}])
-
-
-def test_data_without_files_is_refused(tmp_path):
-    with pytest.raises(ValueError, match='PixelsOnly gives no img_path, so its images are no files'):
-        cached(tmp_path / 'none', source='PixelsOnly')
+def test_data_without_files_is_refused(photos, monkeypatch):
+    monkeypatch.setattr(UnlabelledImageFolder, 'get_data_info', lambda self, index: {'img': 'pixels'})
+    with pytest.raises(ValueError, match='img_path'):
+        cached(photos)
 
 
 def test_the_tool_makes_the_cache_that_training_uses(photos, root, monkeypatch, capsys):
-    config = 'configs/randsac/vit-b_folder.py'
     options = [f'train_dataloader.dataset.{key}' for key in (f'data_root={photos}', f'cache_dir={photos.parent}/cache')]
+    tool, config = root / 'tools' / 'cache_images.py', root / 'configs' / 'randsac' / 'vit-b_folder.py'
 
     def run(*more):
-        monkeypatch.chdir(root)
-        monkeypatch.setattr(sys, 'argv', ['cache_images.py', config, '--cfg-options', *options, *more])
-        runpy.run_path('tools/cache_images.py', run_name='__main__')
+        monkeypatch.setattr(sys, 'argv', ['cache_images.py', str(config), '--cfg-options', *options, *more])
+        runpy.run_path(str(tool), run_name='__main__')
 
     run()
-    said = capsys.readouterr().out
+    out = capsys.readouterr().out
     [name] = stores(photos)
-    assert f'5 images in {photos.parent}/cache/{name}' in said
-    assert 'the same options and train_dataloader.dataset.type=CachedImages\n' in said
+    assert f'5 images in {photos.parent}/cache/{name}' in out
+    assert 'train_dataloader.dataset.type=CachedImages\n' in out
     calls = decoded(monkeypatch)
     run('train_dataloader.dataset.type=CachedImages')
     assert not calls
-    with pytest.raises(SystemExit, match=r'cache_images.py: error: data_root=.*/none. is not a folder'):
+    with pytest.raises(SystemExit, match=r'^cache_images: data_root=.*/none'):
         run(f'train_dataloader.dataset.data_root={photos}/none')

@@ -1,5 +1,6 @@
 """Contract: whole batches of another data set's very images, from the device, under mmengine's loader and resume."""
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -7,10 +8,8 @@ import pytest
 import torch
 from engine.toy_engine import Interrupted, assert_same, last_checkpoint, toy_config, trained_state
 from mmengine.config import Config
-from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from mmpretrain.datasets import BaseDataset
-from mmpretrain.registry import DATASETS, MODELS
 from PIL import Image
 
 from randsac_mm.datasets import Digits, InMemoryDataset, WholeBatch, collate_whole_batch
@@ -56,44 +55,28 @@ def test_images_and_labels_are_those_of_the_data_set():
     batch = data.__getitems__([5, 0, 5])
     assert torch.equal(batch['inputs'], digits.images[[5, 0, 5]])
     assert set(batch) == {'inputs'}
+    assert torch.equal(torch.stack([item['inputs'] for item in data]), digits.images)
 
 
 @pytest.mark.parametrize('labels', [True, False])
-def test_arrays_of_mmpretrain(labels):
-    images = arrays()
+@pytest.mark.parametrize('shape', [(5, 3, 2), (5, 3)])
+def test_arrays_of_mmpretrain(labels, shape):
+    images = arrays(shape=shape)
     data = InMemoryDataset(Arrays(images, labels, lazy_init=True), device='cpu')
-    assert torch.equal(data.images, torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2))
+    assert torch.equal(data.images, torch.from_numpy(np.stack(images)).reshape(7, 5, 3, -1).permute(0, 3, 1, 2))
     assert data.images.is_contiguous()
     assert (data.labels is None) is not labels
     assert data.metainfo['classes'] == ('a', 'b')
 
 
-def test_grey_arrays_and_pipelines():
-    assert InMemoryDataset(Arrays(arrays(shape=(5, 3)))).images.shape == (7, 1, 5, 3)
-    pipeline = [dict(type='CenterCrop', crop_size=2), dict(type='PackInputs')]
-    images = arrays()
-    data = InMemoryDataset(Arrays(images, pipeline=pipeline), device='cpu')
-    assert torch.equal(data.images[3].permute(1, 2, 0), torch.from_numpy(images[3][2:4, 0:2]))
-    assert data.labels.tolist() == [0, 1, 0, 1, 0, 1, 0]
-
-
 def test_folder_with_a_pipeline(tmp_path):
     for i, image in enumerate(arrays(3, (6, 4, 3))):
         Image.fromarray(image).save(tmp_path / f'{i}.png')
-    pipeline = [dict(type='LoadImageStrict'), dict(type='PackInputs')]
     folder = dict(type='UnlabelledImageFolder', data_root=str(tmp_path), serialize_data=False)
-    data = InMemoryDataset({**folder, 'pipeline': pipeline}, device='cpu')
-    assert data.images.shape == (3, 3, 6, 4)
-    with pytest.raises(ValueError, match=r"neither 'inputs' nor 'img' but \[.*\]: give the data set a pipeline"):
+    pipeline = [dict(type='LoadImageStrict'), dict(type='PackInputs')]
+    assert InMemoryDataset({**folder, 'pipeline': pipeline}, device='cpu').images.shape == (3, 3, 6, 4)
+    with pytest.raises(ValueError, match='pipeline'):
         InMemoryDataset({**folder, 'pipeline': []})
-
-
-def test_single_items():
-    data = make(with_label=False)
-    assert torch.equal(data[-1]['inputs'], data.images[-1])
-    assert sum(1 for _ in data) == 360
-    with pytest.raises(IndexError, match='there is no image 360 among 360'):
-        data[360]
 
 
 def test_labels_in_batches():
@@ -101,101 +84,69 @@ def test_labels_in_batches():
     batch = data.__getitems__([3, 8])
     assert [sample.gt_label.tolist() for sample in batch['data_samples']] == data.labels[[3, 8], None].tolist()
     assert data[3]['data_samples'].gt_label == data.labels[3]
-    with pytest.raises(ValueError, match='with_label=True, but item 0 of Digits has no gt_label: set with_label=False'):
+    with pytest.raises(ValueError, match=r'item 0 of Digits.*with_label=False'):
         make(with_label=True)
 
 
-def test_loader_of_a_runner_gives_each_image_once_in_an_order_of_its_epoch():
-    loader = Runner.build_dataloader(
-        {**LOADER, 'dataset': dict(type='mmpretrain.InMemoryDataset', dataset=Digits('test'))}, seed=0
-    )
-    epochs = []
-    for epoch in range(2):
-        loader.sampler.set_epoch(epoch)
-        batches = list(loader)
-        assert [tuple(b['inputs'].shape) for b in batches] == [(100, 1, 8, 8)] * 3 + [(60, 1, 8, 8)]
-        epochs.append(torch.cat([b['inputs'] for b in batches]).cpu())
-    assert not torch.equal(*epochs)
-    images = [sorted(map(tuple, e.flatten(1).tolist())) for e in (*epochs, loader.dataset.images)]
-    assert images[0] == images[1] == images[2]
-
-
-def test_order_is_that_of_the_wrapped_data_set():
+def test_loader_of_a_runner_has_the_order_of_the_wrapped_data_set():
     digits = Digits('test', with_label=False)
     plain = Runner.build_dataloader({**LOADER, 'dataset': digits, 'collate_fn': dict(type='default_collate')}, seed=3)
-    held = Runner.build_dataloader({**LOADER, 'dataset': InMemoryDataset(digits, device='cpu')}, seed=3)
-    for expected, found in zip(plain, held, strict=True):
-        assert torch.equal(found['inputs'], expected['inputs'])
+    config = dict(type='mmpretrain.InMemoryDataset', dataset=digits)
+    whole = Runner.build_dataloader({**LOADER, 'dataset': config}, seed=3)
+    for epoch in range(2):
+        plain.sampler.set_epoch(epoch)
+        whole.sampler.set_epoch(epoch)
+        for expected, found in zip(plain, whole, strict=True):
+            assert torch.equal(found['inputs'].cpu(), expected['inputs'])
 
 
 # --- what cannot be done ----------------------------------------------------------------------------------------------
 
 
 def test_too_large():
-    with pytest.raises(
-        ValueError, match=r'360 images of shape \(1, 8, 8\) need 23040 bytes, more than max_bytes=23039'
-    ):
+    with pytest.raises(ValueError, match=r'23040 bytes.*max_bytes=23039'):
         make(max_bytes=23039)
     assert len(make(max_bytes=23040)) == 360
 
 
 def test_images_of_other_kinds():
-    with pytest.raises(ValueError, match=r'item 1 of Arrays has shape \(2, 5, 4\) and item 0 \(2, 5, 3\): end the'):
+    with pytest.raises(ValueError, match=r'item 1 of Arrays .*\(2, 5, 4\)'):
         InMemoryDataset(Arrays([*arrays(1), *arrays(1, (5, 4, 2))]))
-    with pytest.raises(
-        ValueError, match=r'item 0 of Arrays is torch.float64 of shape \(2, 5, 3\): images must be uint8'
-    ):
+    with pytest.raises(ValueError, match=r'item 0 of Arrays is torch.float64'):
         InMemoryDataset(Arrays([image / 255 for image in arrays()]))
     with pytest.raises(ValueError, match='list has no images'):
         InMemoryDataset([])
 
 
 @pytest.mark.parametrize('collate', ['default_collate', 'pseudo_collate'])
-def test_collating_twice(collate):
+def test_data_set_and_collate_function_belong_together(collate):
     loader = Runner.build_dataloader({**LOADER, 'dataset': make(), 'collate_fn': dict(type=collate)})
-    with pytest.raises(ValueError, match=r"collated already: set train_dataloader=.*type='collate_whole_batch'"):
+    with pytest.raises(ValueError, match='collate_whole_batch'):
         next(iter(loader))
-
-
-def test_collating_not_at_all():
-    with pytest.raises(ValueError, match=r'got a list, no batch of InMemoryDataset: use .*default_collate'):
+    with pytest.raises(ValueError, match='default_collate'):
         collate_whole_batch([{'inputs': torch.zeros(1)}])
-    with pytest.raises(KeyError, match='labels'):
-        WholeBatch()['labels']
 
 
 def test_workers(monkeypatch):
     monkeypatch.setattr('randsac_mm.datasets.in_memory.get_worker_info', lambda: 'a worker')  # a real one takes seconds
     loader = Runner.build_dataloader({**LOADER, 'dataset': make()})
-    with pytest.raises(ValueError, match=r'needs no worker processes: set train_dataloader=.*num_workers=0'):
+    with pytest.raises(ValueError, match='num_workers=0'):
         next(iter(loader))
 
 
 def test_pinning_what_is_on_the_device():
-    batch = WholeBatch(inputs=torch.empty(2, device='meta'))
-    with pytest.raises(ValueError, match=r'on meta already: set train_dataloader=dict\(pin_memory=False\)'):
-        batch.pin_memory()
+    with pytest.raises(ValueError, match=r'meta.*pin_memory=False'):
+        WholeBatch(inputs=torch.empty(2, device='meta')).pin_memory()
 
 
 # --- whole runs -------------------------------------------------------------------------------------------------------
 
 
-def run(work_dir: Path, stop: int | None = None) -> dict[str, torch.Tensor]:
-    """Train a tiny RandSAC for 2 epochs of 3 steps on augmented digits on the device; resume what has begun."""
+def run(root: Path, work_dir: Path, stop: int | None = None) -> dict[str, torch.Tensor]:
+    """Train RandSAC for 2 epochs of 3 steps on augmented digits on the device; resume what has begun."""
     config = toy_config(work_dir, epochs=2)
-    neck = dict(type='RandSACDecoder', num_layers=1, embed_dims=24, num_heads=2, encoder_dims=24, encoder_layers=2)
-    arch = dict(embed_dims=24, num_layers=2, num_heads=2, feedforward_channels=48)
-    config['model'] = dict(
-        type='RandSAC',
-        backbone=dict(type='RandSACViT', arch=arch, img_size=8, patch_size=2, in_channels=1),
-        neck=neck,
-        head=dict(type='RandSACHead', embed_dims=24, patch_size=2, in_channels=1),
-        data_preprocessor=dict(
-            type='RandSACDataPreprocessor',
-            serialization=dict(type='RandomSerialization', partition=dict(type='SquarePartition', hierarchy=(16, 4))),
-            augment=[dict(type='BatchRandomResizedCrop', scale=8, flip_prob=0.5)],
-        ),
-    )
+    config['model'] = Config.fromfile(root / 'configs' / 'randsac' / 'vit_digits.py').model
+    config['model'].data_preprocessor.augment = [dict(type='BatchRandomResizedCrop', scale=8, flip_prob=0.5)]
     dataset = dict(type='InMemoryDataset', dataset=dict(type='Digits', split='test'))
     config['train_dataloader'] = {**LOADER, 'batch_size': 120, 'dataset': dataset}
     config['default_scope'] = 'mmpretrain'
@@ -203,46 +154,16 @@ def run(work_dir: Path, stop: int | None = None) -> dict[str, torch.Tensor]:
     if (work_dir / 'last_checkpoint').exists():
         config.update(resume=True, load_from=str(last_checkpoint(work_dir)))
     runner = Runner(**config)
-    if stop is None:
+    with nullcontext() if stop is None else pytest.raises(Interrupted):
         runner.train()
-    else:
-        with pytest.raises(Interrupted):
-            runner.train()
     return trained_state(runner)
 
 
-def test_resumed_run_ends_with_the_same_bits(tmp_path):
-    expected = run(tmp_path / 'whole')
-    run(tmp_path / 'parts', stop=4)
+def test_resumed_run_ends_with_the_same_bits(root, tmp_path):
+    expected = run(root, tmp_path / 'whole')
+    run(root, tmp_path / 'parts', stop=4)
     assert last_checkpoint(tmp_path / 'parts').name == 'epoch_1.pth'
-    assert_same(run(tmp_path / 'parts'), expected)
-
-
-def test_both_cifar_pipelines_feed_the_same_model(root, tmp_path, monkeypatch):
-    images, moments = arrays(24, (32, 32, 3)), []
-
-    def cifar(pipeline=(), **_):
-        return Arrays(images, pipeline=pipeline)
-
-    monkeypatch.setitem(DATASETS._module_dict, 'PreparedCIFAR10', cifar)
-    init_default_scope('mmpretrain')
-    for base in ('cifar10', 'cifar10_workers'):
-        path, bases = tmp_path / f'{base}.py', root / 'configs' / '_base_'
-        path.write_text(
-            f"_base_ = ['{bases}/models/randsac_vit-t_32px.py', '{bases}/datasets/{base}.py']\n"
-            'model = dict(data_preprocessor=dict(augment={{_base_.augment}}))\n'
-        )
-        cfg = Config.fromfile(path)
-        cfg.train_dataloader.update(batch_size=24, num_workers=0, pin_memory=False)
-        preprocessor = MODELS.build({**cfg.model.data_preprocessor, 'patch_size': 4})
-        loader = Runner.build_dataloader(cfg.train_dataloader, seed=0)
-        batches = [preprocessor(batch, training=True)['inputs'] for _ in range(12) for batch in loader]
-        pixels = torch.cat(batches) * preprocessor.std + preprocessor.mean
-        assert pixels.shape == (288, 3, 32, 32)
-        torch.testing.assert_close(pixels, pixels.round().clamp(0, 255), rtol=0, atol=1e-3)
-        across = (pixels[..., 1:] - pixels[..., :-1]).abs().mean()  # smaller, the more a crop is enlarged
-        moments.append((pixels.mean().item(), pixels.std().item(), across.item()))
-    assert moments[0] == pytest.approx(moments[1], rel=0.06)
+    assert_same(run(root, tmp_path / 'parts'), expected)
 
 
 @pytest.mark.gpu
@@ -255,7 +176,7 @@ def test_batches_on_the_gpu_without_waiting():
     finally:
         torch.cuda.set_sync_debug_mode('default')
     assert torch.equal(batch['inputs'], data.images[[7, 3]])
-    with pytest.raises(ValueError, match='on cuda:0 already'):
+    with pytest.raises(ValueError, match='cuda:0'):
         batch.pin_memory()
     held = InMemoryDataset(dict(type='Digits', split='test'), device='cpu').__getitems__([7, 3]).pin_memory()
     assert held['inputs'].is_pinned()

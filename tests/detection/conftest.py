@@ -13,7 +13,7 @@ from mmengine.config import Config, ConfigDict
 from mmengine.registry import init_default_scope
 from mmengine.structures import InstanceData
 
-from randsac_mm.datasets.shapes import make_shapes
+from tools.make_shapes import make_shapes
 
 ROOT = Path(__file__).resolve().parents[2]
 CLASSES = 3

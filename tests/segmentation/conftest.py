@@ -9,8 +9,8 @@ from mmengine.registry import init_default_scope
 from mmengine.structures import PixelData
 from torch import nn
 
-from randsac_mm.datasets import make_shapes
 from randsac_mm.engine import replace_sync_bn
+from tools.make_shapes import make_shapes
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = dict(embed_dims=16, num_layers=4, num_heads=2, feedforward_channels=32)

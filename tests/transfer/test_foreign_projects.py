@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from transfer.three_models import ARCH, DIMS, PATCH, SIZE
 
-from randsac_mm.datasets import make_shapes
 from randsac_mm.transfer.reading import read_checkpoint
+from tools.make_shapes import make_shapes
 
 # What both projects say: our names, and small numbers. Nothing of this repository's configs, engine or tools.
 OURS = f"""

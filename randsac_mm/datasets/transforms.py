@@ -10,7 +10,7 @@ from .images import MAX_PIXELS, UnreadableImageError, check_max_pixels, read_ima
 
 @register('TRANSFORMS')
 class LoadImageStrict(BaseTransform):
-    """Load ``results['img_path']`` completely and correctly, or raise an error that names the file.
+    """Load ``results['img_path']`` completely, or raise an error that names the file.
 
     It takes the place of ``LoadImageFromFile``, with the same keys and the same channel order (BGR), and differs
     where that one depends on cv2: truncated files and decompression bombs are errors, transparency is put on white,
@@ -44,13 +44,12 @@ class LoadImageStrict(BaseTransform):
             image = read_image(results['img_path'], self.max_pixels)
         except UnreadableImageError as error:
             raise UnreadableImageError(
-                f"{error}. Repair or remove the file; UnlabelledImageFolder with check='decode' finds such files when "
-                'it starts, and leaves them out'
+                f"{error}. Repair or remove the file; UnlabelledImageFolder with check='decode' skips such files"
             ) from error
         image = mmcv.rgb2bgr(image) if self.color_type == 'color' else mmcv.rgb2gray(image)
         results['img'] = image
         results['img_shape'] = results['ori_shape'] = image.shape[:2]
         return results
 
-    def __repr__(self) -> str:
+    def __repr__(self) -> str:  # part of what identifies a cache
         return f'{type(self).__name__}(color_type={self.color_type!r}, max_pixels={self.max_pixels})'

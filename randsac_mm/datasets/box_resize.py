@@ -1,8 +1,8 @@
 """Crop, flip and resize each image of a batch by its own box, as two batched matrix products.
 
-Resizing is linear and separable, so that a box and its filter are one matrix for the rows of an image and one for its
+Resizing is linear and separable, so a box and its filter are one matrix for the rows of an image and one for its
 columns, and a flip reverses the rows of the latter. The filters are those of Pillow: antialiased, that is, widened when
-the box shrinks, with a = -0.5 in the cubic; like there, columns come first and pixels are rounded after each product.
+the box shrinks, with a = -0.5 in the cubic; as there, columns come first and pixels are rounded after each product.
 (Pillow 13 starts with the rows where a box shrinks much more in height than in width. The order matters only where the
 cubic overshoots 0 .. 255. Boxes that grow, as all of 32 -> 32 pixels, have the same order in every version.)
 """
@@ -33,17 +33,17 @@ _CACHED_IMAGES = 64
 
 
 def resize_weights(start: Tensor, length: Tensor, source: int, target: int, interpolation: str = 'bicubic') -> Tensor:
-    """Make the matrices that cut intervals out of a row of pixels and resize them.
+    """Compute the matrices that cut intervals out of a row of pixels and resize them.
 
     Args:
         start: First pixel of each interval (B,), int64.
         length: Number of pixels of each interval (B,), int64, at least 1.
-        source: Number of pixels of a whole row.
-        target: Number of pixels wanted.
+        source: Pixels of a whole row.
+        target: Pixels of the result.
         interpolation: A key of ``INTERPOLATIONS``.
 
     Returns:
-        Weights (B, target, source), float32; they add up to 1 for each target pixel and are 0 outside the interval.
+        Weights (B, target, source), float32; they sum to 1 for each target pixel and are 0 outside the interval.
 
     Example:
         >>> resize_weights(torch.tensor([1]), torch.tensor([4]), source=6, target=2, interpolation='bilinear')
@@ -54,7 +54,7 @@ def resize_weights(start: Tensor, length: Tensor, source: int, target: int, inte
     pixels = torch.arange(source, device=start.device)
     centres = start[:, None] + (torch.arange(target, device=start.device) + 0.5) * scale[:, None]
     whole = centres.floor()
-    # Whole and broken parts apart: float32 then is exact to 1e-7 in rows of any length.
+    # Integer and fraction apart: float32 then is exact to 1e-7 in rows of any length.
     distance = (pixels - whole[..., None]).float() + (0.5 - (centres - whole)).float()[..., None]
     distance = distance.abs_() / scale.clamp(min=1).float()[:, None, None]
     weights = INTERPOLATIONS[interpolation](distance)
@@ -63,22 +63,20 @@ def resize_weights(start: Tensor, length: Tensor, source: int, target: int, inte
     return weights / weights.sum(2, keepdim=True)
 
 
-def _to_whole(raised: Tensor) -> Tensor:
-    """Finish rounding to 0 .. 255, in place, of values that are raised by a half: as Pillow, a half goes up."""
-    return raised.floor_().clamp_(0, 255)
+def _to_pixels(values: Tensor, out: Tensor) -> None:
+    """Round to 0 .. 255 into ``out``; as in Pillow, a half goes up."""
+    torch.add(values, 0.5, out=out).floor_().clamp_(0, 255)
 
 
 class BoxResize:
-    """Cut a box out of each image and resize it, with the pixels of Pillow to within rounding.
+    """Crop and resize of each image of a batch, with the pixels of Pillow to within rounding.
 
-    For small images the matrices of all boxes are made once (8 MiB for 32 -> 32 pixels) and looked up; for large ones
-    they are made for each batch.
+    For small images the matrices of all boxes are computed once (8 MiB for 32 -> 32 pixels) and looked up; for large
+    ones they are computed for each batch.
 
     Args:
         size: Height and width of the result, in pixels.
         interpolation: ``'bicubic'`` or ``'bilinear'``, antialiased.
-        rounding: Whether to round and limit to 0 .. 255 after each of the two products, as 8-bit images are. Without,
-            the cubic overshoots at edges.
 
     Example:
         >>> images = torch.arange(16, dtype=torch.uint8).view(1, 1, 4, 4)
@@ -88,23 +86,22 @@ class BoxResize:
                   [9., 8.]]]])
     """
 
-    def __init__(self, size: tuple[int, int], interpolation: str = 'bicubic', rounding: bool = True) -> None:
+    def __init__(self, size: tuple[int, int], interpolation: str = 'bicubic') -> None:
         self.size = size
         self.interpolation = interpolation
-        self.rounding = rounding
         self._tables: dict[tuple[torch.device, int, int], Tensor] = {}
 
     @torch.no_grad()
     def __call__(self, images: Tensor, boxes: Tensor, flip: Tensor | None = None) -> Tensor:
-        """Cut and resize.
+        """Crop, resize and flip a batch.
 
         Args:
             images: Images (B, C, H, W), uint8, or another dtype with values of 0 .. 255.
             boxes: Top, left, height and width of each image's box (B, 4), int64, on the device of the images.
-            flip: Whether to mirror each result left to right (B,), bool, same device. None: none of them.
+            flip: Which images are flipped left to right (B,), bool, same device. None: none of them.
 
         Returns:
-            Images (B, C, *size), float32, values of 0 .. 255, whole numbers with ``rounding``.
+            Images (B, C, *size), float32, whole numbers of 0 .. 255.
         """
         result = torch.empty((*images.shape[:2], *self.size), device=images.device)
         # A CPU is faster with parts that fit its cache; a GPU wants few and large operations.
@@ -117,7 +114,7 @@ class BoxResize:
         return result
 
     def _resize(self, images: Tensor, boxes: Tensor, flip: Tensor | None, result: Tensor) -> None:
-        """Do a part of a batch and write it into ``result``."""
+        """Process a part of a batch into ``result``."""
         batch, channels, height, width = images.shape
         top, left, tall, wide = boxes.unbind(1)
         rows = self._weights(top, tall, height, self.size[0])
@@ -125,17 +122,12 @@ class BoxResize:
         # In this order of axes, (B, H, C, W), neither product needs a copy of its operands.
         pixels = images.permute(0, 2, 1, 3).to(torch.float32, memory_format=torch.contiguous_format)
         pixels = torch.bmm(pixels.view(batch, height * channels, width), columns.transpose(1, 2))
-        if self.rounding:
-            _to_whole(pixels.add_(0.5))
+        _to_pixels(pixels, out=pixels)
         pixels = torch.bmm(rows, pixels.view(batch, height, channels * self.size[1]))
-        pixels = pixels.view(batch, self.size[0], channels, self.size[1]).permute(0, 2, 1, 3)
-        if self.rounding:
-            _to_whole(torch.add(pixels, 0.5, out=result))
-        else:
-            result.copy_(pixels)
+        _to_pixels(pixels.view(batch, self.size[0], channels, self.size[1]).permute(0, 2, 1, 3), out=result)
 
     def _weights(self, start: Tensor, length: Tensor, source: int, target: int, flip: Tensor | None = None) -> Tensor:
-        """Make or look up the matrices of a batch, (B, target, source); ``flip`` reverses their rows."""
+        """Compute or look up the matrices of a batch, (B, target, source); ``flip`` reverses their rows."""
         if 2 * source**3 * target * 4 > _TABLE_BYTES:
             weights = resize_weights(start, length, source, target, self.interpolation)
             return weights if flip is None else torch.where(flip[:, None, None], weights.flip(1), weights)
@@ -145,7 +137,7 @@ class BoxResize:
         return self._table(start.device, source, target).index_select(0, place)
 
     def _table(self, device: torch.device, source: int, target: int) -> Tensor:
-        """Make the matrices of all intervals, and of all intervals flipped, (2 * source^2, target, source), once."""
+        """Compute the matrices of all intervals, also flipped, (2 * source^2, target, source), once."""
         key = (device, source, target)
         if key not in self._tables:
             numbers = torch.arange(source, device=device)

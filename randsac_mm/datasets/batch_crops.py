@@ -1,0 +1,186 @@
+"""Random crops and flips of whole batches, with a draw of its own for every image, on the device of the batch.
+
+    images (B, C, H, W)   uint8, pixels 0 .. 255
+    boxes (B, 4)          int64: top, left, height, width, in pixels
+
+No value is ever read back from the device.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from randsac_mm.registry import register
+
+from .box_resize import INTERPOLATIONS, BoxResize
+
+Range = tuple[float, float]
+
+
+@register('TASK_UTILS')
+class BatchRandomResizedCrop:
+    """Random resized crop of each image of a batch, with a random horizontal flip.
+
+    Boxes have the distribution of mmpretrain's ``RandomResizedCrop``, whose arguments have the same names, and pixels
+    are those of its ``backend='pillow'`` to within rounding.
+
+    Args:
+        scale: Height and width of the result, or its side, in pixels.
+        crop_ratio_range: Smallest and largest area of a box, as a fraction of the image's area, within (0, 1].
+        aspect_ratio_range: Smallest and largest width / height of a box.
+        max_attempts: Boxes that are tried for an image before its central box is taken.
+        interpolation: ``'bicubic'`` or ``'bilinear'``, antialiased.
+        flip_prob: Probability of a horizontal flip, which costs nothing here.
+
+    Raises:
+        ValueError: If a value is out of range.
+
+    Example:
+        >>> crop = BatchRandomResizedCrop(8, crop_ratio_range=(0.2, 1.0), flip_prob=0.5)
+        >>> images = torch.randint(256, (5, 3, 32, 48), dtype=torch.uint8)
+        >>> found = crop(images, torch.Generator().manual_seed(0))
+        >>> found.shape, found.dtype
+        (torch.Size([5, 3, 8, 8]), torch.float32)
+    """
+
+    def __init__(
+        self,
+        scale: int | Sequence[int],
+        crop_ratio_range: Sequence[float] = (0.08, 1.0),
+        aspect_ratio_range: Sequence[float] = (3 / 4, 4 / 3),
+        max_attempts: int = 10,
+        interpolation: str = 'bicubic',
+        flip_prob: float = 0.0,
+    ) -> None:
+        size = (scale, scale) if isinstance(scale, int) else tuple(scale)
+        if len(size) != 2 or min(size) < 1:
+            raise ValueError(f'scale={scale!r} must be a side of at least 1 pixel, or height and width')
+        if interpolation not in INTERPOLATIONS:
+            raise ValueError(f'interpolation={interpolation!r} must be one of {sorted(INTERPOLATIONS)}')
+        if max_attempts < 0:
+            raise ValueError(f'max_attempts={max_attempts} must be at least 0')
+        self.scale = size
+        self.crop_ratio_range = _checked_range('crop_ratio_range', crop_ratio_range, 1.0)
+        self.aspect_ratio_range = _checked_range('aspect_ratio_range', aspect_ratio_range, math.inf)
+        self.max_attempts = max_attempts
+        self.flip_prob = _checked_probability('flip_prob', flip_prob)
+        self._resize = BoxResize(size, interpolation)
+
+    def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """Crop a batch.
+
+        Args:
+            images: Images (B, C, H, W), uint8.
+            generator: Source of randomness, on the device of the images.
+
+        Returns:
+            Images (B, C, *scale), float32, whole numbers of 0 .. 255.
+        """
+        # float64, as Python's floats in the transform of one image: sizes are rounded, and ties should not move.
+        options = {'dtype': torch.float64, 'device': images.device, 'generator': generator}
+        shapes = torch.rand(2, len(images), self.max_attempts, **options)
+        corners = torch.rand(2, len(images), **options)
+        size = tuple(images.shape[2:])
+        boxes = place_boxes(shapes, corners, size, self.crop_ratio_range, self.aspect_ratio_range)
+        return self._resize(images, boxes, _draw_flips(images, self.flip_prob, generator))
+
+
+@register('TASK_UTILS')
+class BatchRandomFlip:
+    """Random horizontal flip of each image of a batch.
+
+    Together with a crop use ``flip_prob`` of :class:`BatchRandomResizedCrop` instead.
+
+    Args:
+        prob: The probability.
+
+    Raises:
+        ValueError: If it is not between 0 and 1.
+
+    Example:
+        >>> images = torch.tensor([[[[1, 2, 3]]]], dtype=torch.uint8)
+        >>> BatchRandomFlip(prob=1.0)(images, torch.Generator())
+        tensor([[[[3, 2, 1]]]], dtype=torch.uint8)
+    """
+
+    def __init__(self, prob: float = 0.5) -> None:
+        self.prob = _checked_probability('prob', prob)
+
+    def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """Flip some images of a batch (B, C, H, W) of any dtype; ``generator`` is on their device."""
+        flip = _draw_flips(images, self.prob, generator)
+        return images if flip is None else torch.where(flip[:, None, None, None], images.flip(-1), images)
+
+
+def place_boxes(
+    shapes: Tensor, corners: Tensor, size: tuple[int, int], crop_ratio_range: Range, aspect_ratio_range: Range
+) -> Tensor:
+    """Compute boxes from uniform numbers: for each image the first attempt that fits, else the central box.
+
+    Args:
+        shapes: Uniform numbers in [0, 1) for area and aspect ratio of every attempt (2, B, attempts), float64.
+        corners: Uniform numbers in [0, 1) for top and left (2, B), float64.
+        size: Height and width of the images, in pixels.
+        crop_ratio_range: Range of the area, as a fraction of the image's area.
+        aspect_ratio_range: Range of width / height; its logarithm is uniform.
+
+    Returns:
+        Boxes (B, 4), int64.
+    """
+    height, width = size
+    low, high = crop_ratio_range
+    area = (low + (high - low) * shapes[0]) * (height * width)
+    low, high = (math.log(value) for value in aspect_ratio_range)
+    ratio = torch.exp(low + (high - low) * shapes[1])
+    tall = torch.sqrt(area / ratio).round()
+    wide = torch.sqrt(area * ratio).round()
+    fits = (wide > 0) & (wide <= width) & (tall > 0) & (tall <= height)
+
+    # The central box is one more attempt, which always fits.
+    central = central_box(size, aspect_ratio_range)
+    attempts = shapes.shape[2]
+    order = torch.arange(attempts + 1, device=shapes.device)
+    chosen = torch.where(F.pad(fits, (0, 1), value=True), order, attempts).amin(1, keepdim=True)
+    tall = F.pad(tall, (0, 1), value=central[2]).gather(1, chosen)[:, 0]
+    wide = F.pad(wide, (0, 1), value=central[3]).gather(1, chosen)[:, 0]
+    failed = chosen[:, 0] == attempts
+    top = torch.where(failed, central[0], (corners[0] * (height - tall + 1)).floor())
+    left = torch.where(failed, central[1], (corners[1] * (width - wide + 1)).floor())
+    return torch.stack([top, left, tall, wide], 1).long()
+
+
+def central_box(size: tuple[int, int], aspect_ratio_range: Range) -> tuple[int, int, int, int]:
+    """Return the largest box in the middle of an image whose width / height is within the range.
+
+    Example:
+        >>> central_box((30, 100), (0.75, 4 / 3))
+        (0, 30, 30, 40)
+    """
+    height, width = size
+    low, high = aspect_ratio_range
+    tall, wide = height, width
+    if width / height < low:
+        tall = round(width / low)
+    elif width / height > high:
+        wide = round(height * high)
+    return (height - tall) // 2, (width - wide) // 2, tall, wide
+
+
+def _draw_flips(images: Tensor, prob: float, generator: torch.Generator) -> Tensor | None:
+    """Draw which images are flipped (B,), bool; None if none can be."""
+    return torch.rand(len(images), generator=generator, device=images.device) < prob if prob else None
+
+
+def _checked_probability(name: str, value: float) -> float:
+    if not 0 <= value <= 1:
+        raise ValueError(f'{name}={value!r} must be a probability between 0 and 1')
+    return value
+
+
+def _checked_range(name: str, values: Sequence[float], limit: float) -> Range:
+    if len(values) != 2 or not 0 < values[0] <= values[1] <= limit:
+        raise ValueError(f'{name}={values!r} must be (smallest, largest), both above 0 and at most {limit:g}')
+    return float(values[0]), float(values[1])
