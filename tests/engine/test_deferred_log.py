@@ -15,7 +15,8 @@ from mmengine.logging import HistoryBuffer, MessageHub
 from mmengine.registry import HOOKS, MODELS
 from mmengine.runner import Runner
 
-from randsac_mm.engine import DeferredRuntimeInfoHook, count_host_syncs
+from host_syncs import count_host_syncs
+from randsac_mm.engine import DeferredRuntimeInfoHook
 from randsac_mm.engine.deferred_log import DeferredHistory, DeferredScalars
 from randsac_mm.engine.plain import from_plain, to_plain
 
