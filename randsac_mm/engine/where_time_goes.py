@@ -1,6 +1,5 @@
 """A breakdown of the training time in the log line: waiting for data, launching work, computing."""
 
-import math
 import time
 from typing import Any
 
@@ -27,10 +26,8 @@ class WhereTimeGoesHook(Hook):
       runs ahead: launching is computing.
 
     ``data_share`` near 0 and ``compute_share`` near 1 is as it should be. ``launch_share`` and ``compute_share`` both
-    near 1: the device waits for the host or the host for the device in every step; compile, or use a larger batch.
-    Waiting for other processes is part of the step.
-
-    CUDA events are read only when a line is due and only where the device has passed them: the hook never waits.
+    near 1: device and host wait for each other in every step; compile, or use a larger batch. Waiting for other
+    processes is part of the step. The hook itself never waits: it reads only events that the device has passed.
 
     Args:
         data_limit: Share of time spent waiting for data above which a warning says what to change, once. The first
@@ -47,10 +44,7 @@ class WhereTimeGoesHook(Hook):
             raise ValueError(f'data_limit={data_limit} must be a share of time, between 0 and 1')
         self.data_limit = data_limit
         self.clock = time.perf_counter
-        self._warned = False
-        self._first = True
         self._timer: _DeviceTimer | None = None
-        self._reset()
 
     def before_run(self, runner: Any) -> None:
         """Register a last hook, which notes that all others of a step are done."""
@@ -59,14 +53,14 @@ class WhereTimeGoesHook(Hook):
     def before_train(self, runner: Any) -> None:
         """Start anew."""
         self._timer = _DeviceTimer() if next(runner.model.parameters()).device.type == 'cuda' else None
-        self._first = True
         self._logger = next((hook for hook in runner.hooks if isinstance(hook, LoggerHook)), None)
+        self._first, self._warned = True, False
+        self._mark = self.clock()
         self._reset()
 
     def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
         """Note that the batch is there."""
-        self._step_began = self.clock()
-        self.data += self._step_began - self._idle_since
+        self.data += self.lap()
         if self._timer is not None:
             self._timer.start()
 
@@ -76,49 +70,38 @@ class WhereTimeGoesHook(Hook):
         """Note that the step is launched; pass the numbers to the message hub if a log line is due."""
         if self._timer is not None:
             self._timer.stop()
-        self._hooks_began = self.clock()
-        self.launch += self._hooks_began - self._step_began
+        self.launch += self.lap()
         self.steps += 1
         self.images += _batch_size(data_batch)
         if self._line_is_due(runner, batch_idx):
             self._write(runner)
 
-    def now_loading(self, after_step: bool) -> None:
-        """Note that from now on time is spent waiting for data.
-
-        Args:
-            after_step: Whether a step has just ended, so that what has passed since were its hooks.
-        """
-        self._idle_since = self.clock()
-        if after_step:
-            self.hooks += self._idle_since - self._hooks_began
+    def lap(self) -> float:
+        """Return the seconds since the last call."""
+        last, self._mark = self._mark, self.clock()
+        return self._mark - last
 
     def leave_out(self, seconds: float) -> None:
         """Do not count ``seconds`` of another hook's ``after_train_iter``, whose caller it is."""
-        self._hooks_began += seconds
+        self._mark += seconds
 
     def _reset(self) -> None:
         self.data = self.launch = self.hooks = 0.0  # seconds since the last line
         self.steps = self.images = 0
-        self._idle_since = self._hooks_began = self.clock()
 
     def _line_is_due(self, runner: Any, batch_idx: int) -> bool:
         """Return whether mmengine's logger, which comes later, writes a line in this step."""
-        logger = self._logger
-        if logger is None:
-            return False
-        if self.every_n_inner_iters(batch_idx, logger.interval):
-            return True
-        loader = runner.train_dataloader
+        logger, loader = self._logger, runner.train_dataloader
+        if logger is None or self.every_n_inner_iters(batch_idx, logger.interval):
+            return logger is not None
         return self.end_of_epoch(loader, batch_idx) and (not logger.ignore_last or len(loader) <= logger.interval)
 
     def _write(self, runner: Any) -> None:
         wall = max(self.data + self.launch + self.hooks, 1e-9)
         values = {'data_share': self.data / wall, 'launch_share': self.launch / wall}
-        if self._timer is not None:
-            seconds = self._timer.seconds_per_step()
-            if not math.isnan(seconds):
-                values['compute_share'] = seconds * self.steps / wall
+        seconds = self._timer.seconds_per_step() if self._timer is not None else None
+        if seconds is not None:
+            values['compute_share'] = seconds * self.steps / wall
         if self.images:
             values['images_per_s'] = self.images * get_world_size() / wall
         for name, value in values.items():
@@ -144,23 +127,19 @@ class _AfterAllOthers(Hook):
         self.breakdown = breakdown
 
     def before_train_epoch(self, runner: Any) -> None:
-        self.breakdown.now_loading(after_step=False)
+        self.breakdown.lap()
 
     def after_train_iter(
         self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: dict[str, Any] | None = None
     ) -> None:
-        self.breakdown.now_loading(after_step=True)
+        self.breakdown.hooks += self.breakdown.lap()
 
     def after_val(self, runner: Any) -> None:  # a validation between two steps is not counted
-        self.breakdown.now_loading(after_step=False)
+        self.breakdown.lap()
 
 
 class _DeviceTimer:
-    """Time steps on a CUDA device without waiting for it.
-
-    Args:
-        event: Makes an event; another one in tests.
-    """
+    """Time steps on a CUDA device without waiting for it; ``event`` makes an event, another one in tests."""
 
     def __init__(self, event: Any = None) -> None:
         self._event = event or (lambda: torch.cuda.Event(enable_timing=True))
@@ -175,13 +154,13 @@ class _DeviceTimer:
         self._pair[1].record()
         self._running.append(self._pair)
 
-    def seconds_per_step(self) -> float:
-        """Average the steps that the device has finished since the last call; NaN if there are none."""
+    def seconds_per_step(self) -> float | None:
+        """Average the steps that the device has finished since the last call; None if there are none."""
         done = []
         while self._running and self._running[0][1].query():  # in order: what follows an unfinished one is unfinished
             done.append(self._running.pop(0))
         self._free += done
-        return sum(first.elapsed_time(last) for first, last in done) / 1000 / len(done) if done else math.nan
+        return sum(first.elapsed_time(last) for first, last in done) / 1000 / len(done) if done else None
 
 
 def _batch_size(data_batch: Any) -> int:
