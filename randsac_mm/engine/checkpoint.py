@@ -36,8 +36,7 @@ class ResumableCheckpointHook(CheckpointHook):
       ``worker_init_fn=dict(type='seed_worker')``) or iteration-based with ``num_workers=0``.
     - The whole file loads with ``torch.load(weights_only=True)``.
 
-    FSDP's and DeepSpeed's folders are renamed in the same way; DeepSpeed calls no hook on loading, so random states are
-    not restored there. Remote storage back-ends write in place.
+    Not with DeepSpeed, which calls no hook on loading: random states are not restored. Remote back-ends write in place.
 
     Args:
         interval: Epochs, or iterations, between checkpoints; -1: only at the end.
@@ -71,8 +70,6 @@ class ResumableCheckpointHook(CheckpointHook):
         self._saving_meta: dict[str, Any] = {}
         self._training_state: dict[str, Any] | None = None
 
-    # ---- contents of the file ---------------------------------------------------------------------------------------
-
     def before_save_checkpoint(self, runner: Any, checkpoint: dict) -> None:
         """Replace everything but tensors and plain values, after all other hooks have added theirs."""
         # FlexibleRunner counts one epoch too many when a checkpoint is written again after validation.
@@ -94,8 +91,6 @@ class ResumableCheckpointHook(CheckpointHook):
             limits = {'max_epochs': runner.max_epochs, 'max_iters': runner.max_iters}
             check_schedules(runner.param_schedulers, checkpoint.get('param_schedulers'), limits, info)
 
-    # ---- resuming ---------------------------------------------------------------------------------------------------
-
     def before_train(self, runner: Any) -> None:
         """Prepare the folder and, in a resumed run, restore the random states where it continues."""
         super().before_train(runner)
@@ -107,14 +102,14 @@ class ResumableCheckpointHook(CheckpointHook):
         if self.save_best is not None:
             # A run whose folder was moved or copied must not lose its best checkpoint or delete another's.
             self._best_paths = {key: self._in_this_folder(path) for key, path in self._best_paths.items()}
-
-        loop, meta = runner.train_loop, self._loaded_meta
-        if not self.by_epoch and isinstance(loop, EpochBasedTrainLoop):
+        if not self.by_epoch and isinstance(runner.train_loop, EpochBasedTrainLoop):
             runner.logger.warning(
-                'by_epoch=False with an epoch-based loop: a resumed run repeats its epoch from the start'
+                'by_epoch=False in an epoch-based loop: a resumed run repeats its epoch from the start'
             )
-        if runner.iter == 0:  # nothing was resumed, at most weights were loaded
-            return
+        if runner.iter > 0:  # else nothing was resumed, at most weights were loaded
+            self._continue(runner, runner.train_loop, self._loaded_meta)
+
+    def _continue(self, runner: Any, loop: Any, meta: dict[str, Any]) -> None:
         for sampler in samplers(loop.dataloader):
             sampler.seed = meta.get('sampler_seed', sampler.seed)
         if hasattr(loop, 'dataloader_iterator'):
@@ -146,8 +141,6 @@ class ResumableCheckpointHook(CheckpointHook):
         if self._training_state is not None:
             random_state.restore(self._training_state)
         self._training_state = None
-
-    # ---- saving -----------------------------------------------------------------------------------------------------
 
     def _save_checkpoint_with_step(self, runner: Any, step: int, meta: dict) -> None:
         """Save one checkpoint; called on every rank, after training and again if validation found a better model."""

@@ -85,9 +85,8 @@ class CompileHook(Hook):
     size (``drop_last=True``). If something is compiled again later all the same, a warning says so once.
 
     Small models on a GPU (fewer than 50 million parameters: ViT-T, ViT-S) are replayed as CUDA graphs, which saves the
-    host's work for each kernel; not with accumulated gradients, whose memory the next replay overwrites.
-
-    Without a compiler the log says so and the run continues with the ordinary code.
+    host's work for each kernel; not with accumulated gradients, whose memory the next replay overwrites. Without a
+    compiler the log says so and the run continues with the ordinary code.
 
     Args:
         enabled: Whether to compile: ``--cfg-options default_hooks.compile.enabled=False`` runs a config without.
@@ -97,13 +96,11 @@ class CompileHook(Hook):
 
     def __init__(self, enabled: bool = True) -> None:
         self.enabled = enabled
-        self._steps = 0
-        self._known: int | float | None = None
-        self._replays = self._compiled = False
+        self._replays = self._watches = False
 
     def before_train(self, runner: Runner) -> None:
         """Mark the model; the compiler runs in the first step."""
-        self._steps, self._known, self._replays, self._compiled = 0, None, False, False
+        self._steps, self._replays, self._watches = 0, False, False
         if not self.enabled:
             return
         parameters = list(runner.model.parameters())
@@ -114,7 +111,7 @@ class CompileHook(Hook):
         accumulates = getattr(runner.optim_wrapper, '_accumulative_counts', 1) > 1
         self._replays = parameters[0].is_cuda and not accumulates and sum(p.numel() for p in parameters) < _SMALL
         compiled = compile_model(runner.model, 'reduce-overhead' if self._replays else None)
-        self._compiled = True
+        self._watches = True
         what = compiled[0] if len(compiled) == 1 else f'{len(compiled)} modules'
         graphs = ', replayed as CUDA graphs' if self._replays else ''
         runner.logger.info(f'Compiled: {what}{graphs}. The first step takes a minute or two.')
@@ -129,13 +126,14 @@ class CompileHook(Hook):
     ) -> None:
         """Warn, once, if something was compiled after the first steps."""
         self._steps += 1
-        if not self._compiled or self._steps < _WARM_UP:
+        if not self._watches or self._steps < _WARM_UP:
             return
         graphs = compiled_graphs()
-        if self._known is not None and graphs > self._known:
+        if self._steps == _WARM_UP:
+            self._known = graphs
+        elif graphs > self._known:
             runner.logger.warning(
                 f'Step {runner.iter + 1} was compiled anew, which takes a minute each time. Use batches of one shape '
                 '(train_dataloader.drop_last=True, a pipeline that ends with a crop to one size). Shown once.'
             )
-            graphs = float('inf')
-        self._known = max(graphs, self._known or 0)
+            self._watches = False  # look no further

@@ -23,11 +23,7 @@ _MAX_STEPS = 1000  # pending steps; a few bytes of device memory each
 class DeferredHistory(HistoryBuffer):
     """``HistoryBuffer`` whose newest values may still be on the device: any look at it fetches them first.
 
-    Copies and pickles are plain ``HistoryBuffer`` objects, so that checkpoints do not depend on this class.
-
-    Args:
-        history: The values so far.
-        owner: Has the pending values and appends them by :meth:`extend`.
+    ``owner`` has them and appends them by :meth:`extend`. Copies and pickles are plain ``HistoryBuffer`` objects.
     """
 
     def __init__(self, history: HistoryBuffer, owner: 'DeferredScalars') -> None:
@@ -85,9 +81,7 @@ class DeferredScalars:
         check: Callable[[list[tuple[int, str, float]]], None] = lambda moved: None,
         max_steps: int = _MAX_STEPS,
     ) -> None:
-        self.hub = hub
-        self.check = check
-        self.max_steps = max_steps
+        self.hub, self.check, self.max_steps = hub, check, max_steps
         self._rows: list[tuple[int, list[str], Tensor]] = []
         self._device: torch.device | None = None  # of the first tensor; others are copied there
 
@@ -98,11 +92,9 @@ class DeferredScalars:
     def add(self, values: dict[str, Any], iteration: int) -> None:
         """Keep a copy of one step's values, without waiting for them.
 
-        The first value of a key is read at once, which makes the key known to mmengine.
-
         Args:
             values: Tensors of one number each, which may be overwritten afterwards. Python numbers go to the hub at
-                once.
+                once, and so does the first value of a key, which makes the key known to mmengine.
             iteration: Number of the step, for ``check``.
         """
         row = {}
@@ -146,14 +138,12 @@ class DeferredRuntimeInfoHook(RuntimeInfoHook):
     (``clip_grad`` of any optimiser wrapper) stay on the device until their history is read. Every reader (logger,
     checkpoint, other hooks) finds the values of mmengine's hook.
 
-    A loss that is not finite is noticed when it is read, at the latest before a checkpoint is written or the model is
-    validated. Then the run stops with an error that names the first such step: weights that have become NaN stay NaN,
-    and mmengine would log ``nan`` to the end. Runs in float16 are only warned, because their loss scaling expects such
-    steps and skips them.
+    A loss that is not finite is noticed when it is read, at the latest before a checkpoint or a validation. Then the
+    run stops with an error that names the first such step: weights that have become NaN stay NaN.
 
     Args:
-        stop_at_nan: Whether a loss that is not finite ends the run. If not, or if the optimiser wrapper scales the
-            loss, a warning names the first step of each such stretch.
+        stop_at_nan: Whether a loss that is not finite ends the run. If not, or if the optimiser wrapper scales the loss
+            (float16) and skips such steps by itself, a warning names the first step of each such stretch.
 
     Raises:
         FloatingPointError: In training, if a loss is not finite and ``stop_at_nan`` is set.
@@ -217,14 +207,11 @@ class DeferredRuntimeInfoHook(RuntimeInfoHook):
         if not bad:
             self._warned = self._warned and not losses
             return
-        iteration, key, value = bad[0]
-        more = f' (and {len(bad) - 1} more until iteration {bad[-1][0]})' if len(bad) > 1 else ''
-        message = f'{key} is {value} in iteration {iteration}{more}'
+        message = '{1} is {2} in iteration {0}'.format(*bad[0])
         if stop:
             raise FloatingPointError(
-                f'{message}: the run stops. Resume from an earlier checkpoint with a lower learning rate, a longer '
-                'warm-up or optim_wrapper.clip_grad=dict(max_norm=1.0), or ignore it: '
-                'default_hooks.runtime_info.stop_at_nan=False'
+                f'{message}. Resume from an earlier checkpoint with a lower learning rate, a longer warm-up or '
+                'optim_wrapper.clip_grad=dict(max_norm=1.0), or ignore it: default_hooks.runtime_info.stop_at_nan=False'
             )
         if not self._warned:
             runner.logger.warning(f'{message}; shown once until the loss is finite again')

@@ -21,7 +21,7 @@ def prepare_cpu_processes(cfg: Config) -> None:
     is ``'none'`` or an accelerator is present.
 
     Args:
-        cfg: The config of the run; ``model_wrapper_cfg`` or ``strategy.model_wrapper`` is changed.
+        cfg: The config of the run; ``model_wrapper_cfg`` is changed.
 
     Raises:
         ValueError: If the processes were not started by torchrun.
@@ -40,13 +40,13 @@ def prepare_cpu_processes(cfg: Config) -> None:
         seconds = cfg.get('env_cfg', {}).get('dist_cfg', {}).get('timeout', 1800)
         torch.distributed.init_process_group('gloo', timeout=timedelta(seconds=seconds))
 
-    wrapper = {'type': 'MMDistributedDataParallel', 'broadcast_buffers': False}
-    if cfg.get('strategy') is not None:
-        if cfg.strategy.get('type', 'DDPStrategy') == 'DDPStrategy':
-            cfg.strategy['model_wrapper'] = {**wrapper, **(cfg.strategy.get('model_wrapper') or {}), 'device_ids': None}
-        return
-    wrapper['find_unused_parameters'] = cfg.get('find_unused_parameters', False)
-    cfg['model_wrapper_cfg'] = {**wrapper, **(cfg.get('model_wrapper_cfg') or {}), 'device_ids': None}
+    cfg['model_wrapper_cfg'] = {
+        'type': 'MMDistributedDataParallel',
+        'broadcast_buffers': False,
+        'find_unused_parameters': cfg.get('find_unused_parameters', False),
+        **(cfg.get('model_wrapper_cfg') or {}),
+        'device_ids': None,
+    }
 
 
 def leave_process_group() -> None:
@@ -70,7 +70,7 @@ def replace_sync_bn(cfg: Config) -> str | None:
     nothing happens.
 
     Args:
-        cfg: The config of the run; ``model``, ``sync_bn`` and ``strategy.sync_bn`` are changed.
+        cfg: The config of the run; ``model`` and ``sync_bn`` are changed.
 
     Returns:
         A line for the log with what was replaced, or None if nothing was.
@@ -85,10 +85,9 @@ def replace_sync_bn(cfg: Config) -> str | None:
         return None
     replaced: Counter[str] = Counter()
     _replace(cfg.get('model'), replaced)
-    for holder in (cfg, cfg.get('strategy') or {}):
-        if holder.get('sync_bn') is not None:
-            replaced[f'sync_bn={holder["sync_bn"]!r}'] += 1
-            holder['sync_bn'] = None
+    if cfg.get('sync_bn') is not None:
+        replaced[f'sync_bn={cfg.sync_bn!r}'] += 1
+        cfg.sync_bn = None
     if not replaced:
         return None
     what = ', '.join(f'{count} x {name}' for name, count in replaced.items())

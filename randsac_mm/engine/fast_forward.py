@@ -13,10 +13,9 @@ from torch.utils.data import DataLoader, IterableDataset
 
 
 class ResumedBatches:
-    """Iterator of an ``IterBasedTrainLoop`` that continues at iteration ``done``.
+    """Iterator of an ``IterBasedTrainLoop`` that skips without loading, restores the random states, then loads.
 
-    Skips without loading, whichever way the installed mmengine asks for it, then restores the random states, then
-    loads. With ``num_workers=0`` the batches are those of an uninterrupted run, bit for bit.
+    With ``num_workers=0`` the batches are those of an uninterrupted run, bit for bit.
 
     Args:
         source: mmengine's ``_InfiniteDataloaderIterator``.

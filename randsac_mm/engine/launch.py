@@ -35,13 +35,9 @@ def load_config(path: str, options: dict[str, Any] | None, work_dir: str | None,
         work_dir: ``--work-dir``; without it the config's, or else ``./work_dirs/<name of the config>``.
         launcher: ``--launcher``.
 
-    Returns:
-        The config; ``work_dir`` and ``launcher`` are set.
-
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If the file is no config, an option names a key that neither the config nor mmengine knows, or
-            ``auto_num_workers`` is no positive number.
+        ValueError: If the file is no config, or neither the config nor mmengine knows the key of an option.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f'no config {path}')
@@ -119,7 +115,7 @@ def use_resume(cfg: Config, resume: str) -> bool:
     Args:
         cfg: The config; ``resume`` and ``load_from`` are set.
         resume: ``'latest'``: the last checkpoint in ``work_dir``; ``'auto'``: the same, or a new run if there is none;
-            otherwise a checkpoint, or a work directory whose last checkpoint is meant.
+            otherwise a checkpoint or a work directory.
 
     Returns:
         Whether a checkpoint was found; False only for ``'auto'``.
@@ -142,13 +138,10 @@ def use_resume(cfg: Config, resume: str) -> bool:
 
 
 def find_checkpoint(work_dir: str | Path) -> Path | None:
-    """Return the last complete checkpoint in a work directory, or None.
+    """Return the last complete checkpoint in a work directory, which need not exist, or None.
 
-    ``last_checkpoint`` contains an absolute path; if the folder has been moved since, the file of that name in the
-    folder is meant. Without a usable ``last_checkpoint`` it is the checkpoint with the highest number.
-
-    Args:
-        work_dir: A work directory, which need not exist.
+    It is the one that ``last_checkpoint`` names, also if the folder has been moved since, or else the one with the
+    highest number.
     """
     work_dir = Path(work_dir)
     pointer = work_dir / 'last_checkpoint'

@@ -17,11 +17,9 @@ from randsac_mm.registry import register
 class AutocastOptimWrapper(OptimWrapper):
     """Optimiser wrapper whose forward pass runs in bfloat16 where that is safe; weights, gradients, update are float32.
 
-    mmengine's ``AmpOptimWrapper`` refuses a CPU and scales the loss, which bfloat16 does not need. Gradient
-    accumulation and clipping work as in ``OptimWrapper``.
-
-    Some operations know no bfloat16, among them mmcv's RoIAlign and non-maximum suppression. With ``modules`` only the
-    named parts of the model compute in bfloat16, whatever calls them, and return float32.
+    mmengine's ``AmpOptimWrapper`` refuses a CPU and scales the loss, which bfloat16 does not need. Some operations know
+    no bfloat16, among them mmcv's RoIAlign and non-maximum suppression: with ``modules`` only the named parts of the
+    model compute in bfloat16, whatever calls them, and return float32.
 
     Args:
         dtype: Type of the forward pass. Only ``'bfloat16'``: float16 needs a scaled loss, thus ``AmpOptimWrapper``.

@@ -24,16 +24,7 @@ _ROOT = Path(__file__).resolve().parents[2]
 
 
 def describe_origin() -> dict[str, Any]:
-    """Return a description of this process in plain values.
-
-    Returns:
-        ``command``, ``folder`` (where it was started), ``commit``, ``started`` (UTC), ``hardware``, ``gpus``,
-        ``processes``, ``cores`` (CPU cores for each process) and versions.
-
-    Example:
-        >>> sorted(describe_origin())[:3]
-        ['command', 'commit', 'cores']
-    """
+    """Return command, folder, commit, time, hardware and versions of this process in plain values."""
     return {
         'command': shlex.join([Path(sys.executable).name, *sys.argv]),
         'folder': str(Path.cwd()),
@@ -42,7 +33,7 @@ def describe_origin() -> dict[str, Any]:
         'hardware': processor_name(),
         'gpus': [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
         'processes': get_world_size(),
-        'cores': cores_per_process(),
+        'cores': cores_per_process(),  # of each process
         'python': platform.python_version(),
         'torch': torch.__version__,
         'mmengine': mmengine.__version__,

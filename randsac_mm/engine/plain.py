@@ -20,16 +20,13 @@ _DROP = object()
 def to_plain(value: Any, path: str = '', dropped: list[str] | None = None) -> Any:
     """Return a copy of ``value`` that ``torch.load(weights_only=True)`` accepts.
 
-    Tensors are kept as they are (not copied). Numpy arrays and scalars, ``HistoryBuffer``, ``Counter``, other
-    subclasses of ``dict``, named tuples and paths are replaced. What has no plain form is omitted.
+    Tensors are not copied. Numpy arrays and scalars, ``HistoryBuffer``, ``Counter``, other subclasses of ``dict``,
+    named tuples and paths are replaced. What has no plain form is omitted.
 
     Args:
         value: Any nested value.
         path: Name of ``value`` inside the checkpoint, for ``dropped``.
         dropped: Receives the names of the entries that were omitted.
-
-    Returns:
-        The plain copy; ``None`` if ``value`` itself has no plain form.
 
     Example:
         >>> to_plain({'best': np.float64(0.5), 'sizes': (1, 2)})
@@ -47,9 +44,6 @@ def from_plain(value: Any) -> Any:
 
     Args:
         value: What :func:`to_plain` returned, possibly saved, loaded and moved to a device in between.
-
-    Returns:
-        The value with its original types (numpy scalars come back as Python numbers, paths as strings).
 
     Raises:
         ValueError: If a mark is unknown to this version.

@@ -10,7 +10,7 @@ from mmengine.registry import FUNCTIONS
 
 
 def capture() -> dict[str, Any]:
-    """Return the states of Python's, numpy's, torch's CPU and every visible CUDA device's generator.
+    """Return the states of Python's, numpy's, torch's CPU and the current CUDA device's generator.
 
     Returns:
         Tensors and plain values only, so that a checkpoint with them loads with ``weights_only=True``.
@@ -24,40 +24,25 @@ def capture() -> dict[str, Any]:
     """
     version, internal, gauss = random.getstate()
     name, key, *rest = np.random.get_state()
-    state = {
+    return {
         'python': [version, torch.tensor(internal), gauss],
         # As int64: tensors of uint32 cannot be sent from rank to rank.
         'numpy': [name, torch.from_numpy(key.astype(np.int64)), *rest],
         'torch': torch.get_rng_state(),
-        'cuda': [],
-        'cuda_device': 0,
+        'cuda': [torch.cuda.get_rng_state()] if torch.cuda.is_available() else [],
+        'cuda_device': 0,  # place of the current device's state: earlier versions kept those of all devices
     }
-    if torch.cuda.is_available():
-        state['cuda'] = torch.cuda.get_rng_state_all()
-        state['cuda_device'] = torch.cuda.current_device()
-    return state
 
 
 def restore(state: dict[str, Any]) -> None:
-    """Restore what :func:`capture` returned.
-
-    With another number of visible CUDA devices than then, only the current device's state is restored.
-
-    Args:
-        state: A result of :func:`capture`, on any device.
-    """
+    """Restore what :func:`capture` returned, on any device."""
     version, internal, gauss = state['python']
     random.setstate((version, tuple(internal.tolist()), gauss))
     name, key, *rest = state['numpy']
     np.random.set_state((name, key.cpu().numpy().astype(np.uint32), *rest))
     torch.set_rng_state(state['torch'].cpu())
-    cuda = [device_state.cpu() for device_state in state['cuda']]
-    if not cuda or not torch.cuda.is_available():
-        return
-    if len(cuda) == torch.cuda.device_count():
-        torch.cuda.set_rng_state_all(cuda)
-    else:
-        torch.cuda.set_rng_state(cuda[state['cuda_device']])
+    if state['cuda'] and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state['cuda'][state['cuda_device']].cpu())
 
 
 def reseed(*entropy: int) -> None:

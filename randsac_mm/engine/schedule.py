@@ -47,11 +47,9 @@ def check_schedules(schedulers: Any, saved: Any, limits: Mapping[str, int], save
 def set_epochs(
     cfg: Config, epochs: int, *, steps_per_epoch: int | None = None, warmup_share: float | None = None
 ) -> None:
-    """Change the number of epochs of a run; warm-up and decay of the learning rate keep their shares of it.
+    """Change the number of epochs of a run with cosine decay by epoch, with or without a linear warm-up before it.
 
-    For schedules of all configs of pre-training, linear probe and fine-tuning here: cosine decay by epoch until the
-    end, with or without a linear warm-up before it. The warm-up keeps its share of a shorter run, at least one epoch,
-    and its length in a longer one.
+    The warm-up keeps its share of a shorter run, at least one epoch, and its length in a longer one.
 
     Args:
         cfg: The config; it is changed.
@@ -64,16 +62,11 @@ def set_epochs(
         ValueError: If there are too few epochs for a warm-up and a decay, or the schedule has another form.
 
     Example:
-        >>> cfg = Config(dict(
-        ...     train_cfg=dict(type='EpochBasedTrainLoop', max_epochs=800),
-        ...     param_scheduler=[
-        ...         dict(type='LinearLR', by_epoch=True, begin=0, end=20),
-        ...         dict(type='CosineAnnealingLR', by_epoch=True, begin=20, end=800, T_max=780),
-        ...     ],
-        ... ))
+        >>> decay = dict(type='CosineAnnealingLR', by_epoch=True, begin=0, end=800, T_max=800)
+        >>> cfg = Config(dict(train_cfg=dict(max_epochs=800), param_scheduler=[decay]))
         >>> set_epochs(cfg, 80)
-        >>> cfg.param_scheduler[0].end, cfg.param_scheduler[1].T_max, cfg.train_cfg.max_epochs
-        (2, 78, 80)
+        >>> cfg.param_scheduler[0].end, cfg.param_scheduler[0].T_max, cfg.train_cfg.max_epochs
+        (80, 80, 80)
     """
     loop = cfg.get('train_cfg') or {}
     before = loop.get('max_epochs')
@@ -112,23 +105,15 @@ def set_epochs(
 
 def _check_form(entries: list[dict], last: int, epochs: int) -> None:
     """Raise unless the entries are none, a cosine decay until epoch ``last``, or a linear warm-up and that decay."""
-
-    def form(entry: dict) -> tuple:
-        return entry.get('type'), entry.get('by_epoch', True), entry.get('begin', 0), entry.get('end')
-
-    expected = []
-    begin = entries[0].get('end') if len(entries) == 2 else 0
-    if len(entries) == 2:
-        expected.append(('LinearLR', True, 0, begin))
-    expected.append(('CosineAnnealingLR', True, begin, last))
-    if entries and ([form(entry) for entry in entries] != expected or entries[-1].get('T_max') != last - begin):
-        forms = ', '.join(
-            f'{entry.get("type")} ({"epoch" if by_epoch else "step"} {first} to {end})'
-            for entry, (_, by_epoch, first, end) in zip(entries, map(form, entries), strict=True)
-        )
+    warm = [('LinearLR', True, 0, entries[0].get('end'))] if len(entries) == 2 else []
+    begin = warm[0][-1] if warm else 0
+    found = [(e.get('type'), e.get('by_epoch', True), e.get('begin', 0), e.get('end')) for e in entries]
+    fits = found == [*warm, ('CosineAnnealingLR', True, begin, last)] and entries[-1].get('T_max') == last - begin
+    if entries and not fits:
+        forms = [f'{kind} ({"epoch" if by_epoch else "step"} {start} to {end})' for kind, by_epoch, start, end in found]
         raise ValueError(
             f'--epochs {epochs}: only CosineAnnealingLR until epoch {last}, with or without LinearLR from epoch 0, '
-            f'can be changed, and param_scheduler is {forms}; use --cfg-options'
+            f'can be changed, and param_scheduler is {", ".join(forms)}; use --cfg-options'
         )
 
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from builders import PARTITIONS, build, config
-from mmengine.registry import MODEL_WRAPPERS
+from engine.toy_engine import Wrapper
 from torch import nn
 
 from randsac_mm.engine.compile import compile_model, compiled_graphs
@@ -13,15 +13,6 @@ BATCH = 24
 # Wide enough for the faster matrix product to be used: it leaves small ones alone.
 ENCODER = dict(embed_dims=64, num_layers=3, num_heads=4, feedforward_channels=128)
 DECODER = dict(embed_dims=64, num_layers=2, num_heads=4, feedforward_channels=128)
-
-
-@MODEL_WRAPPERS.register_module()
-class WrapperForFastPathTest(nn.Module):
-    """Stands for DistributedDataParallel, under which layers are compiled, not the whole loss."""
-
-    def __init__(self, module):
-        super().__init__()
-        self.module = module
 
 
 def make(partition, attention='sdpa', with_cp=False):
@@ -86,7 +77,7 @@ def test_equal_seeds_give_equal_losses():
     ('partition', 'wrap', 'settings', 'with_cp'),
     [
         ('square-hierarchical', lambda model: model, {}, False),
-        ('blob-flat', WrapperForFastPathTest, dict(accumulate=2, clip=1.0), True),
+        ('blob-flat', Wrapper, dict(accumulate=2, clip=1.0), True),
     ],
     ids=['whole-loss', 'layers-checkpointed-accumulated'],
 )

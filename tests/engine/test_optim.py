@@ -4,8 +4,8 @@ import copy
 
 import pytest
 import torch
+from engine.toy_engine import Wrapper
 from mmengine.optim import OptimWrapper
-from mmengine.registry import MODEL_WRAPPERS
 from torch import nn
 
 from randsac_mm.engine import AutocastOptimWrapper
@@ -101,16 +101,9 @@ def test_nested_outputs_become_float32():
     assert named['words'] == 'kept'
 
 
-@MODEL_WRAPPERS.register_module()
-class WrapperForAutocastTest(nn.Module):
-    def __init__(self, module):
-        super().__init__()
-        self.module = module
-
-
 def test_names_are_looked_up_inside_a_wrapped_model():
     model, wrapper = detector(['backbone'])
-    with wrapper.optim_context(WrapperForAutocastTest(model)):
+    with wrapper.optim_context(Wrapper(model)):
         assert 'forward' in vars(model.backbone)
     assert 'forward' not in vars(model.backbone)
 
