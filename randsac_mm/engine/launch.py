@@ -40,7 +40,7 @@ def load_config(path: str, options: dict[str, Any] | None, work_dir: str | None,
         ValueError: If the file is no config, or neither the config nor mmengine knows the key of an option.
     """
     if not Path(path).is_file():
-        raise FileNotFoundError(f'no config {path}')
+        raise FileNotFoundError(f'there is no config {path}')
     if Path(path).suffix not in ('.py', '.json', '.yml', '.yaml'):
         raise ValueError(f'{path}: the name of a config ends in .py, .json, .yml or .yaml')
     cfg = Config.fromfile(path)
@@ -130,7 +130,7 @@ def use_resume(cfg: Config, resume: str) -> bool:
     found = folder if is_checkpoint else find_checkpoint(folder)
     if found is None and resume != 'auto':
         fix = '' if named else '; check --work-dir, name it (--resume FILE), or use --resume auto to start a new run'
-        raise FileNotFoundError(f'--resume: no checkpoint in {folder.resolve()}{fix}')
+        raise FileNotFoundError(f'--resume: there is no checkpoint in {folder.resolve()}{fix}')
     cfg.resume = found is not None
     if found is not None:
         cfg.load_from = str(found)
@@ -193,7 +193,7 @@ def build_test_runner(cfg: Config, checkpoint: str) -> Runner:
             'tools/visualization/reconstruct.py, or train and test a config that loads the checkpoint into a backbone'
         )
     if not Path(checkpoint).exists():
-        raise FileNotFoundError(f'no checkpoint {checkpoint}')
+        raise FileNotFoundError(f'there is no checkpoint {checkpoint}')
     cfg.pop('strategy', None)
     cfg.pop('runner_type', None)
     # The runner loads it again, for its hooks (as EMAHook); on its own it would only warn about missing keys.
