@@ -210,14 +210,14 @@ class ResumableCheckpointHook(CheckpointHook):
             self.file_backend.rmtree(path)
 
     def _save_complete(
-        self, save: Callable[..., None], out_dir: str, filename: str, *args: Any, meta: dict, **kwargs: Any
+        self, save: Callable, out_dir: str, filename: str, *, meta: dict | None = None, **kwargs: Any
     ) -> None:
         """Let the runner ``save`` under a temporary name and rename that, file or folder, on all ranks together."""
         complete = Path(out_dir, filename)
         unfinished = complete.with_name(filename + _PARTIAL)
-        self._saving_meta = {key: meta[key] for key in ('epoch', 'iter')}
+        self._saving_meta = {key: value for key, value in (meta or {}).items() if key in ('epoch', 'iter')}
         try:
-            save(out_dir, unfinished.name, *args, meta=dict(meta), **kwargs)
+            save(out_dir, unfinished.name, meta=dict(meta or {}), **kwargs)  # mmengine changes its meta
         except BaseException:
             if is_main_process():
                 self._delete(unfinished)

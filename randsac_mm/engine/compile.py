@@ -82,11 +82,11 @@ class CompileHook(Hook):
     """Compile the training step of a run: ``default_hooks = dict(compile=dict(type='CompileHook'))``.
 
     The first step takes a minute or two. Everything must keep its shape afterwards: images of one size, batches of one
-    size (``drop_last=True``). If something is compiled again later all the same, a warning says so once.
+    size (``drop_last=True``). If something is compiled again later all the same, a warning is logged once.
 
     Small models on a GPU (fewer than 50 million parameters: ViT-T, ViT-S) are replayed as CUDA graphs, which saves the
     host's work for each kernel; not with accumulated gradients, whose memory the next replay overwrites. Without a
-    compiler the log says so and the run continues with the ordinary code.
+    compiler a warning is logged and the run continues with the ordinary code.
 
     Args:
         enabled: Whether to compile: ``--cfg-options default_hooks.compile.enabled=False`` runs a config without.

@@ -98,9 +98,8 @@ def set_epochs(
     if entries:
         entries[-1].update(begin=warmup, end=end, T_max=end - warmup)
     loop['max_epochs'] = epochs
-    for name, value in (('max_epochs', epochs), ('warmup_epochs', warmup / (steps_per_epoch or 1))):
-        if name in cfg:  # what the schedule was made from
-            cfg[name] = value
+    made_from = {'max_epochs': epochs, 'warmup_epochs': warmup / steps_per_epoch if steps_per_epoch else warmup}
+    cfg.update({name: value for name, value in made_from.items() if name in cfg})
 
 
 def _check_form(entries: list[dict], last: int, epochs: int) -> None:

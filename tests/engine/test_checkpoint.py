@@ -1,4 +1,4 @@
-"""A checkpoint is complete or absent, at any moment, and holds nothing but tensors and plain values."""
+"""A checkpoint is complete or absent, at any moment, and contains nothing but tensors and plain values."""
 
 import multiprocessing
 import os

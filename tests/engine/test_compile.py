@@ -1,4 +1,4 @@
-"""Contract: one config line compiles a run, says so, and leaves everything else as it was."""
+"""Contract: one config line compiles a run, and leaves everything else as it was."""
 
 import copy
 import types

@@ -66,7 +66,7 @@ class Wrapper(torch.nn.Module):
 
 @METRICS.register_module()
 class ToyScores(BaseMetric):
-    """Gives one of the scores for each validation, and draws random numbers."""
+    """Returns one of the scores for each validation, and draws random numbers."""
 
     def __init__(self, scores=(0.5, 0.7, 0.6, 0.9)):
         super().__init__()
