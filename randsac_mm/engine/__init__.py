@@ -1,18 +1,14 @@
 """Training of any OpenMMLab model with exact resuming, bfloat16 on any device, compiled steps, CPU processes.
 
-Private parts that this package replaces or relies on; look here when one of these is upgraded:
+Private parts of onedl-mmengine 0.10.12, mmengine 0.10.7 and torch 2.11 that it replaces or reads; check on upgrades:
 
-============================  ==========================================================================================
-Here                          Of onedl-mmengine 0.10.12 and mmengine 0.10.7 (and torch 2.11 where named)
-============================  ==========================================================================================
-``checkpoint.py``             replaces ``CheckpointHook._save_checkpoint_with_step`` and the instance's
-                              ``Runner.save_checkpoint``; wraps ``_save_best_checkpoint``; reads ``Runner._resume``
-``fast_forward.py``           ``_InfiniteDataloaderIterator``: ``_dataloader``, ``_iterator``, ``_epoch``;
-                              ``InfiniteSampler._indices_of_rank``; torch's ``_index_sampler`` and ``_next_index``
-``deferred_log.py``           ``HistoryBuffer._log_history``, ``_count_history``; ``OptimWrapper.clip_func``
-``schedule.py``               ``_ParamScheduler`` and the names in its state
-``compile.py``                ``OptimWrapper._accumulative_counts``; torch's ``_dynamo`` counters
-============================  ==========================================================================================
+* ``checkpoint.py``: replaces ``CheckpointHook._save_checkpoint_with_step``, wraps ``_save_best_checkpoint`` and the
+  runner's ``save_checkpoint``; ``Runner._resume``
+* ``fast_forward.py``: ``_InfiniteDataloaderIterator._dataloader``, ``_iterator`` and ``_epoch``;
+  ``InfiniteSampler._indices_of_rank``; torch's ``DataLoader._index_sampler``, ``_next_index`` of its iterator
+* ``deferred_log.py``: ``HistoryBuffer._log_history`` and ``_count_history``; replaces ``OptimWrapper.clip_func``
+* ``schedule.py``: ``_ParamScheduler`` and the names in its state
+* ``compile.py``: ``OptimWrapper._accumulative_counts``; torch's ``_dynamo`` counters
 """
 
 from randsac_mm.engine.checkpoint import ResumableCheckpointHook

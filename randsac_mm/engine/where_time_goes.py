@@ -21,13 +21,12 @@ class WhereTimeGoesHook(Hook):
 
     * ``images_per_s``: images of all devices per second. Validation and what happens between epochs are not counted.
     * ``data_share``: waiting for a batch. mmengine's ``data_time`` includes the hooks of the last step.
-    * ``launch_share``: the host's time in the training step. While the device computes the host may run ahead.
-    * ``compute_share``: the device's time from the step's first to its last operation, on a GPU only. On a CPU nothing
-      runs ahead: launching is computing.
+    * ``launch_share``: the host's time in the training step. A GPU may lag behind; a CPU computes in it.
+    * ``compute_share``: the device's time from the step's first to its last operation, on a GPU only.
 
     ``data_share`` near 0 and ``compute_share`` near 1 is as it should be. ``launch_share`` and ``compute_share`` both
-    near 1: device and host wait for each other in every step; compile, or use a larger batch. Waiting for other
-    processes is part of the step. The hook itself never waits: it reads only events that the device has passed.
+    near 1: device and host wait for each other in every step; compile, or use a larger batch. The hook itself never
+    waits: it reads only events that the device has passed.
 
     Args:
         data_limit: Share of time spent waiting for data above which a warning says what to change, once. The first

@@ -9,7 +9,6 @@ from mmengine.config import Config
 from mmengine.runner import FlexibleRunner, Runner
 
 from randsac_mm.engine import launch
-from randsac_mm.engine.checkpoint import ResumableCheckpointHook
 
 STRATEGIES = Path(__file__).parents[2] / 'configs' / '_base_' / 'strategies'
 
@@ -162,21 +161,22 @@ def test_a_test_uses_every_weight_of_the_checkpoint(tmp_path):
         launch.build_test_runner(Config(toy_config(tmp_path, epochs=1)), str(checkpoint))
 
 
-def test_runner_is_chosen_by_the_strategy(tmp_path):
-    assert type(launch.build_runner(Config(toy_config(tmp_path, epochs=2)))) is Runner
-    config = Config(toy_config(tmp_path, epochs=2))
-    config.merge_from_dict(Config.fromfile(STRATEGIES / 'fsdp.py').to_dict())
-    runner = launch.build_runner(config)
-    assert type(runner) is FlexibleRunner
-    assert type(runner.strategy).__name__ == 'FSDPStrategy'
-    assert runner.strategy._is_full_state_dict()
-    assert any(isinstance(hook, ResumableCheckpointHook) for hook in runner.hooks)
-
-
 @pytest.mark.parametrize('name', ['fsdp', 'deepspeed'])
 def test_strategies_combine_with_a_config(config_file, tmp_path, name):
     child = tmp_path / f'{name}.py'
     child.write_text(f"_base_ = ['toy.py', '{STRATEGIES / name}.py']\n")
     cfg = load(str(child))
-    assert (cfg.runner_type, cfg.strategy.type.lower()) == ('FlexibleRunner', f'{name}strategy')
-    assert cfg.model.type == 'ToyModel'
+    assert (cfg.runner_type, cfg.strategy.type.lower(), cfg.model.type) == (
+        'FlexibleRunner',
+        f'{name}strategy',
+        'ToyModel',
+    )
+
+
+def test_runner_is_chosen_by_the_strategy(config_file, tmp_path):
+    assert type(launch.build_runner(load(config_file, str(tmp_path)))) is Runner
+    strategy = Config.fromfile(STRATEGIES / 'fsdp.py')
+    runner = launch.build_runner(load(config_file, str(tmp_path), **strategy.to_dict()))
+    assert type(runner) is FlexibleRunner
+    assert type(runner.strategy).__name__ == 'FSDPStrategy'
+    assert runner.strategy._is_full_state_dict()

@@ -134,9 +134,11 @@ def toy_config(
     return config
 
 
-def train(work_dir, *, stop=None, resume=None, **options):
-    """Run the toy config, possibly interrupted before iteration ``stop``, and return the runner."""
+def train(work_dir, *, stop=None, resume=None, longer=0, **options):
+    """Run the toy config, possibly interrupted before iteration ``stop``, or ``longer`` than its schedule."""
     config = toy_config(work_dir, **options)
+    if longer:
+        config['train_cfg']['max_epochs'] += longer
     if stop is not None:
         config['custom_hooks'] = [{'type': 'Interrupt', 'iteration': stop}]
     if resume is not None:
