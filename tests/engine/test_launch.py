@@ -175,8 +175,8 @@ def test_strategies_combine_with_a_config(config_file, tmp_path, name):
 
 def test_runner_is_chosen_by_the_strategy(config_file, tmp_path):
     assert type(launch.build_runner(load(config_file, str(tmp_path)))) is Runner
-    strategy = Config.fromfile(STRATEGIES / 'fsdp.py')
-    runner = launch.build_runner(load(config_file, str(tmp_path), **strategy.to_dict()))
+    strategy = Config.fromfile(STRATEGIES / 'fsdp.py').to_dict()
+    runner = launch.build_runner(load(config_file, str(tmp_path), experiment_name='fsdp', **strategy))
     assert type(runner) is FlexibleRunner
     assert type(runner.strategy).__name__ == 'FSDPStrategy'
     assert runner.strategy._is_full_state_dict()
