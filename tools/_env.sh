@@ -4,7 +4,7 @@
 #   make_env DIR FLAVOUR    makes the environment DIR unless it is there, complete and up to date
 #
 # FLAVOUR is `quickstart` (OneDL family, mmcv without ops), `tests` (plus mmseg, mmdet, compiled ops and test tools) or
-# `stock` (stock family, without this project). A stamp, written last, holds a checksum of what went in: an environment
+# `stock` (stock family, without this project). A stamp, written last, is a checksum of what went in: an environment
 # that was interrupted, moved or made from other requirements has no matching stamp and is made anew.
 
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -54,7 +54,7 @@ need_space() {
         'Free some space, or clone to another disk.'
 }
 
-# env_key FLAVOUR: what an environment is made from. POSIX has no better checksum, and this guards against nobody.
+# env_key FLAVOUR: what an environment is made from. cksum is in POSIX; this is no protection.
 env_key() { say "$1 $ROOT $(cat "$REQ"/*.txt | cksum)"; }
 
 # is_complete DIR KEY: whether the environment is whole, and of RANDSAC_PYTHON's version if one is wished.
@@ -96,7 +96,7 @@ step() {
     ((status == 0)) || explain "$title"
 }
 
-# explain TITLE: says why the last command of the log failed, as far as the log tells.
+# explain TITLE: print the end of the log and the likely cause, and stop.
 explain() {
     local tail advice='Read the log, then run the same command again.'
     tail=$(tail -n 25 "$LOG")

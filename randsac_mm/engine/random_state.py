@@ -1,17 +1,19 @@
-"""Random number generators of this process: read all of them, put them back, or start them apart from each other."""
+"""Random number generators of a process and of its dataloader's workers: capture, restore, reseed."""
 
+import os
 import random
 from typing import Any
 
 import numpy as np
 import torch
+from mmengine.registry import FUNCTIONS
 
 
 def capture() -> dict[str, Any]:
-    """Read the states of Python's, numpy's, torch's CPU and every visible CUDA device's generator.
+    """Return the states of Python's, numpy's, torch's CPU and the current CUDA device's generator.
 
     Returns:
-        Tensors and plain values only, so that a checkpoint that holds them loads with ``weights_only=True``.
+        Tensors and plain values only, so that a checkpoint with them loads with ``weights_only=True``.
 
     Example:
         >>> state = capture()
@@ -22,54 +24,47 @@ def capture() -> dict[str, Any]:
     """
     version, internal, gauss = random.getstate()
     name, key, *rest = np.random.get_state()
-    state = {
+    return {
         'python': [version, torch.tensor(internal), gauss],
         # As int64: tensors of uint32 cannot be sent from rank to rank.
         'numpy': [name, torch.from_numpy(key.astype(np.int64)), *rest],
         'torch': torch.get_rng_state(),
-        'cuda': [],
-        'cuda_device': 0,
+        'cuda': [torch.cuda.get_rng_state()] if torch.cuda.is_available() else [],
+        'cuda_device': 0,  # place of the current device's state: earlier versions kept those of all devices
     }
-    if torch.cuda.is_available():
-        state['cuda'] = torch.cuda.get_rng_state_all()
-        state['cuda_device'] = torch.cuda.current_device()
-    return state
 
 
 def restore(state: dict[str, Any]) -> None:
-    """Put back what :func:`capture` returned.
-
-    With another number of visible CUDA devices than then, the current device takes the state that the current
-    device had, and the others keep theirs.
-
-    Args:
-        state: A result of :func:`capture`, on any device.
-    """
+    """Restore what :func:`capture` returned, on any device."""
     version, internal, gauss = state['python']
     random.setstate((version, tuple(internal.tolist()), gauss))
     name, key, *rest = state['numpy']
     np.random.set_state((name, key.cpu().numpy().astype(np.uint32), *rest))
     torch.set_rng_state(state['torch'].cpu())
-    cuda = [device_state.cpu() for device_state in state['cuda']]
-    if not cuda or not torch.cuda.is_available():
-        return
-    if len(cuda) == torch.cuda.device_count():
-        torch.cuda.set_rng_state_all(cuda)
-    else:
-        torch.cuda.set_rng_state(cuda[state['cuda_device']])
+    if state['cuda'] and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state['cuda'][state['cuda_device']].cpu())
 
 
-def reseed(*entropy: int) -> int:
-    """Seed all generators of this process from several integers; other integers give unrelated numbers.
-
-    Args:
-        entropy: Non-negative integers, for example a run's seed, its iteration and the rank.
-
-    Returns:
-        The seed, 0 <= seed < 2**32.
-    """
+def reseed(*entropy: int) -> None:
+    """Seed all generators of this process from non-negative integers, as a run's seed, its iteration and the rank."""
     seed = int(np.random.SeedSequence(entropy).generate_state(1)[0])
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
-    return seed
+
+
+@FUNCTIONS.register_module()
+def seed_worker(worker_id: int) -> None:
+    """Seed Python, numpy and torch in a worker, otherwise for every epoch, worker and rank.
+
+    ``train_dataloader=dict(worker_init_fn=dict(type='seed_worker'), ...)``. mmengine's default repeats the same numbers
+    in every epoch unless ``persistent_workers=True``, and on every rank if ``diff_rank_seed`` is off.
+
+    The seed comes from the one that torch draws from the main process whenever it starts the workers. So a run resumed
+    after an epoch repeats an uninterrupted one, except with persistent workers, which are started only once.
+
+    Args:
+        worker_id: Number of the worker, from 0; torch passes it and has added it to its own seed.
+    """
+    # A worker does not know its rank, but inherits the environment that every launcher sets.
+    reseed(torch.initial_seed() % 2**64, int(os.environ.get('RANK', 0)), worker_id)

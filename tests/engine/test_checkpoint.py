@@ -1,4 +1,4 @@
-"""A checkpoint is complete or absent, at any moment, and holds nothing but tensors and plain values."""
+"""A checkpoint is complete or absent, at any moment, and contains nothing but tensors and plain values."""
 
 import multiprocessing
 import os
@@ -10,9 +10,7 @@ import pytest
 import torch
 from engine.toy_engine import assert_same, last_checkpoint, train, trained_state
 from mmengine.fileio import LocalBackend
-from mmengine.hooks import CheckpointHook
 from mmengine.logging import HistoryBuffer
-from mmengine.registry import HOOKS
 
 from randsac_mm.engine import ResumableCheckpointHook
 
@@ -36,19 +34,11 @@ def test_logged_history_survives(tmp_path):
     assert len(history.data[0]) == 8
 
 
-def test_one_checkpoint_is_refused():
-    with pytest.raises(ValueError, match=r'max_keep_ckpts=1 leaves no way back.*set it to 2 or more'):
+def test_mistakes_in_options_are_refused():
+    with pytest.raises(ValueError, match='max_keep_ckpts=1'):
         ResumableCheckpointHook(max_keep_ckpts=1)
-
-
-def test_unknown_option_is_refused():
-    with pytest.raises(TypeError, match='no option max_keep_checkpoints'):
+    with pytest.raises(TypeError, match='max_keep_checkpoints'):
         ResumableCheckpointHook(max_keep_checkpoints=3)
-
-
-def test_registered_for_every_library():
-    assert HOOKS.get('ResumableCheckpointHook') is ResumableCheckpointHook
-    assert issubclass(ResumableCheckpointHook, CheckpointHook)
 
 
 def test_old_checkpoints_go_and_come_back_never(tmp_path):

@@ -3,31 +3,23 @@
 import pytest
 import torch
 from builders import PARTITIONS, build, config
+from engine.toy_engine import Wrapper
 from torch import nn
 
 from randsac_mm.engine.compile import compile_model, compiled_graphs
-from randsac_mm.kernels import use_attention, use_linear
 from randsac_mm.segments import raster_layout
 
-STEPS = 50
 BATCH = 24
 # Wide enough for the faster matrix product to be used: it leaves small ones alone.
 ENCODER = dict(embed_dims=64, num_layers=3, num_heads=4, feedforward_channels=128)
 DECODER = dict(embed_dims=64, num_layers=2, num_heads=4, feedforward_channels=128)
 
 
-@pytest.fixture(autouse=True)
-def default_kernels():
-    yield
-    use_linear('torch')
-    use_attention('sdpa')
-
-
-def make(partition, with_cp=False):
+def make(partition, attention='sdpa', with_cp=False):
     torch.manual_seed(0)
     cfg = config(PARTITIONS[partition], dict(with_cp=with_cp, **DECODER), arch=ENCODER, with_cp=with_cp)
     cfg['head']['embed_dims'] = DECODER['embed_dims']
-    return build(cfg)
+    return build(dict(cfg, attention=attention))
 
 
 def simple_loss(model, batch):
@@ -41,7 +33,7 @@ def fast_loss(model, batch):
     return model.loss(**batch)['loss']
 
 
-def train(model, loss, fused, accumulate=1, steps=STEPS, clip=None):
+def train(model, loss=fast_loss, fused=True, accumulate=1, steps=50, clip=None):
     """Train on images drawn from a fixed seed and return all losses."""
     optimizer = torch.optim.AdamW((p for p in model.parameters() if p.requires_grad), lr=1e-3, fused=fused)
     torch.manual_seed(1)
@@ -62,52 +54,45 @@ def train(model, loss, fused, accumulate=1, steps=STEPS, clip=None):
 
 
 def simple_losses(partition, **settings):
-    use_linear('torch')
-    use_attention('plain')
-    return train(make(partition), simple_loss, fused=False, **settings)
+    return train(make(partition, 'plain'), simple_loss, fused=False, **settings)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize('partition', ['square-hierarchical', 'blob-flat'])
 def test_fast_kernels_and_layout_give_the_losses_of_the_simple_path(partition):
     expected = simple_losses(partition)
-    use_linear('onednn')
-    use_attention('sdpa')
-    losses = train(make(partition), fast_loss, fused=True)
+    losses = train(make(partition))
     assert expected[-5:].mean() < 0.9 * expected[:5].mean(), 'nothing was learned, so nothing was compared'
     torch.testing.assert_close(losses, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_equal_seeds_give_equal_losses():
-    use_linear('onednn')
-    first, second = (train(make('blob-flat'), fast_loss, fused=True, steps=10) for _ in range(2))
+    first, second = (train(make('blob-flat'), steps=10) for _ in range(2))
     assert first.tolist() == second.tolist()
 
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings('ignore:The .grad attribute of a Tensor that is not a leaf')  # torch.compile's own
 @pytest.mark.parametrize(
-    ('partition', 'modules', 'settings', 'with_cp'),
+    ('partition', 'wrap', 'settings', 'with_cp'),
     [
-        ('square-hierarchical', 'loss', {}, False),
-        ('blob-flat', 'layers', dict(accumulate=2, clip=1.0), True),
+        ('square-hierarchical', lambda model: model, {}, False),
+        ('blob-flat', Wrapper, dict(accumulate=2, clip=1.0), True),
     ],
     ids=['whole-loss', 'layers-checkpointed-accumulated'],
 )
-def test_compiled_code_gives_the_losses_of_the_simple_path(partition, modules, settings, with_cp):
+def test_compiled_code_gives_the_losses_of_the_simple_path(partition, wrap, settings, with_cp):
     expected = simple_losses(partition, **settings)
-    use_linear('onednn')
-    use_attention('sdpa')
-    model = make(partition, with_cp)
+    model = make(partition, with_cp=with_cp)
     keys = list(model.state_dict())
-    compile_model(model, modules)
+    compile_model(wrap(model))
     graphs = []
 
     def loss_and_count(model, batch):
         graphs.append(compiled_graphs())
         return fast_loss(model, batch)
 
-    losses = train(model, loss_and_count, fused=True, **settings)
+    losses = train(model, loss_and_count, **settings)
     torch.testing.assert_close(losses, expected, rtol=1e-5, atol=1e-5)
     assert list(model.state_dict()) == keys
     assert graphs[0] < graphs[4] == graphs[-1], 'compiled in the first steps, and never again'

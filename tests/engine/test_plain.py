@@ -13,6 +13,14 @@ from mmengine.logging import HistoryBuffer
 from randsac_mm.engine.plain import MARK, from_plain, to_plain
 
 Pair = namedtuple('Pair', 'left right')
+SAME = [
+    *(None, True, 3.5, 2 + 1j, b'bytes', 'text', torch.float16, torch.device('cpu'), torch.Size([2, 3])),
+    *((1, [2, {3}], {'four': 5}), Counter({30: 1, 60: 2}), {7: {'nested': (True, None)}}),
+]
+REPLACED = [
+    *((np.float64(0.25), 0.25), (np.int32(3), 3), (np.bool_(True), True), (np.longdouble(0.5), '0.5')),
+    *((Path('a/b'), 'a/b'), (Pair(1, 2), (1, 2)), (frozenset({1}), {1}), (ConfigDict(a={'b': 1}), {'a': {'b': 1}})),
+]
 
 
 def through_a_file(value):
@@ -22,53 +30,17 @@ def through_a_file(value):
     return from_plain(torch.load(buffer, weights_only=True))
 
 
-@pytest.mark.parametrize(
-    'value',
-    [
-        None,
-        True,
-        3.5,
-        2 + 1j,
-        b'bytes',
-        'text',
-        (1, [2, {3}], {'four': 5}),
-        torch.Size([2, 3]),
-        torch.float16,
-        torch.device('cpu'),
-        Counter({30: 1, 60: 2}),
-        {7: {'nested': (True, None)}},
-    ],
-)
-def test_plain_values_come_back_equal(value):
+@pytest.mark.parametrize(('value', 'expected'), [*((value, value) for value in SAME), *REPLACED], ids=str)
+def test_values_come_back_equal_or_as_their_plain_counterpart(value, expected):
     result = through_a_file(value)
-    assert result == value
-    assert type(result) is type(value)
+    assert result == expected
+    assert type(result) is type(expected)
 
 
 @pytest.mark.parametrize('dtype', ['bool', 'uint8', 'uint32', 'int64', 'float16', 'float64', 'complex64', '>f4', 'U3'])
 def test_arrays_come_back_equal(dtype):
     array = np.arange(6).reshape(2, 3).astype(dtype)
-    result = through_a_file({'array': array})['array']
-    np.testing.assert_array_equal(result, array)
-
-
-@pytest.mark.parametrize(
-    ('value', 'plain'),
-    [
-        (np.float64(0.25), 0.25),
-        (np.int32(3), 3),
-        (np.bool_(True), True),
-        (np.longdouble(0.5), '0.5'),
-        (Path('a/b'), 'a/b'),
-        (Pair(1, 2), (1, 2)),
-        (frozenset({1}), {1}),
-        (ConfigDict(a=ConfigDict(b=1)), {'a': {'b': 1}}),
-    ],
-)
-def test_other_values_become_their_plain_counterpart(value, plain):
-    result = to_plain(value)
-    assert result == plain
-    assert type(result) is type(plain)
+    np.testing.assert_array_equal(through_a_file({'array': array})['array'], array)
 
 
 def test_history_buffer_comes_back():
@@ -95,5 +67,5 @@ def test_what_has_no_plain_form_is_named():
 
 
 def test_unknown_mark_is_an_error():
-    with pytest.raises(ValueError, match=r"'future'.*upgrade"):
+    with pytest.raises(ValueError, match='future'):
         from_plain({MARK: 'future'})

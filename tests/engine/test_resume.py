@@ -147,8 +147,9 @@ def test_other_number_of_ranks_warns_and_starts_ranks_apart(tmp_path, monkeypatc
 @pytest.mark.parametrize(
     ('before', 'after', 'message'),
     [
-        ({'epochs': 3}, {'epochs': 5}, r'param_scheduler\[0\] \(CosineAnnealingLR\) end is 20 in the config and 12'),
-        ({'iters': 6}, {'iters': 9}, r'T_max is 9 in the config and 6 in the checkpoint.*keep_schedule=True'),
+        ({'epochs': 3}, {'epochs': 5}, r'param_scheduler\[0\].end .* is 20, not 12'),
+        ({'iters': 6}, {'iters': 9}, r'T_max .* is 9, not 6'),
+        ({'epochs': 3}, {'epochs': 3, 'longer': 2}, 'max_iters is 20, not 12'),
     ],
 )
 def test_changed_schedule_is_refused(tmp_path, before, after, message):
@@ -156,15 +157,6 @@ def test_changed_schedule_is_refused(tmp_path, before, after, message):
     with pytest.raises(ValueError, match=message):
         train(tmp_path, resume=last_checkpoint(tmp_path), **after)
     train(tmp_path, resume=last_checkpoint(tmp_path), keep_schedule=True, **after)
-
-
-def test_longer_training_with_the_old_schedule_is_refused(tmp_path):
-    train(tmp_path, epochs=2)
-    config = toy_config(tmp_path, epochs=2)
-    config['train_cfg']['max_epochs'] = 4
-    config.update(resume=True, load_from=str(last_checkpoint(tmp_path)))
-    with pytest.raises(ValueError, match='max_iters is 16 in the config and 8 in the checkpoint, whose schedule ends'):
-        Runner(**config).train()
 
 
 def test_loading_weights_is_no_resuming(tmp_path):

@@ -1,4 +1,4 @@
-"""A model that trains in milliseconds and draws from every random generator, to tell whether a run was repeated."""
+"""A model that trains in milliseconds and draws from every random generator, so that a repeated run is recognised."""
 
 import itertools
 import random
@@ -9,7 +9,7 @@ import torch
 from mmengine.evaluator import BaseMetric
 from mmengine.hooks import Hook
 from mmengine.model import BaseModel
-from mmengine.registry import DATASETS, HOOKS, METRICS, MODELS
+from mmengine.registry import DATASETS, HOOKS, METRICS, MODEL_WRAPPERS, MODELS
 from mmengine.runner import Runner
 from torch.utils.data import Dataset
 
@@ -55,9 +55,18 @@ class ToyModel(BaseModel):
         return [self.layer(inputs).sum() + torch.rand(())]
 
 
+@MODEL_WRAPPERS.register_module()
+class Wrapper(torch.nn.Module):
+    """Stands for DistributedDataParallel."""
+
+    def __init__(self, module):
+        super().__init__()
+        self.module = module
+
+
 @METRICS.register_module()
 class ToyScores(BaseMetric):
-    """Gives the scores it is told, one for each validation, and draws random numbers."""
+    """Returns one of the scores for each validation, and draws random numbers."""
 
     def __init__(self, scores=(0.5, 0.7, 0.6, 0.9)):
         super().__init__()
@@ -125,9 +134,11 @@ def toy_config(
     return config
 
 
-def train(work_dir, *, stop=None, resume=None, **options):
-    """Run the toy config, possibly interrupted before iteration ``stop``, and return the runner."""
+def train(work_dir, *, stop=None, resume=None, longer=0, **options):
+    """Run the toy config, possibly interrupted before iteration ``stop``, or ``longer`` than its schedule."""
     config = toy_config(work_dir, **options)
+    if longer:
+        config['train_cfg']['max_epochs'] += longer
     if stop is not None:
         config['custom_hooks'] = [{'type': 'Interrupt', 'iteration': stop}]
     if resume is not None:

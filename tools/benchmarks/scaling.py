@@ -45,7 +45,7 @@ from scaling_processes import measure_processes, processes_table
 from step_report import markdown, write_json
 from step_variants import Variant, kernels, make_variant, parse
 
-from randsac_mm.engine.memory import keep_freed_memory
+from randsac_mm.engine.resources import keep_freed_memory
 from randsac_mm.models import RandSAC
 
 DTYPES = {'fp32': torch.float32, 'bf16': torch.bfloat16}
@@ -247,7 +247,7 @@ def main() -> None:
     """Read the command line, measure, print, write; fail if tokens cost more than predicted."""
     args = parse_args()
     if args.device.type == 'cpu':
-        keep_freed_memory()  # as KernelHook does: asking for memory anew in every step is no part of the model's cost
+        keep_freed_memory()  # as tools/train.py does: memory is not asked for anew in every step
     settings = {
         key: str(value) if isinstance(value, (Path, torch.device)) else value for key, value in vars(args).items()
     }

@@ -34,8 +34,7 @@ from step_report import document, heading, parts_table, plot, step_table, write_
 from step_variants import COMPILED, PHASES, Variant, default_variants, make_variant, other_losses, parse
 
 from randsac_mm.complexity import complexity
-from randsac_mm.engine.host_syncs import count_host_syncs
-from randsac_mm.engine.memory import keep_freed_memory
+from randsac_mm.engine.resources import keep_freed_memory
 
 DTYPES = {'fp32': torch.float32, 'bf16': torch.bfloat16}
 FAILED = 'failed'
@@ -146,12 +145,6 @@ def memory_and_syncs(variants: dict[str, Variant], summary: dict, args: argparse
             variant.step(dtype)
             _, peak = peak_bytes(args.device)
             summary[name]['memory_bytes'] = peak - before + variant.state_bytes()
-        # On a CPU nothing waits. What would is counted, which neither compiled code nor PyTorch's default AdamW, whose
-        # step counters live on the host, lets be seen.
-        if args.device.type == 'cuda' or parse(name).base == 'eager':
-            with count_host_syncs(args.device) as counter:
-                variant.step(dtype)
-            summary[name]['host_syncs'] = counter.total
 
 
 def benchmark_step(model_name: str, segments: str, args: argparse.Namespace) -> dict:
@@ -243,7 +236,7 @@ def main() -> None:
     """Read the command line, time, print, write."""
     args = parse_args()
     if args.device.type == 'cpu':
-        keep_freed_memory()  # as KernelHook does; here the baselines gain as much
+        keep_freed_memory()  # as tools/train.py does; here the baselines gain as much
     report: dict = {'environment': environment(args.device), 'steps': [], 'parts': []}
     settings = {
         key: str(value) if isinstance(value, (Path, torch.device)) else value for key, value in vars(args).items()

@@ -21,7 +21,7 @@ from step_models import CONFIGS, KNOWN
 from torch.utils.data import Dataset
 
 from randsac_mm.engine import launch
-from randsac_mm.engine.cores import cores_per_process, fit_workers
+from randsac_mm.engine.resources import cores_per_process, fit_workers
 
 SKIPPED = 3  # steps, or batches, before the clock starts: workers start, kernels are chosen and compiled
 STEPS = {'cpu': 8, 'cuda': 40}

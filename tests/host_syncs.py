@@ -27,63 +27,36 @@ _DRAWS = {'aten::rand', 'aten::randn', 'aten::randint', 'aten::randperm'}
 
 
 class HostSyncs:
-    """Hold what :func:`count_host_syncs` has found so far.
-
-    Attributes:
-        where: How often each place has waited; ``'mmengine/logging/message_hub.py:343 _get_valid_value'`` is a key.
-    """
+    """``where``: how often each place has waited, by ``'mmengine/logging/message_hub.py:343 _get_valid_value'``."""
 
     def __init__(self) -> None:
         self.where: Counter[str] = Counter()
 
     @property
     def total(self) -> int:
-        """Give the number of waits."""
         return sum(self.where.values())
 
     def add(self) -> None:
-        """Count a wait of the code that is being run."""
         self.where[_place(sys._getframe(1))] += 1
 
 
 @contextmanager
-def count_host_syncs(device: str | torch.device | None = None) -> Iterator[HostSyncs]:
-    """Count how often the host waits for the device.
+def count_host_syncs(device: str) -> Iterator[HostSyncs]:
+    """Count how often the host waits for the device, ``'cuda'`` or ``'cpu'``.
 
-    On CUDA it counts what PyTorch's sync debug mode reports, wherever it happens: numbers that are read, copies that
-    block, sizes that depend on values. ``torch.cuda.synchronize()`` and waiting for events are no part of that mode.
-
-    A CPU never waits for itself. There it counts what would have waited if the tensors were on a GPU: numbers that are
-    read (``item()``, ``float(x)``, ``if x``, ``tolist()``, ``cpu()``), results whose size depends on values
-    (``nonzero``, indexing by a boolean mask), and lists that are copied to the device (``x[[2, 0]]``,
-    ``torch.tensor(..., device=...)``). Reading a number that was just drawn from torch's global generator is no wait,
-    since that one is the host's. What happens inside compiled code, and copies of whole batches, only a GPU shows. Use
-    optimisers with ``fused=True``: others keep their step counters on the host, which cannot be told apart here.
-
-    Args:
-        device: The device whose waits are meant, only its type counts. Default: CUDA if there is one, else the CPU.
-
-    Yields:
-        The counter.
-
-    Raises:
-        ValueError: If ``device`` is neither CUDA nor the CPU.
-
-    Example:
-        >>> with count_host_syncs('cpu') as counter:
-        ...     x = torch.ones(3).sum()
-        ...     y = float(x)
-        >>> counter.total
-        1
+    On CUDA it counts what PyTorch's sync debug mode reports: numbers that are read, copies that block, sizes that
+    depend on values. A CPU never waits for itself: there it counts what would have waited on a GPU (``item()``,
+    ``if x``, ``tolist()``, ``cpu()``, ``nonzero``, indexing by a boolean mask, ``x[[2, 0]]``,
+    ``torch.tensor(..., device=...)``). Reading a number just drawn from torch's global generator is no wait, since that
+    one is the host's. Not seen on a CPU: compiled code, copies of whole batches.
     """
-    if device is None:
-        device = 'cuda' if torch.cuda.is_available() else 'cpu'
-    kind = torch.device(device).type
-    if kind not in ('cuda', 'cpu'):
-        raise ValueError(f'device={kind!r}: waits can be counted on cuda, and on cpu as if it were one')
     counter = HostSyncs()
-    with _on_cuda(counter) if kind == 'cuda' else _on_cpu(counter):
-        yield counter
+    if device == 'cuda':
+        with _on_cuda(counter):
+            yield counter
+    else:
+        with _Calls(counter), _Operations(counter):
+            yield counter
 
 
 @contextmanager
@@ -108,14 +81,8 @@ def _on_cuda(counter: HostSyncs) -> Iterator[None]:
             torch.cuda.set_sync_debug_mode(before)
 
 
-@contextmanager
-def _on_cpu(counter: HostSyncs) -> Iterator[None]:
-    with _Calls(counter), _Operations(counter):
-        yield
-
-
 class _Calls(TorchFunctionMode):
-    """Count what can be told apart only where Python calls torch: on a CPU nothing is copied."""
+    """Counts what can be told apart only where Python calls torch: on a CPU nothing is copied."""
 
     def __init__(self, counter: HostSyncs) -> None:
         super().__init__()
@@ -133,7 +100,7 @@ class _Calls(TorchFunctionMode):
 
 
 class _Operations(TorchDispatchMode):
-    """Count operations whose result the host needs."""
+    """Counts operations whose result the host needs."""
 
     def __init__(self, counter: HostSyncs) -> None:
         super().__init__()
@@ -161,7 +128,7 @@ def _has_list(index: Any) -> bool:
 
 
 def _selects_by_mask(args: tuple) -> bool:
-    """Tell whether an index has a boolean mask; one number put there is not counted: it is filled in without a look."""
+    """Whether an index has a boolean mask; one number put there is not counted: it is filled in without a look."""
     if len(args) > 2 and args[2].numel() == 1:
         return False
     return any(part is not None and part.dtype in (torch.bool, torch.uint8) for part in args[1])

@@ -1,0 +1,83 @@
+"""Cores are shared fairly, workers fit them, and freed memory is used again."""
+
+import platform
+import subprocess
+import sys
+
+import pytest
+from mmengine.config import Config
+
+from randsac_mm.engine import resources
+from randsac_mm.engine.resources import cores_per_process, fit_workers
+
+
+@pytest.mark.parametrize(
+    ('environment', 'limit', 'cores'),
+    [
+        ({}, 'max 100000\n', 64),
+        ({}, '250000 100000\n', 3),
+        ({}, 'nonsense', 64),
+        ({'LOCAL_WORLD_SIZE': '8'}, '', 8),
+        ({'SLURM_NTASKS_PER_NODE': '128'}, '', 1),
+        ({'SLURM_CPUS_PER_TASK': '12', 'SLURM_NTASKS_PER_NODE': '8'}, '', 12),
+        ({'SLURM_CPUS_PER_TASK': '32', 'LOCAL_WORLD_SIZE': '4'}, '', 8),
+    ],
+)
+def test_cores_are_divided_by_the_processes_of_the_machine(monkeypatch, tmp_path, environment, limit, cores):
+    monkeypatch.setattr('os.sched_getaffinity', lambda pid: range(64), raising=False)
+    monkeypatch.setattr(resources, '_CGROUP', tmp_path / 'cpu.max')
+    (tmp_path / 'cpu.max').write_text(limit)
+    assert cores_per_process(environment) == cores
+
+
+@pytest.mark.parametrize(
+    ('cores', 'config', 'workers'),
+    [
+        (12, {'auto_num_workers': 32}, 11),
+        (12, {'auto_num_workers': 6}, 6),
+        (12, {'auto_num_workers': None}, 8),
+        (12, {'auto_num_workers': 32, 'train_dataloader': {'num_workers': 0}}, 0),
+        (1, {'auto_num_workers': 32}, 1),
+    ],
+)
+def test_workers_are_fitted_to_the_machine(monkeypatch, cores, config, workers):
+    monkeypatch.setattr(resources, 'cores_per_process', lambda: cores)
+    cfg = Config({'train_dataloader': {'num_workers': 8}, **config})
+    fit_workers(cfg, {})
+    assert cfg.train_dataloader.num_workers == workers
+    cfg.train_dataloader.num_workers = 5
+    fit_workers(cfg, {'train_dataloader.num_workers': 5})
+    assert cfg.train_dataloader.num_workers == 5, 'the command line comes first'
+
+
+@pytest.mark.parametrize('wrong', [0, True, 'auto'])
+def test_auto_num_workers_is_a_number(wrong):
+    with pytest.raises(ValueError, match=f'auto_num_workers={wrong!r}'):
+        fit_workers(Config({'auto_num_workers': wrong}), {})
+
+
+MEASURE = """
+import resource, runpy, sys
+assert sys.argv[1] != 'keep' or runpy.run_path(sys.argv[2])['keep_freed_memory']()
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(4):
+        b'x' * int(sys.argv[3])  # freed at once
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+faults()
+print(faults())
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != 'glibc', reason='only glibc can be told to keep memory')
+def test_freed_memory_is_used_again():
+    """No page is asked of the system for what was freed a moment ago; in fresh processes."""
+
+    def faults(what):
+        size = str(2**26)  # 64 MiB: more than glibc keeps by itself
+        command = [sys.executable, '-c', MEASURE, what, resources.__file__, size]
+        return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+    kept = faults('keep')
+    assert kept < 100
+    assert faults('as usual') > 10 * max(kept, 1)
