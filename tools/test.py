@@ -1,12 +1,11 @@
 #!/usr/bin/env python
-"""Measure a trained model on the test set of its config (classification, segmentation, detection).
+"""Evaluate a trained model on the test set of its config (classification, segmentation, detection).
 
 Example:
     python tools/test.py CONFIG work_dirs/NAME/epoch_100.pth --out metrics.json
 """
 
 import argparse
-import functools
 import os
 import sys
 from pathlib import Path
@@ -26,7 +25,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('checkpoint', help='checkpoint whose weights fit the config, every one of them')
     parser.add_argument('--work-dir', help='folder for logs (default: ./work_dirs/NAME_OF_CONFIG)')
     parser.add_argument('--out', help='also write FILE.json: the metrics, or FILE.pkl: every prediction')
-    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
+    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm'], default='none')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='change the config')
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -37,18 +36,13 @@ def parse_args() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Prepare the config, build the runner, test."""
+    """Build the runner with the checkpoint's weights, and test."""
     args = parse_args()
     try:
         cfg = launch.load_config(args.config, args.cfg_options, args.work_dir, args.launcher)
-        launch.use_checkpoint_for_test(cfg, args.checkpoint)
-        launch.prepare_cpu_processes(cfg)
+        runner = launch.build_test_runner(cfg, args.checkpoint)
     except (FileNotFoundError, ValueError) as error:
         sys.exit(f'test.py: error: {error}')
-
-    runner = launch.build_runner(cfg)
-    # mmengine would only warn about weights that are missing or left over, and measure a half-random model.
-    runner.load_checkpoint = functools.partial(runner.load_checkpoint, strict=True)
     if args.out and args.out.endswith('.pkl'):
         runner.test_evaluator.metrics.append(DumpResults(out_file_path=args.out))
     metrics = runner.test()

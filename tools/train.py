@@ -3,7 +3,7 @@
 
 Examples:
     python tools/train.py configs/randsac/vit-t_cifar10.py --amp
-    python tools/train.py configs/randsac/vit-t_cifar10.py --resume            # go on where the run stopped
+    python tools/train.py configs/randsac/vit-t_cifar10.py --resume            # continue where the run stopped
     python tools/train.py configs/randsac/vit-t_cifar10.py --epochs 20         # warm-up and decay shrink with it
     bash tools/dist_train.sh configs/randsac/vit-b_in1k.py 8 --resume auto     # for jobs that may be restarted
 """
@@ -40,7 +40,7 @@ def parse_args() -> argparse.Namespace:
         '--auto-scale-lr', action='store_true', help='scale the lr by actual over intended total batch size'
     )
     parser.add_argument('--no-validate', action='store_true', help='train without validating')
-    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
+    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm'], default='none')
     parser.add_argument(
         '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='change the config: a.b.c=1 d="[1,2]"'
     )

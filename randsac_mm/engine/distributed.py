@@ -1,42 +1,41 @@
-"""Several processes without a GPU; with one, mmengine's own start-up is left alone."""
+"""Several processes, and synchronised batch norm, on a machine without an accelerator."""
 
 import gc
 import os
-import subprocess
+from collections import Counter
 from datetime import timedelta
+from typing import Any
 
 import torch
 from mmengine.config import Config
 from mmengine.device import get_device
 
-_VARIABLES = {
-    'pytorch': {'RANK': 'RANK', 'LOCAL_RANK': 'LOCAL_RANK', 'WORLD_SIZE': 'WORLD_SIZE'},
-    'slurm': {'RANK': 'SLURM_PROCID', 'LOCAL_RANK': 'SLURM_LOCALID', 'WORLD_SIZE': 'SLURM_NTASKS'},
-    'mpi': {
-        'RANK': 'OMPI_COMM_WORLD_RANK',
-        'LOCAL_RANK': 'OMPI_COMM_WORLD_LOCAL_RANK',
-        'WORLD_SIZE': 'OMPI_COMM_WORLD_SIZE',
-    },
-}
+_SYNCHRONISED = ('SyncBN', 'MMSyncBN')
 
 
 def prepare_cpu_processes(cfg: Config) -> None:
-    """Make ``cfg.launcher`` work on a machine without an accelerator; call it before the runner is built.
+    """Connect CPU processes that torchrun has started; call it before the runner is built.
 
-    mmengine assigns a GPU to every process it starts, and fails where there is none. Here the processes are connected
-    by gloo beforehand, which mmengine respects, and the model is wrapped without a device. Nothing happens if
-    ``cfg.launcher`` is ``'none'`` or an accelerator is present.
+    mmengine assigns a GPU to every process, and fails where there is none. Here the processes are connected by gloo
+    beforehand, which mmengine respects, and the model is wrapped without a device. Nothing happens if ``cfg.launcher``
+    is ``'none'`` or an accelerator is present.
 
     Args:
         cfg: The config of the run; ``model_wrapper_cfg`` or ``strategy.model_wrapper`` is changed.
 
     Raises:
-        ValueError: If the launcher is unknown, or its environment variables are missing.
+        ValueError: If the processes were not started by torchrun.
     """
     launcher = cfg.get('launcher', 'none')
     if launcher in ('none', None) or get_device() != 'cpu':
         return
-    _set_environment(launcher)
+    missing = [name for name in ('RANK', 'LOCAL_RANK', 'WORLD_SIZE') if name not in os.environ]
+    if launcher != 'pytorch' or missing:
+        lack = f'{", ".join(missing)} in the environment' if launcher == 'pytorch' else 'a GPU'
+        raise ValueError(
+            f'--launcher {launcher} needs {lack}; start CPU processes by tools/dist_train.sh, or by torchrun and '
+            '--launcher pytorch'
+        )
     if not torch.distributed.is_initialized():
         seconds = cfg.get('env_cfg', {}).get('dist_cfg', {}).get('timeout', 1800)
         torch.distributed.init_process_group('gloo', timeout=timedelta(seconds=seconds))
@@ -62,19 +61,55 @@ def leave_process_group() -> None:
         torch.distributed.destroy_process_group()
 
 
-def _set_environment(launcher: str) -> None:
-    """Set the variables from which torch and mmengine read rank, world size and the address of rank 0."""
-    if launcher not in _VARIABLES:
-        raise ValueError(f'launcher={launcher!r} is unknown; choose one of none, {", ".join(_VARIABLES)}')
-    missing = [name for name in _VARIABLES[launcher].values() if name not in os.environ]
-    if missing:
-        start = {'pytorch': 'torchrun or tools/dist_train.sh', 'slurm': 'srun', 'mpi': 'mpirun'}[launcher]
-        raise ValueError(f'--launcher {launcher} needs {", ".join(missing)} in the environment; start it by {start}')
-    for name, source in _VARIABLES[launcher].items():
-        os.environ[name] = os.environ[source]
-    if launcher == 'slurm' and 'MASTER_ADDR' not in os.environ:
-        command = ['scontrol', 'show', 'hostnames', os.environ['SLURM_NODELIST']]
-        hosts = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-        os.environ['MASTER_ADDR'] = hosts.split()[0]
-    os.environ.setdefault('MASTER_ADDR', '127.0.0.1')
-    os.environ.setdefault('MASTER_PORT', '29500')
+def replace_sync_bn(cfg: Config) -> str | None:
+    """Replace synchronised batch norm where there is no accelerator; call it before the runner is built.
+
+    torch and mmcv synchronise batch norm on accelerators only, and raise in several CPU processes. Every
+    ``type='SyncBN'`` and ``'MMSyncBN'`` in ``cfg.model`` becomes ``'BN'``, whose parameters have the same names and
+    shapes, and ``sync_bn``, by which mmengine turns BN into SyncBN, is switched off. Where an accelerator is present
+    nothing happens.
+
+    Args:
+        cfg: The config of the run; ``model``, ``sync_bn`` and ``strategy.sync_bn`` are changed.
+
+    Returns:
+        A line for the log with what was replaced, or None if nothing was.
+
+    Example:
+        >>> cfg = Config(dict(model=dict(neck=dict(norm_cfg=dict(type='SyncBN')), heads=[dict(norm=dict(type='LN'))])))
+        >>> note = replace_sync_bn(cfg)
+        >>> cfg.model.neck.norm_cfg, cfg.model.heads[0].norm  # on a machine without an accelerator
+        ({'type': 'BN'}, {'type': 'LN'})
+    """
+    if get_device() != 'cpu':
+        return None
+    replaced: Counter[str] = Counter()
+    _replace(cfg.get('model'), replaced)
+    for holder in (cfg, cfg.get('strategy') or {}):
+        if holder.get('sync_bn') is not None:
+            replaced[f'sync_bn={holder["sync_bn"]!r}'] += 1
+            holder['sync_bn'] = None
+    if not replaced:
+        return None
+    what = ', '.join(f'{count} x {name}' for name, count in replaced.items())
+    return (
+        f'No accelerator: batch norm is not synchronised ({what} in the config became BN). Each process normalises by '
+        'its own batch and keeps its own averages; the checkpoint contains those of the first'
+    )
+
+
+def _replace(node: Any, replaced: Counter[str]) -> None:
+    """Walk through dicts and sequences; anything else, as a model that is already built, stays."""
+    if isinstance(node, (list, tuple)):
+        for item in node:
+            _replace(item, replaced)
+    elif isinstance(node, dict):
+        kind = node.get('type')
+        name = kind.rpartition('.')[2] if isinstance(kind, str) else None
+        if name == 'ViTPyramid' and node.get('norm_cfg') is None:  # its default is SyncBN
+            node['norm_cfg'] = dict(type='SyncBN', requires_grad=True)
+        if name in _SYNCHRONISED:
+            replaced[kind] += 1
+            node['type'] = 'BN'
+        for item in node.values():
+            _replace(item, replaced)

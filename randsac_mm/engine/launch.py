@@ -1,4 +1,4 @@
-"""What ``tools/train.py`` and ``tools/test.py`` do between the command line and the runner."""
+"""From the command line to the runner: ``tools/train.py`` and ``tools/test.py``."""
 
 import re
 from difflib import get_close_matches
@@ -9,18 +9,14 @@ from typing import Any
 import torch
 from mmengine.config import Config
 from mmengine.dist import is_main_process
+from mmengine.model import is_model_wrapper
 from mmengine.registry import RUNNERS
 from mmengine.runner import FlexibleRunner, Runner
 
-import randsac_mm.engine.checkpoint
-import randsac_mm.engine.deferred_log
-import randsac_mm.engine.optim
-import randsac_mm.engine.where_time_goes
-import randsac_mm.engine.workers  # noqa: F401  (so that any config may name what is registered there)
-from randsac_mm.engine.batch_norm import replace_sync_bn
-from randsac_mm.engine.cores import fit_workers
-from randsac_mm.engine.distributed import prepare_cpu_processes
+from randsac_mm.engine.distributed import prepare_cpu_processes, replace_sync_bn
 from randsac_mm.engine.origin import write_origin
+from randsac_mm.engine.resources import fit_workers, keep_freed_memory
+from randsac_mm.transfer.model_loading import load_model
 
 # Keys that no runner takes as an argument but that mmengine or OpenMMLab's libraries look up in a config.
 _OTHER_KEYS = {
@@ -48,12 +44,12 @@ def load_config(path: str, options: dict[str, Any] | None, work_dir: str | None,
             ``auto_num_workers`` is no positive number.
     """
     if not Path(path).is_file():
-        raise FileNotFoundError(f'there is no config {path}')
+        raise FileNotFoundError(f'no config {path}')
     if Path(path).suffix not in ('.py', '.json', '.yml', '.yaml'):
-        raise ValueError(f'{path} is no config: its name must end in .py, .json, .yml or .yaml')
+        raise ValueError(f'{path}: the name of a config ends in .py, .json, .yml or .yaml')
     cfg = Config.fromfile(path)
     if cfg.get('model') is None:
-        raise ValueError(f'{path} defines no model; give the config of a run, not one of the parts in _base_')
+        raise ValueError(f'{path} has no model; use the config of a run, not one of the parts in _base_')
     _check_options(cfg, options or {})
     try:
         cfg.merge_from_dict(options or {})
@@ -86,10 +82,8 @@ def use_amp(cfg: Config) -> None:
     Raises:
         ValueError: If the config's wrapper is neither plain nor one of mixed precision.
     """
-    wrapper = cfg.get('optim_wrapper')
-    if wrapper is None:
-        raise ValueError('--amp: the config has no optim_wrapper')
-    kind = wrapper.get('type', 'OptimWrapper' if 'optimizer' in wrapper else 'several wrappers')
+    wrapper = cfg.get('optim_wrapper') or {}
+    kind = wrapper.get('type', 'OptimWrapper' if 'optimizer' in wrapper else 'none or several')
     name = (kind if isinstance(kind, str) else kind.__name__).rpartition('.')[2]
     if name == 'OptimWrapper':
         wrapper.update(type='AutocastOptimWrapper', dtype='bfloat16')
@@ -97,7 +91,7 @@ def use_amp(cfg: Config) -> None:
             wrapper.update(modules=['backbone'])
     elif name not in ('AutocastOptimWrapper', 'AmpOptimWrapper'):
         raise ValueError(
-            f'--amp: optim_wrapper is {name}, and only OptimWrapper can be switched; choose its precision in the config'
+            f'--amp replaces OptimWrapper, but optim_wrapper is {name}; choose its precision in the config'
         )
 
 
@@ -105,12 +99,11 @@ def use_auto_scale_lr(cfg: Config) -> None:
     """Scale the learning rate by the actual total batch size over the config's (``--auto-scale-lr``).
 
     Raises:
-        ValueError: If the config does not say for which batch size its learning rate is meant.
+        ValueError: If the config does not state the batch size of its learning rate.
     """
-    scale = cfg.get('auto_scale_lr') or {}
-    if 'base_batch_size' not in scale:
+    if 'base_batch_size' not in (cfg.get('auto_scale_lr') or {}):
         raise ValueError(
-            '--auto-scale-lr: the config has no auto_scale_lr.base_batch_size, the total batch size its lr is meant for'
+            '--auto-scale-lr: the config lacks auto_scale_lr.base_batch_size, the total batch size of its lr'
         )
     cfg.auto_scale_lr.enable = True
 
@@ -136,35 +129,26 @@ def use_resume(cfg: Config, resume: str) -> bool:
     """
     named = resume not in ('latest', 'auto')
     folder = Path(resume if named else cfg.work_dir)
-    # FSDP and DeepSpeed checkpoints are folders as well, but hold no pointer.
-    if named and folder.exists() and not (folder / 'last_checkpoint').exists():
-        found: Path | None = folder
-    else:
-        found = find_checkpoint(folder)
+    # FSDP and DeepSpeed checkpoints are folders as well, but without a pointer.
+    is_checkpoint = named and folder.exists() and not (folder / 'last_checkpoint').exists()
+    found = folder if is_checkpoint else find_checkpoint(folder)
     if found is None and resume != 'auto':
-        if named:
-            raise FileNotFoundError(f'--resume {resume}: there is no such checkpoint')
-        raise FileNotFoundError(
-            f'--resume: there is no checkpoint in {folder.resolve()}; check --work-dir, name the checkpoint '
-            '(--resume FILE), leave --resume out, or use --resume auto to start a new run where none exists'
-        )
+        fix = '' if named else '; check --work-dir, name it (--resume FILE), or use --resume auto to start a new run'
+        raise FileNotFoundError(f'--resume: no checkpoint in {folder.resolve()}{fix}')
     cfg.resume = found is not None
     if found is not None:
         cfg.load_from = str(found)
-    return found is not None
+    return cfg.resume
 
 
 def find_checkpoint(work_dir: str | Path) -> Path | None:
-    """Find the last complete checkpoint in a work directory.
+    """Return the last complete checkpoint in a work directory, or None.
 
-    ``last_checkpoint`` holds an absolute path; if the folder has been moved since, the file of that name in the folder
-    is meant. Without a usable ``last_checkpoint`` the checkpoint with the highest number counts.
+    ``last_checkpoint`` contains an absolute path; if the folder has been moved since, the file of that name in the
+    folder is meant. Without a usable ``last_checkpoint`` it is the checkpoint with the highest number.
 
     Args:
         work_dir: A work directory, which need not exist.
-
-    Returns:
-        The checkpoint, or None if there is none.
     """
     work_dir = Path(work_dir)
     pointer = work_dir / 'last_checkpoint'
@@ -173,13 +157,12 @@ def find_checkpoint(work_dir: str | Path) -> Path | None:
         for candidate in (work_dir / saved.name, saved):
             if saved.name and candidate.exists():
                 return candidate
-    numbered = [(re.fullmatch(r'(?:epoch|iter)_(\d+)\.pth', p.name), p) for p in work_dir.glob('*.pth')]
-    complete = [(int(match[1]), path) for match, path in numbered if match]
-    return max(complete)[1] if complete else None
+    numbered = [(re.fullmatch(r'(?:epoch|iter)_(\d+)\.pth', path.name), path) for path in work_dir.glob('*.pth')]
+    return max(((int(match[1]), path) for match, path in numbered if match), default=(0, None))[1]
 
 
 def build_runner(cfg: Config) -> Runner | FlexibleRunner:
-    """Build the runner that the config asks for; ``FlexibleRunner`` if it has a strategy (FSDP, DeepSpeed).
+    """Build the runner of a config; ``FlexibleRunner`` if it has a strategy (FSDP, DeepSpeed).
 
     Raises:
         ValueError: If the launcher's environment is incomplete.
@@ -188,6 +171,7 @@ def build_runner(cfg: Config) -> Runner | FlexibleRunner:
         cfg.setdefault('runner_type', 'FlexibleRunner')
         cfg.setdefault('env_cfg', {})  # it fails on None
     if not torch.cuda.is_available():
+        keep_freed_memory()
         for name in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
             if cfg.get(name):
                 cfg[name].pop('pin_memory', None)  # nothing to pin for; torch would warn in every epoch
@@ -201,19 +185,26 @@ def build_runner(cfg: Config) -> Runner | FlexibleRunner:
     return runner
 
 
-def use_checkpoint_for_test(cfg: Config, checkpoint: str) -> None:
-    """Test the weights of ``checkpoint``.
+def build_test_runner(cfg: Config, checkpoint: str) -> Runner:
+    """Build the runner of a test, with every weight of its model from ``checkpoint``.
+
+    A strategy (FSDP, DeepSpeed) is left out: in a test the whole model fits on each device.
 
     Raises:
-        ValueError: If the config has no test set.
+        ValueError: If the config has no test set, or the checkpoint cannot be read or does not fit the model.
         FileNotFoundError: If there is no such checkpoint.
     """
     if cfg.get('test_dataloader') is None:
         raise ValueError(
-            'the config has no test_dataloader, as is usual in pre-training. To see what the model predicts run '
-            'tools/visualization/reconstruct.py CONFIG CHECKPOINT; to measure its features train a config that loads '
-            'the checkpoint into a backbone, and test that one'
+            'the config has no test_dataloader, as usual in pre-training: draw predictions with '
+            'tools/visualization/reconstruct.py, or train and test a config that loads the checkpoint into a backbone'
         )
     if not Path(checkpoint).exists():
-        raise FileNotFoundError(f'there is no checkpoint {checkpoint}')
+        raise FileNotFoundError(f'no checkpoint {checkpoint}')
+    cfg.pop('strategy', None)
+    cfg.pop('runner_type', None)
+    # The runner loads it again, for its hooks (as EMAHook); on its own it would only warn about missing keys.
     cfg.load_from, cfg.resume = checkpoint, False
+    runner = build_runner(cfg)
+    load_model(runner.model.module if is_model_wrapper(runner.model) else runner.model, checkpoint)
+    return runner

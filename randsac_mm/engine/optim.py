@@ -1,6 +1,6 @@
 """Mixed precision on any device."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import wraps
 from typing import Any
@@ -15,13 +15,13 @@ from randsac_mm.registry import register
 
 @register('OPTIM_WRAPPERS', everywhere=True)
 class AutocastOptimWrapper(OptimWrapper):
-    """Run the forward pass in bfloat16 where that is safe; weights, gradients and the update stay float32.
+    """Optimiser wrapper whose forward pass runs in bfloat16 where that is safe; weights, gradients, update are float32.
 
-    mmengine's ``AmpOptimWrapper`` refuses a CPU and scales the loss, which bfloat16 does not need. This one follows the
-    device of the model. Gradient accumulation and clipping work as in ``OptimWrapper``.
+    mmengine's ``AmpOptimWrapper`` refuses a CPU and scales the loss, which bfloat16 does not need. Gradient
+    accumulation and clipping work as in ``OptimWrapper``.
 
     Some operations know no bfloat16, among them mmcv's RoIAlign and non-maximum suppression. With ``modules`` only the
-    named parts of the model compute in bfloat16, whatever calls them, and hand float32 to the rest.
+    named parts of the model compute in bfloat16, whatever calls them, and return float32.
 
     Args:
         dtype: Type of the forward pass. Only ``'bfloat16'``: float16 needs a scaled loss, thus ``AmpOptimWrapper``.
@@ -42,10 +42,7 @@ class AutocastOptimWrapper(OptimWrapper):
 
     def __init__(self, dtype: str = 'bfloat16', modules: Sequence[str] | None = None, **kwargs: Any) -> None:
         if dtype != 'bfloat16':
-            raise ValueError(
-                f"AutocastOptimWrapper computes in dtype='bfloat16', not in {dtype!r}; use AmpOptimWrapper for float16 "
-                'and OptimWrapper for float32'
-            )
+            raise ValueError(f"dtype={dtype!r} must be 'bfloat16'; for float16 use AmpOptimWrapper")
         if modules is not None and (isinstance(modules, str) or not modules):
             raise ValueError(f"modules={modules!r} must list names, as ('backbone', 'neck'), or be None for all")
         super().__init__(**kwargs)
@@ -54,23 +51,23 @@ class AutocastOptimWrapper(OptimWrapper):
 
     @contextmanager
     def optim_context(self, model: nn.Module) -> Iterator[None]:
-        """Enter autocast on the model's device and, between two updates, hold back the exchange of gradients.
+        """Enter autocast on the model's device and, between two updates, defer the exchange of gradients.
 
         Raises:
             ValueError: If the model has no module of a name in ``modules``.
         """
-        device = next(model.parameters()).device
+        device = next(model.parameters()).device.type
         with super().optim_context(model), ExitStack() as stack:
             if self.modules is None:
-                stack.enter_context(torch.autocast(device.type, dtype=self.dtype))
+                stack.enter_context(torch.autocast(device, dtype=self.dtype))
             for name in self.modules or ():
-                stack.enter_context(self._cast(_submodule(model, name), device.type))
+                stack.enter_context(self._cast(_submodule(model, name), device))
             yield
 
     @contextmanager
     def _cast(self, module: nn.Module, device: str) -> Iterator[None]:
-        """Let a module's forward compute in bfloat16 and return float32, for as long as the context lasts."""
-        forward: Callable = module.forward
+        """Replace a module's forward by one that computes in bfloat16 and returns float32."""
+        own, forward = vars(module).get('forward'), module.forward
 
         @wraps(forward)
         def cast(*args: Any, **kwargs: Any) -> Any:
@@ -78,15 +75,13 @@ class AutocastOptimWrapper(OptimWrapper):
                 output = forward(*args, **kwargs)
             return _float32(output)
 
-        had_own = 'forward' in vars(module)
         module.forward = cast
         try:
             yield
         finally:
-            if had_own:
-                module.forward = forward
-            else:
-                del module.forward  # the method of its class is seen again
+            del module.forward  # the method of its class is seen again
+            if own is not None:
+                module.forward = own
 
 
 def _submodule(model: nn.Module, name: str) -> nn.Module:
@@ -96,7 +91,7 @@ def _submodule(model: nn.Module, name: str) -> nn.Module:
         return model.get_submodule(name)
     except AttributeError:
         children = ', '.join(child for child, _ in model.named_children())
-        raise ValueError(f'modules of AutocastOptimWrapper names {name!r}, but the model has {children}') from None
+        raise ValueError(f'AutocastOptimWrapper.modules: no {name!r} in the model, which has {children}') from None
 
 
 def _float32(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Where a run comes from: command, commit, hardware, versions, date. Written beside its log."""
+"""Origin of a run: command, commit, hardware, versions, date. Written beside its log."""
 
 import contextlib
 import datetime
@@ -15,7 +15,8 @@ import mmengine
 import torch
 from mmengine.dist import get_world_size
 
-from randsac_mm.engine.cores import cores_per_process
+from randsac_mm.engine.resources import cores_per_process
+from randsac_mm.files import atomic_write
 from randsac_mm.version import __version__
 
 ORIGIN_FILE = 'origin.json'
@@ -23,7 +24,7 @@ _ROOT = Path(__file__).resolve().parents[2]
 
 
 def describe_origin() -> dict[str, Any]:
-    """Describe this process in plain values.
+    """Return a description of this process in plain values.
 
     Returns:
         ``command``, ``folder`` (where it was started), ``commit``, ``started`` (UTC), ``hardware``, ``gpus``,
@@ -33,14 +34,13 @@ def describe_origin() -> dict[str, Any]:
         >>> sorted(describe_origin())[:3]
         ['command', 'commit', 'cores']
     """
-    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     return {
         'command': shlex.join([Path(sys.executable).name, *sys.argv]),
         'folder': str(Path.cwd()),
         'commit': find_commit(),
         'started': datetime.datetime.now(datetime.timezone.utc).strftime('%Y-%m-%d %H:%M:%S UTC'),
-        'hardware': _processor(),
-        'gpus': gpus,
+        'hardware': processor_name(),
+        'gpus': [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
         'processes': get_world_size(),
         'cores': cores_per_process(),
         'python': platform.python_version(),
@@ -51,19 +51,18 @@ def describe_origin() -> dict[str, Any]:
 
 
 def write_origin(folder: str | Path) -> Path:
-    """Write :func:`describe_origin` to ``origin.json`` in a folder that exists; no reader ever sees half of it."""
+    """Write :func:`describe_origin` to ``origin.json`` in a folder; return its path."""
     path = Path(folder, ORIGIN_FILE)
-    partial = path.with_name(f'.{path.name}.partial-{os.getpid()}')
-    partial.write_text(json.dumps(describe_origin(), indent=2) + '\n')
-    partial.replace(path)
+    with atomic_write(path) as temporary:
+        temporary.write_text(json.dumps(describe_origin(), indent=2) + '\n')
     return path
 
 
 def find_commit() -> str:
-    """Name the commit of this clone, with ``+changes`` if tracked files differ; ``RANDSAC_COMMIT`` where git cannot."""
+    """Return ``RANDSAC_COMMIT`` or the commit of this clone, with ``+changes`` if tracked files differ."""
     if 'RANDSAC_COMMIT' in os.environ:
         return os.environ['RANDSAC_COMMIT']
-    if not (_ROOT / '.git').exists():  # an installed package: git would name a commit of somebody else's
+    if not (_ROOT / '.git').exists():  # an installed package: git would name a commit of another project
         return 'unknown'
     git = ['git', '-C', str(_ROOT)]
     try:
@@ -75,7 +74,8 @@ def find_commit() -> str:
     return name.stdout.strip() + ('+changes' if changes.stdout.strip() else '')
 
 
-def _processor() -> str:
+def processor_name() -> str:
+    """Return the processor's name, as ``'AMD EPYC 7763 64-Core Processor'``."""
     with contextlib.suppress(OSError):
         for line in Path('/proc/cpuinfo').read_text().splitlines():
             if line.startswith('model name'):

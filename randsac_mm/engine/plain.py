@@ -1,4 +1,4 @@
-"""Turn the contents of a checkpoint into tensors and plain Python values, and back.
+"""Convert the contents of a checkpoint to tensors and plain Python values, and back.
 
 ``torch.load(weights_only=True)`` refuses everything else. mmengine puts numpy scalars and arrays and its own
 ``HistoryBuffer`` into checkpoints; here they become dictionaries marked with :data:`MARK`.
@@ -18,15 +18,15 @@ _DROP = object()
 
 
 def to_plain(value: Any, path: str = '', dropped: list[str] | None = None) -> Any:
-    """Make a copy of ``value`` that ``torch.load(weights_only=True)`` accepts.
+    """Return a copy of ``value`` that ``torch.load(weights_only=True)`` accepts.
 
     Tensors are kept as they are (not copied). Numpy arrays and scalars, ``HistoryBuffer``, ``Counter``, other
-    subclasses of ``dict``, named tuples and paths are replaced. What has no plain form is left out.
+    subclasses of ``dict``, named tuples and paths are replaced. What has no plain form is omitted.
 
     Args:
         value: Any nested value.
         path: Name of ``value`` inside the checkpoint, for ``dropped``.
-        dropped: Receives the names of the entries that were left out.
+        dropped: Receives the names of the entries that were omitted.
 
     Returns:
         The plain copy; ``None`` if ``value`` itself has no plain form.
@@ -38,8 +38,7 @@ def to_plain(value: Any, path: str = '', dropped: list[str] | None = None) -> An
         >>> to_plain({'open': 1, 'file': object()}, dropped=gone), gone
         ({'open': 1}, ['file'])
     """
-    dropped = [] if dropped is None else dropped
-    result = _encode(value, path, dropped)
+    result = _encode(value, path, [] if dropped is None else dropped)
     return None if result is _DROP else result
 
 
@@ -53,12 +52,12 @@ def from_plain(value: Any) -> Any:
         The value with its original types (numpy scalars come back as Python numbers, paths as strings).
 
     Raises:
-        ValueError: If the value holds a mark that this version does not know.
+        ValueError: If a mark is unknown to this version.
     """
     if isinstance(value, dict):
         if MARK in value:
-            return _decode_marked(value)
-        return _like(value, [(k, from_plain(v)) for k, v in value.items()])
+            return _decode(value)
+        return _like(value, {k: from_plain(v) for k, v in value.items()})
     if type(value) in (list, tuple, set):
         return type(value)(from_plain(v) for v in value)
     return value
@@ -71,20 +70,25 @@ def _encode(value: Any, path: str, dropped: list[str]) -> Any:
         item = value.item()  # still a numpy scalar for types that Python lacks
         return _encode(str(item) if isinstance(item, np.generic) else item, path, dropped)
     if isinstance(value, np.ndarray):
-        return _encode_array(value, path, dropped)
+        try:
+            return {MARK: 'array', 'data': torch.from_numpy(np.array(value))}
+        except (TypeError, ValueError):  # strings, objects, foreign byte orders
+            return {MARK: 'list_array', 'data': _encode(value.tolist(), path, dropped)}
     if isinstance(value, HistoryBuffer):
         values, counts = (torch.from_numpy(np.array(part)) for part in value.data)
         return {MARK: 'history', 'values': values, 'counts': counts, 'max_length': value.max_length}
     if isinstance(value, Counter):
         return {MARK: 'counter', 'items': [list(item) for item in value.items()]}
     if isinstance(value, dict):
-        items = [(_encode(k, path, dropped), _encode(v, f'{path}.{k}'.lstrip('.'), dropped)) for k, v in value.items()]
-        return _like(value, [(k, v) for k, v in items if k is not _DROP and v is not _DROP])
-    if isinstance(value, (list, tuple, set, frozenset)):
-        kind = next(k for k in (list, tuple, set, frozenset) if isinstance(value, k))
-        parts = [_encode(v, f'{path}[{i}]', dropped) for i, v in enumerate(value)]
-        # A hole would shift what follows it, so a sequence keeps its length.
-        return (set if kind is frozenset else kind)(None if p is _DROP else p for p in parts)
+        items = {k: _encode(v, f'{path}.{k}'.lstrip('.'), dropped) for k, v in value.items()}
+        plain = {_encode(k, path, dropped): v for k, v in items.items() if v is not _DROP}
+        plain.pop(_DROP, None)
+        return _like(value, plain)
+    for kind in (list, tuple, set, frozenset):
+        if isinstance(value, kind):
+            parts = [_encode(v, f'{path}[{i}]', dropped) for i, v in enumerate(value)]
+            # A hole would shift what follows it, so a sequence keeps its length.
+            return (set if kind is frozenset else kind)(None if p is _DROP else p for p in parts)
     if isinstance(value, PurePath):
         return str(value)
     for base in (bool, int, float, str, bytes):  # a subclass, such as an enumeration's member
@@ -94,32 +98,23 @@ def _encode(value: Any, path: str, dropped: list[str]) -> Any:
     return _DROP
 
 
-def _encode_array(value: np.ndarray, path: str, dropped: list[str]) -> Any:
-    try:
-        return {MARK: 'array', 'data': torch.from_numpy(np.array(value))}
-    except (TypeError, ValueError):  # strings, objects, foreign byte orders
-        pass
-    return {MARK: 'list_array', 'data': _encode(value.tolist(), path, dropped)}
+def _decode(value: dict) -> Any:
+    match value[MARK]:
+        case 'array':
+            return value['data'].cpu().numpy()
+        case 'list_array':
+            return np.array(from_plain(value['data']))
+        case 'counter':
+            return Counter(dict(value['items']))
+        case 'history':
+            return HistoryBuffer(value['values'].cpu().numpy(), value['counts'].cpu().numpy(), value['max_length'])
+    raise ValueError(f'the checkpoint contains {MARK}={value[MARK]!r}, unknown to this version; upgrade randsac_mm')
 
 
-def _decode_marked(value: dict) -> Any:
-    kind = value[MARK]
-    if kind == 'array':
-        return value['data'].cpu().numpy()
-    if kind == 'list_array':
-        return np.array(from_plain(value['data']))
-    if kind == 'counter':
-        return Counter(dict(value['items']))
-    if kind == 'history':
-        values, counts = value['values'].cpu().numpy(), value['counts'].cpu().numpy()
-        return HistoryBuffer(values, counts, value['max_length'])
-    raise ValueError(f'the checkpoint holds {MARK}={kind!r}, which this version cannot read; upgrade randsac_mm')
-
-
-def _like(value: dict, items: list[tuple]) -> dict:
-    """Make a ``dict`` or ``OrderedDict`` with ``value``'s attributes (``_metadata`` of a state dict)."""
+def _like(value: dict, plain: dict) -> dict:
+    """Return ``plain``; if ``value`` is an ``OrderedDict``, as one with its attributes (``_metadata``)."""
     if not isinstance(value, OrderedDict):
-        return dict(items)
-    copy = OrderedDict(items)
+        return plain
+    copy = OrderedDict(plain)
     copy.__dict__.update(value.__dict__)
     return copy

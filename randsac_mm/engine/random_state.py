@@ -1,17 +1,19 @@
-"""Random number generators of this process: read all of them, put them back, or start them apart from each other."""
+"""Random number generators of a process and of its dataloader's workers: capture, restore, reseed."""
 
+import os
 import random
 from typing import Any
 
 import numpy as np
 import torch
+from mmengine.registry import FUNCTIONS
 
 
 def capture() -> dict[str, Any]:
-    """Read the states of Python's, numpy's, torch's CPU and every visible CUDA device's generator.
+    """Return the states of Python's, numpy's, torch's CPU and every visible CUDA device's generator.
 
     Returns:
-        Tensors and plain values only, so that a checkpoint that holds them loads with ``weights_only=True``.
+        Tensors and plain values only, so that a checkpoint with them loads with ``weights_only=True``.
 
     Example:
         >>> state = capture()
@@ -37,10 +39,9 @@ def capture() -> dict[str, Any]:
 
 
 def restore(state: dict[str, Any]) -> None:
-    """Put back what :func:`capture` returned.
+    """Restore what :func:`capture` returned.
 
-    With another number of visible CUDA devices than then, the current device takes the state that the current
-    device had, and the others keep theirs.
+    With another number of visible CUDA devices than then, only the current device's state is restored.
 
     Args:
         state: A result of :func:`capture`, on any device.
@@ -59,17 +60,26 @@ def restore(state: dict[str, Any]) -> None:
         torch.cuda.set_rng_state(cuda[state['cuda_device']])
 
 
-def reseed(*entropy: int) -> int:
-    """Seed all generators of this process from several integers; other integers give unrelated numbers.
-
-    Args:
-        entropy: Non-negative integers, for example a run's seed, its iteration and the rank.
-
-    Returns:
-        The seed, 0 <= seed < 2**32.
-    """
+def reseed(*entropy: int) -> None:
+    """Seed all generators of this process from non-negative integers, as a run's seed, its iteration and the rank."""
     seed = int(np.random.SeedSequence(entropy).generate_state(1)[0])
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
-    return seed
+
+
+@FUNCTIONS.register_module()
+def seed_worker(worker_id: int) -> None:
+    """Seed Python, numpy and torch in a worker, otherwise for every epoch, worker and rank.
+
+    ``train_dataloader=dict(worker_init_fn=dict(type='seed_worker'), ...)``. mmengine's default repeats the same numbers
+    in every epoch unless ``persistent_workers=True``, and on every rank if ``diff_rank_seed`` is off.
+
+    The seed comes from the one that torch draws from the main process whenever it starts the workers. So a run resumed
+    after an epoch repeats an uninterrupted one, except with persistent workers, which are started only once.
+
+    Args:
+        worker_id: Number of the worker, from 0; torch passes it and has added it to its own seed.
+    """
+    # A worker does not know its rank, but inherits the environment that every launcher sets.
+    reseed(torch.initial_seed() % 2**64, int(os.environ.get('RANK', 0)), worker_id)

@@ -1,5 +1,6 @@
-"""Schedules: another number of epochs, and a resumed run whose config now says something else than its checkpoint."""
+"""Schedules: another number of epochs, and a resumed run whose config no longer agrees with its checkpoint."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from mmengine.config import Config
@@ -10,14 +11,14 @@ _SETTINGS = ('begin', 'end', 'by_epoch', 'T_max', 'total_iters', 'total_steps', 
 _UNLIMITED = int(1e9)  # mmengine's default `end`
 
 
-def check_schedules(schedulers: Any, saved: Any, runner_max: dict[str, int], saved_max: dict[str, int]) -> None:
-    """Compare the schedules of the config with those of the checkpoint that is about to replace them.
+def check_schedules(schedulers: Any, saved: Any, limits: Mapping[str, int], saved_limits: Mapping[str, Any]) -> None:
+    """Compare the schedules of the config with those of the checkpoint, which mmengine would keep without a word.
 
     Args:
         schedulers: ``runner.param_schedulers``: built schedulers, in a list, or in a dict of lists.
         saved: ``checkpoint['param_schedulers']``: their saved states in the same arrangement.
-        runner_max: ``max_epochs`` and ``max_iters`` of the config.
-        saved_max: The same of the run that wrote the checkpoint; may be empty.
+        limits: ``max_epochs`` and ``max_iters`` of the config.
+        saved_limits: The same of the run that wrote the checkpoint; may lack them.
 
     Raises:
         ValueError: If a setting differs, or the length of the training does while a schedule ends with it.
@@ -26,35 +27,38 @@ def check_schedules(schedulers: Any, saved: Any, runner_max: dict[str, int], sav
     states = _flat(saved)
     changes = []
     if built and states and len(built) != len(states):
-        changes.append(f'param_scheduler has {len(built)} entries in the config and {len(states)} in the checkpoint')
+        changes.append(f'param_scheduler has {len(built)} entries, not {len(states)}')
     for index, (new, old) in enumerate(zip(built, states, strict=False)):
         for key in _SETTINGS:
             ours = getattr(new, key, None)
             if key in old and ours is not None and ours != old[key]:
-                name = f'param_scheduler[{index}] ({type(new).__name__})'
-                changes.append(f'{name} {key} is {ours} in the config and {old[key]} in the checkpoint')
+                changes.append(f'param_scheduler[{index}].{key} ({type(new).__name__}) is {ours}, not {old[key]}')
         limit = 'max_epochs' if new.by_epoch else 'max_iters'
-        before, now = saved_max.get(limit), runner_max[limit]
+        before, now = saved_limits.get(limit), limits[limit]
         if before and before != now and before <= old.get('end', _UNLIMITED) < _UNLIMITED and not changes:
-            changes.append(f'{limit} is {now} in the config and {before} in the checkpoint, whose schedule ends there')
+            changes.append(f'{limit} is {now}, not {before}, where the schedule ends')
     if changes:
         raise ValueError(
-            f'the run cannot be resumed with a changed schedule: {"; ".join(changes)}. mmengine would keep that of the '
-            'checkpoint without a word. Put the old values back, or start a new run from these weights (load_from=..., '
-            'no --resume), or keep the old schedule on purpose with default_hooks.checkpoint.keep_schedule=True'
+            f'cannot resume, the config differs from the checkpoint: {"; ".join(changes)}. Restore the old values, use '
+            'default_hooks.checkpoint.keep_schedule=True, or start anew from these weights (load_from, no --resume)'
         )
 
 
-def set_epochs(cfg: Config, epochs: int) -> None:
-    """Give a run another number of epochs; warm-up and decay of the learning rate keep their shares of it.
+def set_epochs(
+    cfg: Config, epochs: int, *, steps_per_epoch: int | None = None, warmup_share: float | None = None
+) -> None:
+    """Change the number of epochs of a run; warm-up and decay of the learning rate keep their shares of it.
 
-    Understands what all configs of pre-training, linear probe and fine-tuning here have: cosine decay by epoch until
-    the end, with or without a linear warm-up before it. The warm-up keeps its share of a shorter run, at least one
-    epoch, and its length in a longer one.
+    For schedules of all configs of pre-training, linear probe and fine-tuning here: cosine decay by epoch until the
+    end, with or without a linear warm-up before it. The warm-up keeps its share of a shorter run, at least one epoch,
+    and its length in a longer one.
 
     Args:
         cfg: The config; it is changed.
         epochs: The number of epochs, at least 2 if there is a warm-up, else at least 1.
+        steps_per_epoch: Count the schedule in steps, of which an epoch has that many. Then one epoch is enough, and a
+            warm-up of less than 2 steps is omitted (``LinearLR`` would keep its first value for ever).
+        warmup_share: Share of the warm-up in a run with ``steps_per_epoch``; None: as in the config.
 
     Raises:
         ValueError: If there are too few epochs for a warm-up and a decay, or the schedule has another form.
@@ -75,56 +79,60 @@ def set_epochs(cfg: Config, epochs: int) -> None:
     before = loop.get('max_epochs')
     if before is None:
         raise ValueError(
-            f'--epochs {epochs}: the length of this run is not counted in epochs, train_cfg is {dict(loop)}; change '
-            'train_cfg and param_scheduler with --cfg-options'
+            f'--epochs {epochs}: {dict(loop)} counts no epochs; use --cfg-options for train_cfg and param_scheduler'
         )
     entries = cfg.get('param_scheduler') or []
     entries = [entries] if isinstance(entries, dict) else list(entries)
-    warm, decay = _warm_and_decay(entries, before, epochs)
-    least = 2 if warm else 1
+    _check_form(entries, before, epochs)
+    warm = entries[0]['end'] if len(entries) == 2 else 0
+    least = 2 if warm and steps_per_epoch is None else 1
     if epochs < least:
-        room = 'a warm-up and a decay' if warm else 'a decay'
-        raise ValueError(f'--epochs {epochs} leaves no room for {room}: use {least} or more')
-    warmup = min(warm['end'], max(1, round(warm['end'] * epochs / before))) if warm else 0
+        raise ValueError(f'--epochs {epochs} is too few for this schedule: use {least} or more')
+
+    if steps_per_epoch is None:
+        end, warmup = epochs, min(warm, max(1, round(warm * epochs / before)))
+    else:
+        end = epochs * steps_per_epoch
+        warmup = round(end * (warm / before if warmup_share is None else warmup_share))
+        if len(entries) < 2 or warmup < 2:
+            entries, warmup = entries[-1:], 0
+        cfg.param_scheduler = entries
+        for entry in entries:
+            entry.update(by_epoch=False)
+            entry.pop('convert_to_iter_based', None)
+    if len(entries) == 2:
+        entries[0]['end'] = warmup
+    if entries:
+        entries[-1].update(begin=warmup, end=end, T_max=end - warmup)
     loop['max_epochs'] = epochs
-    if warm:
-        warm['end'] = warmup
-    if decay:
-        decay.update(begin=warmup, end=epochs, T_max=epochs - warmup)
-    for name, value in (('max_epochs', epochs), ('warmup_epochs', warmup)):
-        if name in cfg:  # what the entries above were made from
+    for name, value in (('max_epochs', epochs), ('warmup_epochs', warmup / (steps_per_epoch or 1))):
+        if name in cfg:  # what the schedule was made from
             cfg[name] = value
 
 
-def _warm_and_decay(entries: list[dict], last: int, epochs: int) -> tuple[dict | None, dict | None]:
-    """Give the entries for warm-up and decay, each None if there is none; see :func:`set_epochs` for the error."""
-    if not entries:
-        return None, None
-    warm, decay = (entries[0] if len(entries) == 2 else None), entries[-1]
-    begin = warm.get('end') if warm else 0
-    fits = len(entries) <= 2 and _form(decay) == ('CosineAnnealingLR', True, begin) and decay.get('end') == last
-    fits = fits and decay.get('T_max') == last - begin and (warm is None or _form(warm) == ('LinearLR', True, 0))
-    if not fits:
-        forms = ', '.join(f'{e.get("type")} ({_unit(e)} {e.get("begin", 0)} to {e.get("end")})' for e in entries)
-        raise ValueError(
-            f'--epochs {epochs}: param_scheduler is {forms}, and only LinearLR from epoch 0 followed by '
-            f'CosineAnnealingLR until epoch {last}, or that one alone, can be changed; give train_cfg.max_epochs and '
-            'param_scheduler with --cfg-options'
+def _check_form(entries: list[dict], last: int, epochs: int) -> None:
+    """Raise unless the entries are none, a cosine decay until epoch ``last``, or a linear warm-up and that decay."""
+
+    def form(entry: dict) -> tuple:
+        return entry.get('type'), entry.get('by_epoch', True), entry.get('begin', 0), entry.get('end')
+
+    expected = []
+    begin = entries[0].get('end') if len(entries) == 2 else 0
+    if len(entries) == 2:
+        expected.append(('LinearLR', True, 0, begin))
+    expected.append(('CosineAnnealingLR', True, begin, last))
+    if entries and ([form(entry) for entry in entries] != expected or entries[-1].get('T_max') != last - begin):
+        forms = ', '.join(
+            f'{entry.get("type")} ({"epoch" if by_epoch else "step"} {first} to {end})'
+            for entry, (_, by_epoch, first, end) in zip(entries, map(form, entries), strict=True)
         )
-    return warm, decay
-
-
-def _form(entry: dict) -> tuple:
-    return entry.get('type'), entry.get('by_epoch', True), entry.get('begin', 0)
-
-
-def _unit(entry: dict) -> str:
-    return 'epoch' if entry.get('by_epoch', True) else 'step'
+        raise ValueError(
+            f'--epochs {epochs}: only CosineAnnealingLR until epoch {last}, with or without LinearLR from epoch 0, '
+            f'can be changed, and param_scheduler is {forms}; use --cfg-options'
+        )
 
 
 def _flat(schedulers: Any) -> list:
-    if schedulers is None:
-        return []
     if isinstance(schedulers, dict):
         return [s for group in schedulers.values() for s in group]
-    return list(schedulers)
+    return list(schedulers or ())

@@ -9,35 +9,32 @@ from mmengine.dist import get_world_size
 from mmengine.hooks import Hook, LoggerHook
 from torch import Tensor
 
-from randsac_mm.engine.cores import cores_per_process
+from randsac_mm.engine.resources import cores_per_process
 from randsac_mm.registry import register
 
 
 @register('HOOKS', everywhere=True)
 class WhereTimeGoesHook(Hook):
-    """Add to each log line where the time since the last one went, as shares of it, and the images per second.
+    """Add shares of the time since the last log line, and the images per second, to each log line.
 
-    ``custom_hooks = [dict(type='WhereTimeGoesHook')]``. The time from one step to the next is divided in three:
-    waiting for the data loader, launching the step, and other hooks (writing logs and checkpoints).
+    ``custom_hooks = [dict(type='WhereTimeGoesHook')]``. The time from one step to the next has three parts: waiting for
+    the data loader, launching the step, and other hooks (writing logs and checkpoints).
 
     * ``images_per_s``: images of all devices per second. Validation and what happens between epochs are not counted.
-    * ``data_share``: waiting for a batch. mmengine's ``data_time`` holds the hooks of the last step as well.
+    * ``data_share``: waiting for a batch. mmengine's ``data_time`` includes the hooks of the last step.
     * ``launch_share``: the host's time in the training step. While the device computes the host may run ahead.
     * ``compute_share``: the device's time from the step's first to its last operation, on a GPU only. On a CPU nothing
       runs ahead: launching is computing.
 
     ``data_share`` near 0 and ``compute_share`` near 1 is as it should be. ``launch_share`` and ``compute_share`` both
-    near 1 means that the device waits for the host inside the step or, just as well, that the host waits for the device
-    in every step: compile, use CUDA graphs or a larger batch, and count waits by
-    :func:`~randsac_mm.engine.host_syncs.count_host_syncs`. The numbers are this process's own; waiting for other
-    processes is part of the step.
+    near 1: the device waits for the host or the host for the device in every step; compile, or use a larger batch.
+    Waiting for other processes is part of the step.
 
-    Of every step the hook takes three times and, on a GPU, two CUDA events, which are read only when a line is due and
-    only where the device has already passed them: nothing waits for them.
+    CUDA events are read only when a line is due and only where the device has passed them: the hook never waits.
 
     Args:
-        data_limit: Share of time spent waiting for data above which a message says what to change, once. The first
-            line, which holds the start of the workers, does not count.
+        data_limit: Share of time spent waiting for data above which a warning says what to change, once. The first
+            line, which includes the start of the workers, does not count.
 
     Raises:
         ValueError: If ``data_limit`` is not between 0 and 1.
@@ -50,19 +47,18 @@ class WhereTimeGoesHook(Hook):
             raise ValueError(f'data_limit={data_limit} must be a share of time, between 0 and 1')
         self.data_limit = data_limit
         self.clock = time.perf_counter
-        self._told = False
+        self._warned = False
         self._first = True
         self._timer: _DeviceTimer | None = None
         self._reset()
 
     def before_run(self, runner: Any) -> None:
-        """Have a last hook tell when all others of a step are done."""
+        """Register a last hook, which notes that all others of a step are done."""
         runner.register_hook(_AfterAllOthers(self))
 
     def before_train(self, runner: Any) -> None:
         """Start anew."""
-        device = next(runner.model.parameters()).device
-        self._timer = _DeviceTimer() if device.type == 'cuda' else None
+        self._timer = _DeviceTimer() if next(runner.model.parameters()).device.type == 'cuda' else None
         self._first = True
         self._logger = next((hook for hook in runner.hooks if isinstance(hook, LoggerHook)), None)
         self._reset()
@@ -77,7 +73,7 @@ class WhereTimeGoesHook(Hook):
     def after_train_iter(
         self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: dict[str, Any] | None = None
     ) -> None:
-        """Note that the step is launched; give the numbers to the message hub if the logger is about to read them."""
+        """Note that the step is launched; pass the numbers to the message hub if a log line is due."""
         if self._timer is not None:
             self._timer.stop()
         self._hooks_began = self.clock()
@@ -85,7 +81,7 @@ class WhereTimeGoesHook(Hook):
         self.steps += 1
         self.images += _batch_size(data_batch)
         if self._line_is_due(runner, batch_idx):
-            self._tell(runner)
+            self._write(runner)
 
     def now_loading(self, after_step: bool) -> None:
         """Note that from now on time is spent waiting for data.
@@ -98,11 +94,7 @@ class WhereTimeGoesHook(Hook):
             self.hooks += self._idle_since - self._hooks_began
 
     def leave_out(self, seconds: float) -> None:
-        """Do not count time that another hook has spent after a step on what is no part of training.
-
-        Args:
-            seconds: How long; called by that hook, in ``after_train_iter``.
-        """
+        """Do not count ``seconds`` of another hook's ``after_train_iter``, whose caller it is."""
         self._hooks_began += seconds
 
     def _reset(self) -> None:
@@ -111,7 +103,7 @@ class WhereTimeGoesHook(Hook):
         self._idle_since = self._hooks_began = self.clock()
 
     def _line_is_due(self, runner: Any, batch_idx: int) -> bool:
-        """Tell whether mmengine's logger, which comes later, writes a line in this step."""
+        """Return whether mmengine's logger, which comes later, writes a line in this step."""
         logger = self._logger
         if logger is None:
             return False
@@ -120,7 +112,7 @@ class WhereTimeGoesHook(Hook):
         loader = runner.train_dataloader
         return self.end_of_epoch(loader, batch_idx) and (not logger.ignore_last or len(loader) <= logger.interval)
 
-    def _tell(self, runner: Any) -> None:
+    def _write(self, runner: Any) -> None:
         wall = max(self.data + self.launch + self.hooks, 1e-9)
         values = {'data_share': self.data / wall, 'launch_share': self.launch / wall}
         if self._timer is not None:
@@ -131,15 +123,20 @@ class WhereTimeGoesHook(Hook):
             values['images_per_s'] = self.images * get_world_size() / wall
         for name, value in values.items():
             runner.message_hub.update_scalar(f'train/{name}', value)
-        if values['data_share'] > self.data_limit and not self._first and not self._told:
-            self._told = True
-            runner.logger.warning(_advice(values['data_share'], runner.train_dataloader))
+        if values['data_share'] > self.data_limit and not self._first and not self._warned:
+            self._warned = True
+            runner.logger.warning(
+                f'{values["data_share"]:.0%} of the time is spent waiting for data, with num_workers='
+                f'{runner.train_dataloader.num_workers} and {cores_per_process()} CPU core(s) for this process. What '
+                'helps: more workers, decoding only once (CachedImages), faster storage, or small data on the device '
+                '(InMemoryDataset)'
+            )
         self._first = False
         self._reset()
 
 
 class _AfterAllOthers(Hook):
-    """Tell the breakdown that the other hooks are done and loading begins."""
+    """Note for the breakdown that the other hooks are done and loading begins."""
 
     priority = 'LOWEST'
 
@@ -147,17 +144,14 @@ class _AfterAllOthers(Hook):
         self.breakdown = breakdown
 
     def before_train_epoch(self, runner: Any) -> None:
-        """Loading begins with the start of the workers."""
         self.breakdown.now_loading(after_step=False)
 
     def after_train_iter(
         self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: dict[str, Any] | None = None
     ) -> None:
-        """Loading goes on."""
         self.breakdown.now_loading(after_step=True)
 
-    def after_val(self, runner: Any) -> None:
-        """Loading goes on after a validation between two steps, which is not counted at all."""
+    def after_val(self, runner: Any) -> None:  # a validation between two steps is not counted
         self.breakdown.now_loading(after_step=False)
 
 
@@ -174,12 +168,10 @@ class _DeviceTimer:
         self._free: list[tuple[Any, Any]] = []
 
     def start(self) -> None:
-        """Mark the beginning of a step in the current stream."""
         self._pair = self._free.pop() if self._free else (self._event(), self._event())
         self._pair[0].record()
 
     def stop(self) -> None:
-        """Mark the end of the step."""
         self._pair[1].record()
         self._running.append(self._pair)
 
@@ -198,27 +190,3 @@ def _batch_size(data_batch: Any) -> int:
     if isinstance(inputs, (list, tuple)) and inputs and isinstance(inputs[0], Tensor) and inputs[0].ndim == 4:
         inputs = inputs[0]  # a list of views, each a batch
     return len(inputs) if isinstance(inputs, (list, tuple, Tensor)) else 0
-
-
-def _advice(share: float, loader: Any) -> str:
-    """Say what to change if a loader is too slow."""
-    cores, workers = cores_per_process(), loader.num_workers
-    advice = []
-    if workers < max(1, cores - 1):
-        advice.append(f'more workers (train_dataloader.num_workers={max(1, cores - 1)})')
-    if _decodes_files(loader.dataset):
-        advice.append(
-            'decoding only once (train_dataloader.dataset.type=CachedImages, see configs/_base_/datasets/folder.py)'
-        )
-    advice.append('faster storage, or a small data set on the device (InMemoryDataset)')
-    return (
-        f'{share:.0%} of the time is spent waiting for data, with num_workers={workers} and {cores} CPU core(s) for '
-        f'this process. What helps: {"; ".join(advice)}'
-    )
-
-
-def _decodes_files(dataset: Any) -> bool:
-    """Tell whether a data set opens an image file for every sample."""
-    if type(dataset).__name__ == 'CachedImages' or not hasattr(dataset, 'get_data_info'):
-        return False
-    return 'img_path' in dataset.get_data_info(0)

@@ -224,7 +224,6 @@ def test_whole_benchmark(bench, monkeypatch, tmp_path, capsys):
     assert list(result['variants']) == ['plain', 'plain-sorted', 'mae', 'eager']
     assert result['rounds'] == 5
     assert result['variants']['eager']['ratio'] == 1
-    assert result['variants']['eager']['host_syncs'] == 0
     assert all(0 < row['utilisation'] < 1 for row in result['variants'].values())
     printed = capsys.readouterr().out
     assert '| eager *' in printed

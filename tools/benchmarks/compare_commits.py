@@ -19,6 +19,9 @@ from pathlib import Path
 import measure
 import torch
 
+# Freed memory stays with the process, as in training.
+KEEP_MEMORY = {'MALLOC_MMAP_THRESHOLD_': '2147483647', 'MALLOC_TRIM_THRESHOLD_': '2147483647'}
+
 
 def work(args: argparse.Namespace) -> None:
     """Train the model: write the loss of the first step, then the seconds of a step for every line that is read."""
@@ -29,10 +32,8 @@ def work(args: argparse.Namespace) -> None:
     from mmpretrain.registry import MODELS
 
     from randsac_mm.engine import compile_model
-    from randsac_mm.engine.memory import keep_freed_memory
 
     exec(args.baseline_setup)
-    keep_freed_memory()
     init_default_scope('mmpretrain')
     torch.manual_seed(0)
     model = MODELS.build(Config.fromfile(args.config).model).train()
@@ -60,7 +61,7 @@ def start(clone: Path, setup: str, argv: list[str]) -> subprocess.Popen:
     path = os.pathsep.join(filter(None, [str(clone), os.environ.get('PYTHONPATH')]))
     command = [sys.executable, __file__, *argv, '--worker', '--baseline-setup', setup]
     pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1)
-    return subprocess.Popen(command, cwd=clone, env={**os.environ, 'PYTHONPATH': path}, **pipes)
+    return subprocess.Popen(command, cwd=clone, env={**os.environ, **KEEP_MEMORY, 'PYTHONPATH': path}, **pipes)
 
 
 def ask(worker: subprocess.Popen, question: str = '') -> float:

@@ -16,7 +16,7 @@ import measure
 import torch
 from step import Variant, make_variant
 
-from randsac_mm.engine.memory import keep_freed_memory
+from randsac_mm.engine.resources import keep_freed_memory
 
 # Side of the token grid and number of square segments of every point.
 AXES = {

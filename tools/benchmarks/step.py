@@ -39,7 +39,7 @@ from torch import Tensor
 
 from randsac_mm.complexity import complexity
 from randsac_mm.engine import compile_model
-from randsac_mm.engine.memory import keep_freed_memory
+from randsac_mm.engine.resources import keep_freed_memory
 
 NAMES = r'(eager|compiled|graphs)(:(plain|sdpa|triton))?(\+torch)?|(plain|mae)(-compiled)?'
 DEFAULT = ('compiled', 'eager', 'eager+torch', 'plain', 'mae-compiled', 'mae')

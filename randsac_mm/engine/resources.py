@@ -1,27 +1,24 @@
-"""How many CPU cores there are for this process, and how many workers should load its data."""
+"""Cores, worker processes and memory of a run."""
 
+import ctypes
 import math
 import os
+import platform
 from collections.abc import Mapping
 from pathlib import Path
 
 from mmengine.config import Config
 
 _CGROUP = Path('/sys/fs/cgroup/cpu.max')  # a container's share of the machine: 'microseconds period' or 'max period'
-_LOCAL_PROCESSES = ('LOCAL_WORLD_SIZE', 'OMPI_COMM_WORLD_LOCAL_SIZE', 'SLURM_NTASKS_PER_NODE')
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # names of options in glibc's malloc.h
+_MOST = 2**31 - 1  # bytes
 
 
 def cores_per_process(environment: Mapping[str, str] | None = None) -> int:
-    """Count the CPU cores that this process may use while the others of its run use theirs.
-
-    It respects the cores that the system, a container or Slurm has set apart, and divides what is left by the number of
-    processes that the launcher has started on this machine.
+    """Return the number of CPU cores for this process: its share of what system, container and Slurm allow.
 
     Args:
         environment: Environment variables; default: those of the process.
-
-    Returns:
-        A number of cores, at least 1.
 
     Example:
         >>> cores_per_process({'SLURM_CPUS_PER_TASK': '1'})
@@ -29,20 +26,19 @@ def cores_per_process(environment: Mapping[str, str] | None = None) -> int:
     """
     environment = os.environ if environment is None else environment
     cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
-    cores = min(cores, _container_limit(_CGROUP))
-    names = _LOCAL_PROCESSES
-    if 'SLURM_CPUS_PER_TASK' in environment:  # set apart for one task, which may be a launcher of several processes
+    cores = min(cores, _container_limit())
+    processes = environment.get('LOCAL_WORLD_SIZE') or environment.get('SLURM_NTASKS_PER_NODE', '1')
+    if 'SLURM_CPUS_PER_TASK' in environment:  # of one task, which may be a torchrun with several processes
         cores = min(cores, int(environment['SLURM_CPUS_PER_TASK']))
-        names = _LOCAL_PROCESSES[:1]
-    processes = next((int(environment[name]) for name in names if name in environment), 1)
-    return max(1, cores // max(1, processes))
+        processes = environment.get('LOCAL_WORLD_SIZE', '1')
+    return max(1, cores // int(processes))
 
 
 def fit_workers(cfg: Config, options: Mapping[str, object]) -> None:
     """Set ``train_dataloader.num_workers`` to what the machine has, if the config has ``auto_num_workers``.
 
     That is one worker for each core of the process but one, which runs the training, and at most ``auto_num_workers``,
-    since every worker holds two batches in shared memory. Nothing changes without worker processes (0), or if the
+    since every worker keeps two batches in shared memory. Nothing changes without worker processes (0), or if the
     command line gives their number.
 
     Args:
@@ -62,10 +58,24 @@ def fit_workers(cfg: Config, options: Mapping[str, object]) -> None:
         loader.num_workers = max(1, min(most, cores_per_process() - 1))
 
 
-def _container_limit(path: Path) -> float:
-    """Read how many cores a container may use at a time."""
+def keep_freed_memory() -> bool:
+    """Let this process keep what it frees, instead of returning it to the system and asking again in every step.
+
+    A training step on a CPU frees and asks for the same gigabytes again and again, and each time the system clears
+    them, 4 KiB by 4 KiB. The price: the process keeps its greatest amount of memory until it ends.
+
+    Returns:
+        Whether it was possible: with glibc, that is on Linux other than Alpine.
+    """
+    if platform.system() != 'Linux' or platform.libc_ver()[0] != 'glibc':
+        return False
+    mallopt = ctypes.CDLL(None).mallopt
+    return bool(mallopt(_MMAP_THRESHOLD, _MOST) and mallopt(_TRIM_THRESHOLD, _MOST))
+
+
+def _container_limit() -> float:
     try:
-        quota, period = path.read_text().split()
+        quota, period = _CGROUP.read_text().split()
     except (OSError, ValueError):
         return math.inf
     return math.inf if quota == 'max' else math.ceil(int(quota) / int(period))

@@ -1,0 +1,133 @@
+"""Contract: one config line compiles a run, says so, and leaves everything else as it was."""
+
+import copy
+import types
+
+import pytest
+import torch
+from builders import PATCH, build, config
+from mmengine.config import Config
+from mmengine.registry import MODEL_WRAPPERS
+from mmengine.runner import Runner
+from torch import nn
+
+from randsac_mm.engine import CompileHook, compile_model
+from randsac_mm.engine import compile as compile_module
+from randsac_mm.models import RandSACViT
+
+pytestmark = pytest.mark.filterwarnings('ignore:The .grad attribute of a Tensor that is not a leaf')  # torch.compile's
+
+
+class Log(list):
+    """Stands for a logger."""
+
+    def info(self, message):
+        self.append(message)
+
+    warning = info
+
+
+@MODEL_WRAPPERS.register_module()
+class WrapperForCompileTest(nn.Module):
+    """Stands for DistributedDataParallel."""
+
+    def __init__(self, module):
+        super().__init__()
+        self.module = module
+
+
+def runner_of(model):
+    return types.SimpleNamespace(model=model, logger=Log(), iter=0, optim_wrapper=None)
+
+
+def loss_of(model, seed=4):
+    torch.manual_seed(seed)
+    images = torch.randn(3, 2, 4 * PATCH, 6 * PATCH)
+    return model.loss(images, **model.data_preprocessor.draw(images))['loss']
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('wrap', [lambda model: model, WrapperForCompileTest], ids=['loss', 'layers'])
+def test_compiled_model_is_the_same_model(wrap):
+    model = build(config())
+    keys, expected = list(model.state_dict()), loss_of(model)
+    graphs = []
+    compile_model(wrap(model), backend=lambda graph, inputs: graphs.append(graph) or graph.forward)
+    torch.testing.assert_close(loss_of(model), expected)
+    assert graphs
+    assert list(model.state_dict()) == keys
+    # A copy, as an exponential average makes one, must not run code that contains the parameters of this model.
+    other = copy.deepcopy(model)
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.zero_()
+    assert loss_of(other) != expected
+
+
+@pytest.mark.slow
+def test_serializations_and_features_compile_nothing_more():
+    """Fixed shapes: other images and serializations run the same code; features are no part of it."""
+    model = build(config(dict(type='BlobPartition', hierarchy=7)))
+    graphs = []
+    compile_model(model, backend=lambda graph, inputs: graphs.append(graph) or graph.forward)
+    for seed in range(5):
+        loss_of(model, seed)
+    images = torch.randn(3, 2, 4 * PATCH, 6 * PATCH)
+    model.extract_feat(images)
+    model.reconstruct(images)
+    assert len(graphs) == 1, 'a graph for each serialization, or a graph that broke'
+
+
+def test_what_is_compiled():
+    """The loss; layers in distributed training and of others; but two streams never call a layer's forward."""
+    assert compile_model(build(config()), backend='eager') == ['loss']
+    assert len(compile_model(WrapperForCompileTest(build(config())), backend='eager')) == 5
+    assert compile_model(WrapperForCompileTest(build(config(neck=None))), backend='eager') == ['loss']
+    vit = nn.ModuleDict({'backbone': RandSACViT(arch='deit-tiny', img_size=32)})
+    assert compile_model(vit, backend='eager') == [f'backbone.layers.{i}' for i in range(12)]
+    with pytest.raises(ValueError, match='Linear'):
+        compile_model(nn.Linear(2, 3))
+
+
+def test_without_a_compiler_the_run_continues(monkeypatch):
+    monkeypatch.setattr(compile_module.shutil, 'which', lambda name: None)
+    runner = runner_of(build(config()))
+    CompileHook().before_train(runner)
+    assert runner.model.compiled_loss is None
+    [warning] = runner.logger
+    assert 'g++' in warning
+
+
+@pytest.mark.parametrize(('enabled', 'warnings'), [(True, 1), (False, 0)])
+def test_compiling_in_the_middle_of_a_run_is_noticed_once(monkeypatch, enabled, warnings):
+    graphs = iter([3, 4, 5, 5, 6, 7])  # asked from the fifth step on
+    monkeypatch.setattr(compile_module, 'compiled_graphs', lambda: next(graphs))
+    runner, hook = runner_of(build(config())), CompileHook(enabled)
+    hook.before_train(runner)
+    assert (runner.model.compiled_loss is not None) == enabled
+    runner.logger.clear()
+    for runner.iter in range(10):
+        hook.after_train_iter(runner, runner.iter)
+    assert len(runner.logger) == warnings
+    assert all('Step 6 ' in text for text in runner.logger)
+
+
+@pytest.mark.slow
+def test_a_compiled_run_of_a_config(root, tmp_path):
+    """Nothing is compiled after the first steps, and the checkpoint is an ordinary one."""
+    cfg = Config.fromfile(root / 'configs/smoke/randsac_vit_digits.py')
+    cfg.work_dir = str(tmp_path)
+    cfg.model.backbone.arch.num_layers = cfg.model.neck.encoder_layers = 2
+    cfg.model.neck.num_layers = 1
+    cfg.train_cfg = dict(type='IterBasedTrainLoop', max_iters=9)
+    cfg.param_scheduler = []
+    cfg.default_hooks.compile = dict(type='CompileHook')
+    cfg.default_hooks.logger.interval = 3
+    cfg.default_hooks.checkpoint = dict(type='ResumableCheckpointHook', by_epoch=False, interval=9, max_keep_ckpts=2)
+    runner = Runner.from_cfg(cfg)
+    keys = list(runner.model.state_dict())
+    runner.train()
+    text = next(tmp_path.glob('*/*.log')).read_text()
+    assert 'Compiled: loss' in text
+    assert 'compiled anew' not in text
+    assert list(torch.load(tmp_path / 'iter_9.pth', weights_only=True)['state_dict']) == keys
