@@ -4,8 +4,7 @@
 Each clone builds the model of its own copy of a config in a worker process and trains it on random images. The workers
 take turns, so that both see the same noise of the machine.
 
-Examples:
-    python tools/benchmarks/compare_commits.py --baseline ../old --config configs/randsac/vit-b_k9_in1k.py --compile
+Example:
     python tools/benchmarks/compare_commits.py --baseline ../old --config configs/randsac/vit-b_k9_in1k.py \
         --baseline-setup "from randsac_mm.kernels import use_linear; use_linear('onednn')"
 """

@@ -11,14 +11,15 @@ Example:
 """
 
 import argparse
+import functools
 import statistics
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import measure
 import numpy as np
 import torch
-from measure import CONFIGS, environment, markdown, median_ratio, seconds_of, spread, turns, write_report
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
@@ -27,38 +28,22 @@ from mmpretrain.registry import DATASETS, MODELS
 from PIL import Image
 from torch import Tensor
 
-BASES = CONFIGS / '_base_'
+BASES = measure.CONFIGS / '_base_'
 DATA = {'mmpretrain': 'cifar10_workers', 'randsac_mm': 'cifar10'}
 IMAGES = 10240
 
 
 class Noise(BaseDataset):
-    """Random images of 32 x 32 px.
-
-    Args:
-        count: Number of images.
-        **kwargs: Arguments of mmpretrain's ``BaseDataset``.
-    """
-
-    def __init__(self, count: int, **kwargs) -> None:
-        self.count = count
-        super().__init__(ann_file='', **kwargs)
+    """Random images of 32 x 32 px."""
 
     def load_data_list(self) -> list[dict]:
         """Draw the images."""
-        pixels = np.random.default_rng(0).integers(0, 256, (self.count, 32, 32, 3), dtype=np.uint8)
+        pixels = np.random.default_rng(0).integers(0, 256, (IMAGES, 32, 32, 3), dtype=np.uint8)
         return [{'img': image, 'gt_label': i % 10} for i, image in enumerate(pixels)]
 
 
-def batches(name: str, batch_size: int, device: torch.device, images: int = IMAGES) -> Iterator[Tensor]:
-    """Yield normalised batches (B, 3, 32, 32), float32, on the device, without end.
-
-    Args:
-        name: Key of :data:`DATA`.
-        batch_size: Images B in a batch.
-        device: Where batches are wanted.
-        images: Images of the data set.
-    """
+def batches(name: str, batch_size: int, device: torch.device) -> Iterator[Tensor]:
+    """Yield batches (B, 3, 32, 32), normalised, float32, on a device, without end; ``name`` is one of :data:`DATA`."""
     ours = name == 'randsac_mm'
     data = Config.fromfile(BASES / 'datasets' / f'{DATA[name]}.py')
     preprocessor = Config.fromfile(BASES / 'models' / 'randsac_vit-t_32px.py').model.data_preprocessor
@@ -68,7 +53,7 @@ def batches(name: str, batch_size: int, device: torch.device, images: int = IMAG
     source = loader.dataset.dataset if ours else loader.dataset
     pipeline = source.get('pipeline', ())
     source.clear()
-    source.update(type=Noise, count=images, pipeline=pipeline)
+    source.update(type=Noise, ann_file='', pipeline=pipeline)
     if ours:
         loader.dataset.device = str(device)
         prepare = MODELS.build({**preprocessor, 'augment': data.augment, 'patch_size': 4})
@@ -92,7 +77,8 @@ def jpeg_rate(count: int) -> float:
             Image.effect_noise((500, 375), 20).convert('RGB').save(Path(folder, f'{i}.jpg'), quality=90)
         dataset = DATASETS.build({**cfg, 'data_root': folder})
         dataset[0]
-        return 1 / statistics.median(seconds_of(lambda i=i: dataset[i], torch.device('cpu')) for i in range(count))
+        cpu = torch.device('cpu')
+        return 1 / statistics.median(measure.seconds_of(lambda i=i: dataset[i], cpu) for i in range(count))
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -100,7 +86,6 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument('--device', type=torch.device, default='cpu')
     parser.add_argument('--batch-size', type=int, default=512, help=f'of {IMAGES} images (default: 512)')
     parser.add_argument('--rounds', type=int, default=15)
-    parser.add_argument('--jpegs', type=int, default=64, help='files for the reference figure (default: 64)')
     parser.add_argument('--out', type=Path, metavar='STEM', help='write STEM.json and STEM.md')
     args = parser.parse_args(argv)
     torch.set_num_threads(1)  # a rate is that of a core
@@ -109,23 +94,22 @@ def main(argv: list[str] | None = None) -> None:
     for path in paths.values():
         next(path)
     rates: dict[str, list[float]] = {name: [] for name in paths}
-    for order in turns(list(paths), args.rounds):
+    for order in measure.turns(list(paths), args.rounds):
         for name in order:
-            rates[name].append(args.batch_size / seconds_of(lambda path=paths[name]: next(path), args.device, times=4))
-    report = {
-        'environment': environment(args.device),
-        'images_per_second': {name: spread(values) for name, values in rates.items()},
-        'ratio': median_ratio(rates['randsac_mm'], rates['mmpretrain']),
-        'jpeg_files_per_second': jpeg_rate(args.jpegs),
-    }
+            seconds = measure.seconds_of(functools.partial(next, paths[name]), args.device, times=4)
+            rates[name].append(args.batch_size / seconds)
+    ratio = measure.median_ratio(rates['randsac_mm'], rates['mmpretrain'])
+    spreads = {name: measure.spread(values) for name, values in rates.items()}
+    report = {'environment': measure.environment(args.device), 'images_per_second': spreads, 'ratio': ratio}
+    report['jpeg_files_per_second'] = jpeg_rate(args.rounds)
     table = [['one core', 'images/s', 'quartiles']]
-    for name, rate in report['images_per_second'].items():
+    for name, rate in spreads.items():
         low, high = rate['quartiles']
         table.append([name, f'{rate["median"]:,.0f}', f'{low:,.0f} .. {high:,.0f}'])
     table.append(['JPEG files to 224 px', f'{report["jpeg_files_per_second"]:,.0f}', ''])
-    text = f'{markdown(table)}\n\nratio, median of {args.rounds} rounds: {report["ratio"]:.2f}'
+    text = f'{measure.markdown(table)}\n\nrandsac_mm / mmpretrain, median of {args.rounds} rounds: {ratio:.2f}'
     print(text)
-    write_report(report, text, args.out)
+    measure.write_report(report, text, args.out)
 
 
 if __name__ == '__main__':

@@ -42,8 +42,7 @@ part() {
 if [[ $# == 2 ]]; then
     DEVICE=cpu
     part step 200 step.py --models tiny --variants eager eager:plain plain mae --rounds 2
-    part data 100 data.py --batch-size 64 --rounds 2 --jpegs 2
-    part scaling 100 scaling.py --dims 16 --tokens 256 --rounds 1
+    part data 100 data.py --batch-size 64 --rounds 2
 else
     DEVICE=cuda
     step=(step.py --dtype bf16 --steps 5)
@@ -61,7 +60,7 @@ else
     # In a process of its own: a kernel that fails may take the device's context with it.
     part attention 90 "${step[@]}" --models vit-b_k9 --variants "${attention[@]}"
     part data 50 data.py
-    part scaling 50 scaling.py
+    part tokens 60 "${step[@]}" --models tokens-64 tokens-256 tokens-1024 --variants eager
     part vit-s_blob 60 "${step[@]}" --models vit-s_blob --variants compiled eager plain
 fi
 echo "ended after $SECONDS s" | tee -a "$LOG"

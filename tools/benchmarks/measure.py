@@ -33,33 +33,18 @@ def seconds_of(run: Callable[[], object], device: torch.device, times: int = 1) 
 
 
 def turns(names: Sequence[str], rounds: int) -> list[list[str]]:
-    """Return the order of every round: all names, each round beginning with the next one.
-
-    Example:
-        >>> turns(['a', 'b'], 2)
-        [['a', 'b'], ['b', 'a']]
-    """
+    """Return the order of every round: all names, each round beginning with the next one."""
     return [[*names[i % len(names) :], *names[: i % len(names)]] for i in range(rounds if names else 0)]
 
 
 def spread(values: Sequence[float]) -> dict[str, float | list[float]]:
-    """Return median and quartiles of at least one value.
-
-    Example:
-        >>> spread([3.0, 1.0, 2.0, 4.0, 5.0])
-        {'median': 3.0, 'quartiles': [1.5, 4.5]}
-    """
-    low, _, high = statistics.quantiles(values, n=4) if len(values) > 1 else list(values) * 3
+    """Return median and quartiles of at least one value."""
+    low, _, high = statistics.quantiles(values, n=4, method='inclusive') if len(values) > 1 else list(values) * 3
     return {'median': statistics.median(values), 'quartiles': [low, high]}
 
 
 def median_ratio(above: Sequence[float], below: Sequence[float]) -> float:
-    """Return the median over rounds of a ratio: both values of a round saw the same noise of the machine.
-
-    Example:
-        >>> median_ratio([2.0, 30.0, 4.0], [1.0, 10.0, 4.0])
-        2.0
-    """
+    """Return the median over rounds of a ratio: both values of a round saw the same noise of the machine."""
     return statistics.median(a / b for a, b in zip(above, below, strict=True))
 
 

@@ -1,7 +1,4 @@
-"""RandSAC as one would write it with PyTorch's own transformer layers: what the benchmark compares with.
-
-It computes the same function as :class:`randsac_mm.models.RandSAC` from the same weights; a test compares gradients.
-"""
+"""The baseline: the function of RandSAC, from the same weights, with PyTorch's own transformer layers."""
 
 import re
 
@@ -17,9 +14,7 @@ _EPS = 1e-6
 class PlainRandSAC(nn.Module):
     """Predict segments with ``nn.TransformerEncoderLayer``, ``nn.TransformerDecoderLayer`` and additive masks.
 
-    Args:
-        model: The model to be rewritten; its weights are copied. Widths of encoder and decoder must be equal, because
-            PyTorch's decoder layer knows one width.
+    All tokens go everywhere, with masks per image. Weights are those of ``model``, whose parts must have one width.
     """
 
     def __init__(self, model: RandSAC) -> None:
@@ -48,16 +43,7 @@ class PlainRandSAC(nn.Module):
         self.load_state_dict({'positions': self.positions, **as_plain(model.state_dict())})
 
     def forward(self, images: Tensor, rank: Tensor, tokens_per_segment: int | None = None) -> dict[str, Tensor]:
-        """Compute the loss of normalised images (B, C, H, W) with ranks (B, N).
-
-        Args:
-            images: Normalised images.
-            rank: The serialization.
-            tokens_per_segment: Not used: all tokens go everywhere, with masks per image.
-
-        Returns:
-            ``loss``, a scalar.
-        """
+        """Compute ``loss`` of normalised images (B, C, H, W) with ranks (B, N), of any size of segments."""
         p = self.patch_size
         patches = F.unfold(images, p, stride=p).transpose(1, 2)  # (B, N, C * P * P)
         truth = patches.unflatten(2, (-1, p * p)).transpose(2, 3).flatten(2)  # (B, N, P * P * C)

@@ -12,19 +12,12 @@ from randsac_mm.models import RandSAC
 
 
 class Entry(NamedTuple):
-    """A model of the benchmark.
+    """A model of the benchmark."""
 
-    Attributes:
-        config: Its config below ``configs/randsac``.
-        batch: Images in a step on a CPU, and on a CUDA device.
-        mae: Width, layers and heads of the decoder of the MAE with this encoder.
-        changes: Changes of the config's model.
-    """
-
-    config: str
-    batch: tuple[int, int]
-    mae: tuple[int, int, int]
-    changes: dict[str, Any]
+    config: str  # below configs/randsac
+    batch: tuple[int, int]  # images in a step on a CPU, and on a CUDA device
+    mae: tuple[int, int, int]  # width, layers and heads of the decoder of the MAE with this encoder
+    changes: dict[str, Any]  # of the config's model
 
 
 def _squares(*hierarchy: int) -> dict[str, Any]:
@@ -51,6 +44,17 @@ KNOWN = {
         },
     ),
 }
+
+# A step sees 9,216 tokens (on a GPU eight times as many) in images of ever more tokens: only attention's part grows.
+for _side in (8, 12, 16, 24, 32):
+    _images = 9216 // _side**2
+    _changes = {
+        **_squares(16),
+        'backbone.img_size': 4 * _side,
+        'backbone.arch': dict(_delete_=True, embed_dims=384, num_layers=2, num_heads=6, feedforward_channels=1536),
+        'neck': dict(num_layers=1, encoder_layers=2),
+    }
+    KNOWN[f'tokens-{_side**2}'] = Entry('vit-s_cifar10.py', (_images, 8 * _images), (256, 8, 8), _changes)
 
 
 def build_model(name: str, **changes: Any) -> RandSAC:

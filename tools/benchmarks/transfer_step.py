@@ -1,12 +1,8 @@
 #!/usr/bin/env python
 """Measure one training step of UPerNet and Mask R-CNN with a ViT-B in float32: sizes, peak memory, time.
 
-* UPerNet, 512 px, batch 2: configs/segmentation/upernet_vit-b_ade20k-512.py beside mmseg's own config for MAE.
-* Mask R-CNN, 1024 px, batch 1: configs/detection/mask-rcnn_vit-b_fpn_lsj-100e_coco.py, with and without gradient
-  checkpointing.
-
-Each model runs in a process of its own, so that the peak is its own; images and labels are random. SyncBN is replaced
-by BatchNorm. On a CPU the largest needs 8 GB.
+UPerNet sees 2 images of 512 px, beside mmseg's own config for MAE; Mask R-CNN one of 1024 px, with and without gradient
+checkpointing. Each model runs in a process of its own, so that the peak is its own; images and labels are random.
 
 Example:
     python tools/benchmarks/transfer_step.py --out docs/results/transfer_step_cpu
@@ -70,17 +66,10 @@ def make_samples(segmentation: bool, batch: int, size: int) -> list:
 
 
 def measure_step(name: str, cfg: ConfigDict, size: int, device: torch.device) -> dict:
-    """Train a model for two steps in this process, which should be a fresh one.
+    """Train a model for two steps on images of ``size`` pixels in this process, which should be a fresh one.
 
-    Args:
-        name: Key of :data:`NAMES`.
-        cfg: See :func:`model_config`.
-        size: Side of the images in pixels.
-        device: Where.
-
-    Returns:
-        ``parameters``; ``multiply_adds`` of backbone and neck for one image; ``bytes_before`` and ``bytes_peak`` of
-        the steps; ``seconds`` and ``loss`` of the second one.
+    Figures are bytes before and at the peak of the steps, seconds and loss of the second one, and multiply-adds of
+    backbone and neck for one image.
     """
     segmentation = name.startswith('upernet')
     init_default_scope('mmseg' if segmentation else 'mmdet')
