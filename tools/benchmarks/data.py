@@ -1,13 +1,9 @@
 #!/usr/bin/env python
 """Time the data path of CIFAR-10 alone: mmpretrain's, image by image, and ours, a batch at a time on the device.
 
-Both do everything between images in memory (here random ones) and the normalised batch: sampling, random resized crop,
-flip, packing, collating, normalising, and on CUDA the transfer. They run in this process, on one thread, in turns, with
-the settings of configs/_base_/datasets/cifar10_workers.py and cifar10.py. For reference: decoding JPEG files and
-cropping them to 224 px by configs/_base_/datasets/folder.py.
-
-Example:
-    python tools/benchmarks/data.py --out docs/results/data_cpu
+Both do everything between images in memory (here random ones) and the normalised batch on the device, in this process,
+on one thread, in turns, by configs/_base_/datasets/cifar10_workers.py and cifar10.py. For reference: decoding JPEG
+files and cropping them to 224 px by folder.py.
 """
 
 import argparse
@@ -84,8 +80,8 @@ def jpeg_rate(count: int) -> float:
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--device', type=torch.device, default='cpu')
-    parser.add_argument('--batch-size', type=int, default=512, help=f'of {IMAGES} images (default: 512)')
-    parser.add_argument('--rounds', type=int, default=15)
+    parser.add_argument('--batch-size', type=measure.positive, default=512, help=f'of {IMAGES} images (default: 512)')
+    parser.add_argument('--rounds', type=measure.positive, default=15)
     parser.add_argument('--out', type=Path, metavar='STEM', help='write STEM.json and STEM.md')
     args = parser.parse_args(argv)
     torch.set_num_threads(1)  # a rate is that of a core

@@ -4,8 +4,7 @@
 #   bash tools/benchmarks/gpu.sh OUT              writes reports (JSON and Markdown) and gpu.log to the folder OUT
 #   bash tools/benchmarks/gpu.sh OUT --rehearse   the same on a CPU with tiny models; the figures mean nothing
 #
-# Reports are renewed after every round, so that a run that is stopped leaves what it had. On a machine without network,
-# take along the folder build/gpu of tools/benchmarks/carry_wheels.sh.
+# Reports are renewed after every round. A machine without network needs build/gpu of tools/benchmarks/carry_wheels.sh.
 set -uo pipefail
 if [[ $# -lt 1 || $# -gt 2 || $1 == -* || ${2:---rehearse} != --rehearse ]]; then
     echo "usage: $0 OUT [--rehearse]" >&2

@@ -1,5 +1,6 @@
 """What all benchmarks share: clock, memory, statistics, where figures come from, worker processes, reports."""
 
+import argparse
 import contextlib
 import datetime
 import gc
@@ -80,6 +81,13 @@ def reset_peak(device: torch.device) -> None:
 def _resident(key: str) -> int:
     status = dict(line.split(':', 1) for line in Path('/proc/self/status').read_text().splitlines())
     return int(status[key].split()[0]) * 1024
+
+
+def positive(text: str) -> int:
+    """Read a whole number from 1 on, for argparse."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f'{text!r} must be a whole number, at least 1')
+    return int(text)
 
 
 def run_worker(script: str, *options: str) -> dict:

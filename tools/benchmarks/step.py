@@ -107,9 +107,8 @@ def make_variant(name: str, model_name: str, batch: int, device: torch.device, d
 def prepare(name: str, model_name: str, batch: int, device: torch.device, dtype: torch.dtype) -> tuple[Variant, dict]:
     """Make a variant and take two steps.
 
-    Returns:
-        The variant; its ``loss`` before training, ``ready_seconds``, and ``memory_bytes``: what training adds at most
-        (on a CPU meaningful in a process of its own only).
+    The second value holds its ``loss`` before training, ``ready_seconds``, and ``memory_bytes``, which training adds at
+    most; on a CPU that means something only in a process of its own.
     """
     before, start = measure.memory_in_use(device), time.perf_counter()
     variant = make_variant(name, model_name, batch, device, dtype)
@@ -122,12 +121,8 @@ def prepare(name: str, model_name: str, batch: int, device: torch.device, dtype:
     return variant, {'loss': loss, 'memory_bytes': memory, 'ready_seconds': time.perf_counter() - start}
 
 
-def check_loss(name: str, loss: float, rows: dict[str, dict], dtype: torch.dtype) -> None:
-    """Check that a variant of RandSAC computes the function of the first one.
-
-    Raises:
-        ArithmeticError: If its loss differs by more than rounding.
-    """
+def _check_loss(name: str, loss: float, rows: dict[str, dict], dtype: torch.dtype) -> None:
+    """Check that a variant of RandSAC computes the function of the first one."""
     first = next((r['loss'] for n, r in rows.items() if not n.startswith('mae') and 'loss' in r), loss)
     if not name.startswith('mae') and not abs(loss - first) <= (1e-5 if dtype == torch.float32 else 5e-3) * first:
         raise ArithmeticError(f'its loss is {loss:.6f}, that of the first variant {first:.6f}')
@@ -143,7 +138,7 @@ def benchmark(model_name: str, args: argparse.Namespace, save: Callable[[dict], 
     for name in args.variants:
         try:
             variant, row = prepare(name, model_name, batch, device, dtype)
-            check_loss(name, row['loss'], rows, dtype)
+            _check_loss(name, row['loss'], rows, dtype)
             if args.rounds:
                 variants[name] = variant
         except Exception as error:  # the figures of the others are worth having
@@ -201,9 +196,9 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument('--variants', nargs='+', choices=NAMES, default=DEFAULT, metavar='VARIANT')
     parser.add_argument('--device', type=torch.device, default='cuda' if torch.cuda.is_available() else 'cpu')
     parser.add_argument('--dtype', choices=list(measure.DTYPES), default='fp32', help='bf16: autocast (default: fp32)')
-    parser.add_argument('--batch', type=int, help='images in a step (default: by model and device)')
+    parser.add_argument('--batch', type=measure.positive, help='images in a step (default: by model and device)')
     parser.add_argument('--rounds', type=int, default=7, help="0: only fill the compiler's cache (default: 7)")
-    parser.add_argument('--steps', type=int, default=1, help='steps of a turn (default: 1)')
+    parser.add_argument('--steps', type=measure.positive, default=1, help='steps of a turn (default: 1)')
     parser.add_argument('--memory', action='store_true', help='on a CPU: peak memory, each variant in its own process')
     parser.add_argument('--out', type=Path, metavar='STEM', help='write STEM.json and STEM.md')
     parser.add_argument('--memory-of', metavar='VARIANT', help=argparse.SUPPRESS)
@@ -227,9 +222,7 @@ def main(argv: list[str] | None = None) -> None:
         print(describe(report['models'][-1]), flush=True)
         gc.collect()
         torch.compiler.reset()
-    failed = [
-        f'{r["model"]} {name}' for r in report['models'] for name, row in r['variants'].items() if 'failed' in row
-    ]
+    failed = [name for r in report['models'] for name, row in r['variants'].items() if 'failed' in row]
     if failed:
         sys.exit(f'step.py: error: failed: {", ".join(failed)}')
 
