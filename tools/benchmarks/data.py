@@ -24,6 +24,8 @@ from mmpretrain.registry import DATASETS, MODELS
 from PIL import Image
 from torch import Tensor
 
+import randsac_mm  # noqa: F401  (registers what the configs name)
+
 BASES = measure.CONFIGS / '_base_'
 DATA = {'mmpretrain': 'cifar10_workers', 'randsac_mm': 'cifar10'}
 IMAGES = 10240
@@ -62,7 +64,7 @@ def batches(name: str, batch_size: int, device: torch.device) -> Iterator[Tensor
     while True:
         for batch in loader:
             inputs = prepare(batch, training=True)['inputs']
-            yield inputs if ours else inputs[0]
+            yield inputs if isinstance(inputs, Tensor) else inputs[0]
 
 
 def jpeg_rate(count: int) -> float:
