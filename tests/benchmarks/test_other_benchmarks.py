@@ -17,9 +17,8 @@ pytestmark = [
 def test_data_paths_are_timed(bench, tmp_path):
     bench('data').main(['--batch-size', '16', '--rounds', '3', '--out', str(tmp_path / 'data')])
     report = json.loads((tmp_path / 'data.json').read_text())
-    medians = {name: rate['median'] for name, rate in report['images_per_second'].items()}
-    assert medians.keys() == {'mmpretrain', 'randsac_mm'}
-    assert min(*medians.values(), report['ratio'], report['jpeg_files_per_second']) > 0
+    assert report['images_per_second'].keys() == {'mmpretrain', 'randsac_mm'}
+    assert min(report['ratio'], report['jpeg_files_per_second']) > 0
     assert f'{report["ratio"]:.2f}' in (tmp_path / 'data.md').read_text()
 
 
@@ -32,13 +31,11 @@ def test_both_data_paths_make_the_same_kind_of_batch(bench):
     paths = [data.batches(name, 64, torch.device('cpu')) for name in data.DATA]
     theirs, ours = (torch.stack([next(path) for _ in range(4)]) for path in paths)
     assert theirs.shape == ours.shape == (4, 64, 3, 32, 32)
-    assert theirs.dtype == ours.dtype == torch.float32
     torch.testing.assert_close(theirs.mean((0, 1, 3, 4)), ours.mean((0, 1, 3, 4)), rtol=0, atol=0.05)
     torch.testing.assert_close(theirs.std(), ours.std(), rtol=0.05, atol=0)
 
 
 def shrink(cfg, dims=32):
-    """Make the backbone of a segmenter or detector four narrow layers."""
     small = dict(embed_dims=dims, num_layers=4, num_heads=2)
     if cfg.backbone.type == 'MAE':
         cfg.backbone.update(**small, img_size=(128, 128), out_indices=[0, 1, 2, 3])
@@ -60,8 +57,7 @@ def shrink(cfg, dims=32):
 def test_a_transfer_step_is_measured(bench, name):
     transfer = bench('transfer_step')
     row = transfer.measure_step(name, shrink(transfer.model_config(name)), 128, torch.device('cpu'))
-    # Linux counts peak and present size in different ways, some pages apart.
-    assert row['bytes_peak'] >= 0.99 * row['bytes_before'] > 1e8
+    assert row['bytes_peak'] >= 0.99 * row['bytes_before'] > 1e8  # Linux counts them some pages apart
     assert row['loss'] > 0
     tokens = 64 + (name == 'upernet-mmseg')  # mmseg's has a class token
     encoder = 64 * 768 * 32 + 4 * (tokens * 12 * 32**2 + 2 * tokens**2 * 32)
@@ -72,9 +68,8 @@ def test_a_transfer_step_is_measured(bench, name):
 def test_a_model_that_fails_leaves_the_others(bench, monkeypatch, tmp_path):
     transfer, measure = bench('transfer_step'), bench('measure')
     figures = dict.fromkeys(('parameters', 'multiply_adds', 'bytes_before', 'bytes_peak', 'seconds'), 2e9)
-    monkeypatch.setattr(
-        measure, 'run_worker', lambda _, *options: {'failed': 'killed'} if 'mask-rcnn' in options else figures
-    )
+    answer = {'mask-rcnn': {'failed': 'killed'}}
+    monkeypatch.setattr(measure, 'run_worker', lambda *options: answer.get(options[2], figures))
     with pytest.raises(SystemExit):
         transfer.main(['--out', str(tmp_path / 'transfer')])
     models = json.loads((tmp_path / 'transfer.json').read_text())['models']

@@ -8,20 +8,6 @@ import torch
 CPU = torch.device('cpu')
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ('name', 'encoded', 'mae_patches'),
-    [('vit-t', 60, 64), ('vit-s', 192, 196), ('vit-s_blob', 195, 196), ('vit-b', 135, 196), ('vit-b_k9', 128, 196)],
-)
-def test_models_see_as_many_tokens_as_the_paper_s(bench, name, encoded, mae_patches):
-    models = bench('step_models')
-    model = models.build_model(name)
-    images = torch.zeros(1, 3, *model.backbone.img_size)
-    shapes = bench('matrix_rate').linear_shapes(model, lambda: model.loss(images))
-    assert {rows for rows, _, _ in shapes} == {encoded}
-    assert models.build_mae(name).backbone.num_patches == mae_patches
-
-
 def test_linear_layers_are_counted_by_shape(bench):
     model = bench('step_models').build_model('tiny')
     shapes = bench('matrix_rate').linear_shapes(model, lambda: model.loss(torch.zeros(2, 3, 32, 32)))
@@ -80,8 +66,8 @@ def test_figures_follow_from_times(bench, monkeypatch, tmp_path):
 
 
 @pytest.mark.slow
-def test_whole_benchmark(bench, tmp_path, capsys):
-    names = ['eager', 'eager:plain', 'eager+torch', 'compiled', 'plain', 'mae']
+def test_whole_benchmark(bench, tmp_path):
+    names = ['eager', 'eager:plain', 'eager+torch', 'plain', 'mae']
     result = run(bench, tmp_path, '--variants', *names, '--rounds', '2', '--dtype', 'bf16')
     assert list(result['variants']) == names
     assert result['rounds'] == 2
@@ -89,7 +75,6 @@ def test_whole_benchmark(bench, tmp_path, capsys):
     assert all(1e3 < rate['median'] < 1e14 for rate in result['matrix_rates'].values())
     report, rows = json.loads((tmp_path / 'step.json').read_text()), result['variants']
     assert report['environment'].keys() == {'command', 'commit', 'date', 'hardware', 'threads', 'torch'}
-    assert len({round(row['loss'], 2) for name, row in rows.items() if name != 'mae'}) == 1
     assert all(0 < row['utilisation'] < 2 and row['ratio'] > 0 for row in rows.values())
     text = (tmp_path / 'step.md').read_text()
     assert all(f'| {name} |' in text for name in names)
@@ -101,7 +86,7 @@ def test_memory_is_that_of_a_process_of_its_own(bench, tmp_path):
     assert 2e7 < result['variants']['eager']['memory_bytes'] < 1e10
 
 
-def test_a_variant_of_another_function_gets_no_figures(bench, monkeypatch, tmp_path, capsys):
+def test_a_variant_of_another_function_gets_no_figures(bench, monkeypatch, tmp_path):
     step = bench('step')
     make = step.make_variant
 
@@ -120,9 +105,7 @@ def test_a_variant_of_another_function_gets_no_figures(bench, monkeypatch, tmp_p
     assert result['variants']['eager:plain'].keys() == {'failed'}
 
 
-@pytest.mark.parametrize(
-    'option', [('--variants', 'fast'), ('--variants', 'plain:sdpa'), ('--variants', 'mae+torch'), ('--batch', '0')]
-)
+@pytest.mark.parametrize('option', [('--variants', 'fast'), ('--variants', 'plain:sdpa'), ('--batch', '0')])
 def test_wrong_options(bench, capsys, option):
     with pytest.raises(SystemExit):
         bench('step').main([*option])

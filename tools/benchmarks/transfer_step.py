@@ -3,9 +3,6 @@
 
 UPerNet sees 2 images of 512 px, beside mmseg's own config for MAE; Mask R-CNN one of 1024 px, with and without gradient
 checkpointing. Each model runs in a process of its own, so that the peak is its own; images and labels are random.
-
-Example:
-    python tools/benchmarks/transfer_step.py --out docs/results/transfer_step_cpu
 """
 
 import argparse
