@@ -15,20 +15,22 @@ NAMES=(
 
 pinned() {
     for name in "$@"; do
-        grep -m 1 "^$name==" requirements/constraints.txt
+        grep -m 1 "^$name==" requirements/constraints.txt || { echo "$0: error: no version of $name" >&2 && exit 1; }
     done
 }
 
 rm -rf "$FOLDER"
 mkdir -p "$FOLDER"
 wheel=("$PYTHON" -m pip --disable-pip-version-check wheel --quiet --no-deps --wheel-dir "$FOLDER")
-mapfile -t versions < <(pinned "${NAMES[@]}")
+versions=$(pinned "${NAMES[@]}")
+mapfile -t versions <<<"$versions"
 "${wheel[@]}" "${versions[@]}"
 # Built where no torch is to be seen, mmcv leaves out its compiled ops. No cache: it might hold a wheel with ops.
 "${wheel[@]}" --no-cache-dir "$(pinned onedl-mmcv)"
 for file in "$FOLDER"/*.whl; do
-    [[ $file == *-none-any.whl ]] ||
-        "$PYTHON" -m wheel tags --remove --python-tag py3 --abi-tag none --platform-tag any "$file" >/dev/null
+    [[ $file != *-none-any.whl ]] || continue
+    ! unzip -l "$file" | grep -q '\.so$' || { echo "$0: error: $file holds compiled code" >&2 && exit 1; }
+    "$PYTHON" -m wheel tags --remove --python-tag py3 --abi-tag none --platform-tag any "$file" >/dev/null
 done
 git rev-parse --short HEAD >"$FOLDER/COMMIT"
 echo "$FOLDER: $(find "$FOLDER" -name '*.whl' | wc -l) wheels, commit $(cat "$FOLDER/COMMIT")"

@@ -11,8 +11,7 @@ Variants:
     plain, plain-compiled      PyTorch's transformer layers: all tokens, additive masks for each image
     mae, mae-compiled          mmpretrain's MAE, same encoder, 224 px
 
-Examples:
-    python tools/benchmarks/step.py --models vit-b_k9 --out docs/results/step_cpu
+Example:
     python tools/benchmarks/step.py --models vit-s --dtype bf16 --variants compiled compiled:sdpa eager --memory
 """
 
