@@ -50,7 +50,7 @@ else
     attention=(compiled compiled:plain compiled:triton eager eager:plain eager:triton)
     # Compiling keeps one core busy and the GPU hardly at all: all models at once, into the cache that all parts share.
     for model in vit-b_k9 vit-s vit-t; do
-        part "compile_$model" 150 "${step[@]}" --rounds 0 --models $model --variants compiled plain-compiled mae-compiled graphs &
+        part "compile_$model" 150 "${step[@]}" --rounds 0 --models $model --variants "${main[@]}" graphs &
     done
     wait
     part vit-b_k9 90 "${step[@]}" --models vit-b_k9 --variants "${main[@]}"
