@@ -1,19 +1,19 @@
-"""How tests see the scripts of tools/benchmarks: as the scripts see each other."""
+"""Tests see the scripts of tools/benchmarks as these see each other."""
 
 import importlib
 import sys
 
 import pytest
+import torch
 
 
 @pytest.fixture
 def bench(monkeypatch, root):
-    """Give a function that imports a file of tools/benchmarks by its name."""
-    folder = root / 'tools' / 'benchmarks'
+    """Return a function that imports a file of tools/benchmarks by its name; afterwards it is forgotten."""
+    folder, before, threads = root / 'tools' / 'benchmarks', set(sys.modules), torch.get_num_threads()
     monkeypatch.syspath_prepend(folder)
-    before = set(sys.modules)
-    monkeypatch.setattr(importlib.import_module('rates'), '_SECONDS', {'cpu': 0.0})  # every product once
     yield importlib.import_module
+    torch.set_num_threads(threads)
     for name in set(sys.modules) - before:
         if str(folder) in str(getattr(sys.modules[name], '__file__', None)):
             del sys.modules[name]

@@ -1,194 +1,129 @@
-"""What all benchmarks share: clocks, spread, memory, host syncs, and a record of where figures come from."""
+"""What all benchmarks share: clock, memory, statistics, where figures come from, worker processes, reports."""
 
+import argparse
 import contextlib
 import datetime
 import gc
-import os
-import platform
+import json
+import shlex
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
 ROOT = Path(__file__).resolve().parents[2]
-STATUS, REFERENCES = Path('/proc/self/status'), Path('/proc/self/clear_refs')
+CONFIGS = ROOT / 'configs'
+DTYPES = {'fp32': torch.float32, 'bf16': torch.bfloat16}
 
 
-def synchronize(device: torch.device) -> None:
-    """Wait until a device has done everything that it was given."""
-    if device.type == 'cuda':
-        torch.cuda.synchronize(device)
+def seconds_of(run: Callable[[], object], device: torch.device, times: int = 1) -> float:
+    """Return the seconds of one call of ``run``, the mean of ``times`` calls; waits for a CUDA device at both ends."""
+    wait = torch.cuda.synchronize if device.type == 'cuda' else lambda: None
+    wait()
+    start = time.perf_counter()
+    for _ in range(times):
+        run()
+    wait()
+    return (time.perf_counter() - start) / times
 
 
-def now(device: torch.device) -> float:
-    """Give the time in seconds, after everything given to the device is done."""
-    synchronize(device)
-    return time.perf_counter()
-
-
-class Marks:
-    """Note moments without stopping the device: by CUDA events, which it writes itself, or by the clock of the CPU.
-
-    Args:
-        device: Whose time is meant.
-
-    Example:
-        >>> marks = Marks(torch.device('cpu'))
-        >>> marks.set(); marks.set()
-        >>> len(marks.seconds())
-        1
-    """
-
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
-        self.marks: list = []
-
-    def set(self) -> None:
-        """Note this moment."""
-        if self.device.type == 'cuda':
-            event = torch.cuda.Event(enable_timing=True)
-            event.record()
-            self.marks.append(event)
-        else:
-            self.marks.append(time.perf_counter())
-
-    def seconds(self) -> list[float]:
-        """Give the seconds between each moment and the next; waits for the device."""
-        synchronize(self.device)
-        pairs = list(zip(self.marks[:-1], self.marks[1:], strict=True))
-        if self.device.type == 'cuda':
-            return [begin.elapsed_time(end) / 1e3 for begin, end in pairs]
-        return [end - begin for begin, end in pairs]
+def turns(names: Sequence[str], rounds: int) -> list[list[str]]:
+    """Return the order of every round: all names, each round beginning with the next one."""
+    return [[*names[i % len(names) :], *names[: i % len(names)]] for i in range(rounds if names else 0)]
 
 
 def spread(values: Sequence[float]) -> dict[str, float | list[float]]:
-    """Give median and quartiles.
-
-    Args:
-        values: At least one value.
-
-    Example:
-        >>> spread([3.0, 1.0, 2.0, 4.0, 5.0])
-        {'median': 3.0, 'quartiles': [1.5, 4.5]}
-    """
-    quartiles = statistics.quantiles(values, n=4) if len(values) > 1 else [values[0]] * 3
-    return {'median': statistics.median(values), 'quartiles': [quartiles[0], quartiles[2]]}
+    """Return median and quartiles of at least one value."""
+    low, _, high = statistics.quantiles(values, n=4, method='inclusive') if len(values) > 1 else list(values) * 3
+    return {'median': statistics.median(values), 'quartiles': [low, high]}
 
 
 def median_ratio(above: Sequence[float], below: Sequence[float]) -> float:
-    """Give the median over rounds of a ratio: values of one round saw the same noise of the machine.
-
-    Example:
-        >>> median_ratio([2.0, 30.0, 4.0], [1.0, 10.0, 4.0])
-        2.0
-    """
+    """Return the median over rounds of a ratio: both values of a round saw the same noise of the machine."""
     return statistics.median(a / b for a, b in zip(above, below, strict=True))
 
 
-def resident_bytes() -> tuple[int, int]:
-    """Give the memory of this process in bytes, now and at its highest, as Linux counts it."""
-    # Not getrusage, whose peak may be that of the process which started this one.
-    status = dict(line.split(':', 1) for line in STATUS.read_text().splitlines())
-    now_kib, peak_kib = (int(status[key].split()[0]) for key in ('VmRSS', 'VmHWM'))
-    return now_kib * 1024, peak_kib * 1024
+def multiply_adds(run: Callable[[], object]) -> int:
+    """Count the multiply-adds of matrix products and convolutions in ``run``, attention included."""
+    # Attention by matrix products: the counter does not know every fused kernel.
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        run()
+    return counter.get_total_flops() // 2
+
+
+def memory_in_use(device: torch.device) -> int:
+    """Return the bytes of a CUDA device's tensors, or of this process (Linux)."""
+    return torch.cuda.memory_allocated(device) if device.type == 'cuda' else _resident('VmRSS')
+
+
+def peak_memory(device: torch.device) -> int:
+    """Return the highest :func:`memory_in_use` since :func:`reset_peak`."""
+    # Not getrusage, whose peak may be that of the parent process.
+    return torch.cuda.max_memory_allocated(device) if device.type == 'cuda' else _resident('VmHWM')
 
 
 def reset_peak(device: torch.device) -> None:
-    """Start a new peak of memory, as far as the system allows."""
+    """Start a new peak of memory."""
     gc.collect()
     if device.type == 'cuda':
         torch.cuda.reset_peak_memory_stats(device)
         return
-    with contextlib.suppress(OSError):  # some containers forbid it; the peak then counts what was before, too
-        REFERENCES.write_text('5')
+    with contextlib.suppress(OSError):  # some containers forbid it; the peak then includes what was before
+        Path('/proc/self/clear_refs').write_text('5')
 
 
-def peak_bytes(device: torch.device) -> tuple[int, int]:
-    """Give the bytes in use now and at their highest: of a CUDA device's tensors, or of this process."""
-    if device.type == 'cuda':
-        return torch.cuda.memory_allocated(device), torch.cuda.max_memory_allocated(device)
-    return resident_bytes()
+def _resident(key: str) -> int:
+    status = dict(line.split(':', 1) for line in Path('/proc/self/status').read_text().splitlines())
+    return int(status[key].split()[0]) * 1024
 
 
-def saved_bytes(run: Callable[[], object]) -> int:
-    """Count the bytes that a forward pass keeps for its backward pass, every storage once, parameters excluded.
-
-    Args:
-        run: The forward pass, eager.
-
-    Returns:
-        Bytes; the same on every device.
-    """
-    storages: dict[int, int] = {}
-    kept = []  # a storage that is freed early could give its address to another one
-
-    def pack(tensor: torch.Tensor) -> torch.Tensor:
-        if not isinstance(tensor, torch.nn.Parameter):
-            storage = tensor.untyped_storage()
-            kept.append(storage)
-            storages[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        result = run()
-    del result
-    return sum(storages.values())
+def positive(text: str) -> int:
+    """Read a whole number from 1 on, for argparse."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f'{text!r} must be a whole number, at least 1')
+    return int(text)
 
 
-def rounds_until(at_least: int, at_most: int, deadline: float | None) -> Iterator[int]:
-    """Count rounds: all of them, or fewer if time runs out, but never fewer than ``at_least``.
-
-    Args:
-        at_least: Rounds that are done whatever they cost.
-        at_most: Rounds that are done if time allows.
-        deadline: ``time.perf_counter()`` after which no further round begins; None: no such moment.
-    """
-    for i in range(at_most):
-        if i >= at_least and deadline is not None and time.perf_counter() > deadline:
-            return
-        yield i
+def run_worker(script: str, *options: str) -> dict:
+    """Run a script in a process of its own and return the JSON of its last line, or ``{'failed': reason}``."""
+    done = subprocess.run([sys.executable, script, *options], capture_output=True, text=True)
+    if done.returncode == 0:
+        return json.loads(done.stdout.splitlines()[-1])
+    killed = 'killed, probably out of memory' if done.returncode == -9 else f'exit status {done.returncode}'
+    return {'failed': (done.stderr.strip().splitlines() or [killed])[-1]}
 
 
 def environment(device: torch.device) -> dict[str, object]:
-    """Describe where figures come from: command, commit, hardware, software, date."""
-    where: dict[str, object] = {
-        'command': ' '.join(['python', os.path.relpath(sys.argv[0], ROOT), *sys.argv[1:]]),
-        'commit': commit(),
+    """Return where figures come from: command, commit, date, hardware, threads, version of torch."""
+    from randsac_mm.engine.origin import find_commit, processor_name  # not at the top: older clones lack it
+
+    return {
+        'command': shlex.join(['python', *sys.argv]),
+        'commit': find_commit(),
         'date': datetime.datetime.now(datetime.timezone.utc).strftime('%Y-%m-%d %H:%M UTC'),
-        'device': device.type,
-        'hardware': torch.cuda.get_device_name(device) if device.type == 'cuda' else processor(),
-        'cores': len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count(),
+        'hardware': torch.cuda.get_device_name(device) if device.type == 'cuda' else processor_name(),
         'threads': torch.get_num_threads(),
-        'python': platform.python_version(),
         'torch': torch.__version__,
     }
-    if device.type == 'cuda':
-        where['cuda'] = torch.version.cuda
-        where['float32_products'] = torch.get_float32_matmul_precision()
-    return where
 
 
-def commit() -> str:
-    """Name the commit of this clone, with ``+changes`` if files differ; ``RANDSAC_COMMIT`` speaks where git cannot."""
-    if 'RANDSAC_COMMIT' in os.environ:
-        return os.environ['RANDSAC_COMMIT']
-    try:
-        git = ['git', '-C', str(ROOT)]
-        name = subprocess.run([*git, 'rev-parse', '--short', 'HEAD'], capture_output=True, text=True, check=True)
-        changes = subprocess.run([*git, 'status', '--porcelain'], capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return 'unknown'
-    return name.stdout.strip() + ('+changes' if changes.stdout.strip() else '')
+def markdown(rows: Sequence[Sequence[str]]) -> str:
+    """Return a Markdown table; the first row is its head, all columns but the first are aligned to the right."""
+    rule = ['---', *['--:'] * (len(rows[0]) - 1)]
+    return '\n'.join(f'| {" | ".join(row)} |' for row in [rows[0], rule, *rows[1:]])
 
 
-def processor() -> str:
-    """Name the processor of this machine."""
-    with contextlib.suppress(OSError):
-        for line in Path('/proc/cpuinfo').read_text().splitlines():
-            if line.startswith('model name'):
-                return line.split(':', 1)[1].strip()
-    return platform.processor() or platform.machine()
+def write_report(report: dict, text: str, stem: Path | None) -> None:
+    """Write ``STEM.json`` and ``STEM.md``, each complete or not at all; without a stem write nothing."""
+    from randsac_mm.files import atomic_write  # not at the top: older clones lack it
+
+    if stem is not None:
+        for suffix, content in (('.json', json.dumps(report, indent=2)), ('.md', text)):
+            with atomic_write(stem.with_name(stem.name + suffix)) as path:
+                path.write_text(content + '\n')

@@ -1,7 +1,4 @@
-"""RandSAC as one would write it with PyTorch's own transformer layers: what the benchmark compares with.
-
-It computes the same function as :class:`randsac_mm.models.RandSAC`, from the same weights (tests/test_benchmark.py).
-"""
+"""The baseline: the function of RandSAC, from the same weights, with PyTorch's own transformer layers."""
 
 import re
 
@@ -10,7 +7,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from randsac_mm.models import RandSAC
-from randsac_mm.models.positions import sincos_positions
 
 _EPS = 1e-6
 
@@ -18,9 +14,7 @@ _EPS = 1e-6
 class PlainRandSAC(nn.Module):
     """Predict segments with ``nn.TransformerEncoderLayer``, ``nn.TransformerDecoderLayer`` and additive masks.
 
-    Args:
-        model: The model to be rewritten; its weights are copied. Widths of encoder and decoder must be equal, because
-            PyTorch's decoder layer knows one width.
+    All tokens go everywhere, with masks per image. Weights are those of ``model``, whose parts must have one width.
     """
 
     def __init__(self, model: RandSAC) -> None:
@@ -35,11 +29,9 @@ class PlainRandSAC(nn.Module):
                 kind(dims, heads.num_heads, hidden, 0.0, 'gelu', _EPS, batch_first=True, norm_first=True) for _ in like
             )
 
-        self.patch_size, self.heads = (
-            backbone.patch_size,
-            (backbone.layers[0].attn.num_heads, neck.layers[0].self_attn.num_heads),
-        )
-        self.register_buffer('positions', sincos_positions(backbone.patch_resolution, dims)[0].clone())
+        self.patch_size = backbone.patch_size
+        self.heads = backbone.layers[0].attn.num_heads, neck.layers[0].self_attn.num_heads
+        self.register_buffer('positions', model.state_dict()['backbone.pos_embed'][0].clone())
         self.embed = nn.Linear(patch, dims)
         self.encoder = layers(nn.TransformerEncoderLayer, backbone.layers)
         self.encoder_norm = nn.LayerNorm(dims, _EPS)
@@ -50,47 +42,29 @@ class PlainRandSAC(nn.Module):
         self.head = nn.Linear(dims, patch)
         self.load_state_dict({'positions': self.positions, **as_plain(model.state_dict())})
 
-    def forward(self, images: Tensor, rank: Tensor, tokens_per_segment: int | None = None) -> Tensor:
-        """Compute the loss of normalised images (B, C, H, W) with ranks (B, N).
-
-        Args:
-            images: Normalised images.
-            rank: The serialization.
-            tokens_per_segment: If given, tokens are sorted, the last segment does not enter the encoder nor the first
-                the decoder, and one mask serves the batch. Otherwise all tokens go everywhere, with masks per image.
-
-        Returns:
-            The loss, a scalar.
-        """
+    def forward(self, images: Tensor, rank: Tensor, tokens_per_segment: int | None = None) -> dict[str, Tensor]:
+        """Compute ``loss`` of normalised images (B, C, H, W) with ranks (B, N), of any size of segments."""
         p = self.patch_size
         patches = F.unfold(images, p, stride=p).transpose(1, 2)  # (B, N, C * P * P)
         truth = patches.unflatten(2, (-1, p * p)).transpose(2, 3).flatten(2)  # (B, N, P * P * C)
         truth = (truth - truth.mean(-1, keepdim=True)) / (truth.var(-1, keepdim=True) + 1e-6).sqrt()
         x = self.embed(patches) + self.positions
         queries = self.positions.expand(len(images), -1, -1)
-        if tokens_per_segment is None:
-            source, target, memory = _masks_per_image(rank)
-            encoder_mask = source.repeat_interleave(self.heads[0], dim=0)  # (B * h, N, N), as PyTorch wants it
-            target_mask, memory_mask = (m.repeat_interleave(self.heads[1], dim=0) for m in (target, memory))
-            counts = rank > 0
-        else:
-            order = rank.argsort(dim=1, stable=True)
-            first, last = order[:, :-tokens_per_segment], order[:, tokens_per_segment:]
-            x, queries, truth = _take(x, first), _take(queries, last), _take(truth, last)
-            encoder_mask = target_mask = memory_mask = _shared_mask(x.shape[1], tokens_per_segment, x.device)
-            counts = torch.ones_like(last, dtype=torch.bool)
+        source, target, memory = _masks(rank)
+        source = source.repeat_interleave(self.heads[0], dim=0)  # (B * h, N, N), as PyTorch wants it
+        target, memory = (mask.repeat_interleave(self.heads[1], dim=0) for mask in (target, memory))
         hidden = []
         for layer in self.encoder:
-            x = layer(x, src_mask=encoder_mask)
+            x = layer(x, src_mask=source)
             hidden.append(x)
         hidden[-1] = self.encoder_norm(x)
         hidden = torch.stack([norm(h) for norm, h in zip(self.skip_norms, hidden, strict=True)])
         memories = torch.einsum('kl,kbsd->lbsd', self.skip, hidden)
         for layer, z in zip(self.decoder, memories, strict=True):
-            queries = layer(queries, z, tgt_mask=target_mask, memory_mask=memory_mask)
+            queries = layer(queries, z, tgt_mask=target, memory_mask=memory)
         pred = self.head(self.decoder_norm(queries))
-        error = (pred.float() - truth).square().mean(-1)
-        return (error * counts).sum() / counts.sum()
+        error, predicted = (pred.float() - truth).square().mean(-1), rank > 0
+        return {'loss': (error * predicted).sum() / predicted.sum()}
 
 
 def as_plain(ours: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -124,25 +98,9 @@ def as_plain(ours: dict[str, Tensor]) -> dict[str, Tensor]:
     return plain
 
 
-def _take(tokens: Tensor, places: Tensor) -> Tensor:
-    return tokens.gather(1, places[..., None].expand(-1, -1, tokens.shape[2]))
-
-
-def _additive(mask: Tensor) -> Tensor:
-    return torch.zeros(mask.shape, device=mask.device).masked_fill(~mask, float('-inf'))
-
-
-def _masks_per_image(rank: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _masks(rank: Tensor) -> list[Tensor]:
     """Make source, target and memory mask, each (B, N, N); first-segment rows, never read, see everything."""
     query, key = rank[:, :, None], rank[:, None, :]
     unread = query == 0
-    return (
-        _additive(query >= key),
-        _additive((query >= key) & (key > 0) | unread),
-        _additive((query > key) | unread),
-    )
-
-
-def _shared_mask(tokens: int, tokens_per_segment: int, device: torch.device) -> Tensor:
-    place = torch.arange(tokens, device=device) // tokens_per_segment
-    return _additive(place[:, None] >= place[None])
+    masks = query >= key, (query >= key) & (key > 0) | unread, (query > key) | unread
+    return [torch.zeros(mask.shape, device=mask.device).masked_fill(~mask, float('-inf')) for mask in masks]

@@ -1,272 +1,229 @@
 #!/usr/bin/env python
-"""Time pre-training: the step alone, the data path alone, and whole runs, beside what one would run otherwise.
+"""Time a pre-training step of RandSAC beside PyTorch's own layers and mmpretrain's MAE.
 
-All variants of a model run in one process, in turns, each round beginning with another one; warm-up is not counted.
-Before anything is timed, all variants of RandSAC must compute the same loss from the same weights. A step is: draw the
-serialization, forward, loss, backward, AdamW, zero gradients, on images that lie on the device.
+A step: draw the serialization, forward, loss, backward, AdamW, on images that lie on the device. All variants of a
+model run in one process, in turns; warm-up is not counted. Before anything is timed, all variants of RandSAC must
+compute the same loss from the same weights. Others are compared to the first variant.
 
-Variants: plain, plain-compiled, plain-sorted, plain-sorted-compiled (PyTorch's own transformer layers), mae and
-mae-compiled (mmpretrain's MAE), and ours: eager, compiled, graphs, each as BASE[:ATTENTION][+LINEAR], such as
-compiled:sdpa+onednn.
+Variants:
+    eager, compiled, graphs    ours; `:plain`, `:sdpa` or `:triton` behind it sets the attention, `+torch` PyTorch's
+                               float32 product on any CPU (default: the rules of the package)
+    plain, plain-compiled      PyTorch's transformer layers: all tokens, additive masks for each image
+    mae, mae-compiled          mmpretrain's MAE, same encoder, 224 px
 
-Examples:
-    python tools/benchmarks/step.py --models vit-b_k9 --out docs/results --name step_cpu
-    python tools/benchmarks/step.py --models vit-s vit-b --segments square blob --variants plain eager compiled
-    python tools/benchmarks/step.py --models vit-t --parts data run
+Example:
+    python tools/benchmarks/step.py --models vit-s --dtype bf16 --variants compiled compiled:sdpa eager --memory
 """
 
 import argparse
 import gc
-import statistics
+import importlib
+import json
 import sys
 import time
 import traceback
+import warnings
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
+from typing import NamedTuple
+from unittest import mock
 
+import measure
 import torch
-from measure import environment, median_ratio, peak_bytes, reset_peak, rounds_until, spread
-from rates import RateMeter, linear_shapes, square_rate
-from step_memory import measure_apart
-from step_models import ENTRIES, KNOWN, SEGMENTS, build_model
-from step_parts import data_path, whole_run
-from step_report import document, heading, parts_table, plot, step_table, write_json
-from step_variants import COMPILED, PHASES, Variant, default_variants, make_variant, other_losses, parse
+from matrix_rate import linear_shapes, matrix_rates
+from plain_model import PlainRandSAC
+from step_models import KNOWN, build_mae, build_model
+from torch import Tensor
 
 from randsac_mm.complexity import complexity
+from randsac_mm.engine import compile_model
 from randsac_mm.engine.resources import keep_freed_memory
 
-DTYPES = {'fp32': torch.float32, 'bf16': torch.bfloat16}
-FAILED = 'failed'
-PREFERRED = ('compiled+onednn', 'compiled', 'eager+onednn', 'eager')  # what others are compared to
-AT_LEAST = 5  # rounds, whatever the budget
+OURS = ('eager', 'compiled', 'graphs')
+NAMES = [
+    *(a + b + c for a, b, c in product(OURS, ('', ':plain', ':sdpa', ':triton'), ('', '+torch'))),
+    *('plain', 'plain-compiled', 'mae', 'mae-compiled'),
+]
+DEFAULT = ['compiled', 'eager', 'eager+torch', 'plain', 'mae-compiled', 'mae']
+COLUMNS = ('variant', 'images/s', 'step', 'quartiles', '/ first', 'of rate', 'memory', 'ready')
+LEGEND = """\
+step: ms, median and quartiles. / first: time over that of the first variant, median over rounds. of rate: operations
+that the result needs (closed form, backward twice forward, masked pairs counted) per second, over the matrix rate of
+the same round on the model's linear layers, of each product the fastest kernel. memory: GB that training adds, weights
+and optimiser included. ready: seconds until a loss and two steps are done, compiling included."""
 
 
-def warm_up(
-    names: list[str], make: Callable[[str], Variant], dtype: torch.dtype, deadline: float | None
-) -> tuple[dict[str, Variant], dict[str, float], dict[str, str]]:
-    """Make the variants, verify their losses and do the first two steps of each.
+class Variant(NamedTuple):
+    """One way to take a training step, with weights and an optimiser of its own."""
 
-    Args:
-        names: Their names, the most important first.
-        make: Makes a variant from its name.
-        dtype: Type of the matrix products.
-        deadline: ``time.perf_counter()`` from which on no further variant is begun; None: no such moment.
-
-    Returns:
-        Those that can be timed; the loss of each before any training; and why others cannot be timed.
-    """
-    variants: dict[str, Variant] = {}
-    losses, left_out = {}, {}
-    for name in names:
-        if variants and deadline is not None and time.perf_counter() > deadline:
-            left_out[name] = 'no time'
-            continue
-        begin = time.perf_counter()
-        try:
-            variant = make(name)
-            torch.manual_seed(0)
-            losses[name] = variant.check(dtype)
-            for _ in range(2):
-                variant.step(dtype)
-        except Exception as error:  # whatever it is, the others' figures are worth having
-            traceback.print_exc()
-            left_out[name] = f'{FAILED}: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ""}'
-            continue
-        variants[name] = variant
-        variant.first = time.perf_counter() - begin
-        print(f'  {name}: loss {losses[name]:.6f}, ready after {variant.first:.1f} s', flush=True)
-    for name, loss in other_losses(losses, dtype).items():
-        variants.pop(name, None)
-        left_out[name] = f'{FAILED}: its loss is {loss:.6f}, the first variant computes another'
-    for name, reason in left_out.items():
-        print(f'  {name}: {reason}', flush=True)
-    return variants, losses, left_out
+    loss: Callable[[], Tensor]  # with a fresh serialization
+    step: Callable[[], None]
+    operations: int  # that a step needs, all images together
 
 
-def compile_only(names: list[str], make: Callable[[str], Variant], dtype: torch.dtype) -> dict[str, dict]:
-    """Fill torch's caches, one compiled variant after the other, so that no two take memory at once."""
-    rows = {}
-    for name in names:
-        if parse(name).base in COMPILED:
-            ready, _, left_out = warm_up([name], make, dtype, None)
-            rows[name] = {'left_out': left_out.get(name) or f'ready after {ready[name].first:.1f} s'}
-            del ready
-            gc.collect()
-    return rows
-
-
-def run_rounds(variants: dict[str, Variant], meter: RateMeter, args: argparse.Namespace, deadline) -> list[dict]:
-    """Let every variant and the matrix products have their turn in each round; give the rates of all rounds."""
-    names, rates = list(variants), []
-    inner = args.steps or (1 if args.device.type == 'cpu' else 5)
-    for i in rounds_until(AT_LEAST, args.rounds, deadline):
-        for name in names[i % len(names) :] + names[: i % len(names)]:
-            torch.manual_seed(i)
-            variants[name].step(DTYPES[args.dtype], record=True, steps=inner)
-        rates.append(meter.sweep())
-    return rates
-
-
-def summarise(variants: dict[str, Variant], rates: list[dict], ours: str | None) -> dict[str, dict]:
-    """Turn recorded seconds into figures; see ``LEGEND`` of step_report.py."""
-    best = [rate['best'] for rate in rates]
-    summary = {}
-    for name, variant in variants.items():
-        seconds, batch = variant.seconds['step'], len(variant.images)
-        useful, executed = (6 * products * batch for products in (variant.useful, variant.multiply_adds))
-        summary[name] = {
-            'images_per_second': batch / statistics.median(seconds),
-            'step': spread(seconds),
-            **{phase: statistics.median(variant.seconds[phase]) for phase in PHASES},
-            # Seconds at the matrix rate of the same round, over seconds.
-            'utilisation': median_ratio([useful / rate for rate in best], seconds),
-            'utilisation_executed': median_ratio([executed / rate for rate in best], seconds),
-            'ratio': median_ratio(seconds, variants[ours].seconds['step']) if ours else None,
-            'multiply_adds_useful': variant.useful,
-            'multiply_adds_executed': variant.multiply_adds,
-            'optimizer': 'fused AdamW' if variant.optimizer.defaults['fused'] else 'AdamW, PyTorch default',
-            'attention': variant.attention,
-            'linear': variant.linear,
-            'first_seconds': variant.first,
-        }
-    return summary
-
-
-def memory_and_syncs(variants: dict[str, Variant], summary: dict, args: argparse.Namespace) -> None:
-    """Add what takes a step of its own: peak memory and host syncs."""
-    dtype = DTYPES[args.dtype]
-    for name, variant in variants.items():
-        if args.device.type == 'cuda':
-            # Weights of the others lie on the same device, so they are subtracted.
-            torch.cuda.synchronize()
-            reset_peak(args.device)
-            before, _ = peak_bytes(args.device)
-            variant.step(dtype)
-            _, peak = peak_bytes(args.device)
-            summary[name]['memory_bytes'] = peak - before + variant.state_bytes()
-
-
-def benchmark_step(model_name: str, segments: str, args: argparse.Namespace) -> dict:
-    """Time the steps of one model."""
-    dtype, cuda = DTYPES[args.dtype], args.device.type == 'cuda'
-    batch = args.batch or KNOWN[model_name].batch[cuda]
+def make_variant(name: str, model_name: str, batch: int, device: torch.device, dtype: torch.dtype) -> Variant:
+    """Make a variant; all variants of RandSAC start from the same weights and see the same images."""
+    base, _, attention = name.removesuffix('+torch').partition(':')
+    kind, _, compiled = base.partition('-')
     torch.manual_seed(0)
-    model = build_model(model_name, segments).to(args.device)
-    names = args.variants or default_variants(args.device, dtype)
-    if segments == 'blob':  # plain layers sort only segments of equal size, and MAE knows no segments
-        names = [name for name in names if not name.startswith(('plain-sorted', 'mae'))]
-    deadline = time.perf_counter() + args.budget if args.budget else None
-    about = {'model': model_name, 'segments': segments, 'batch': batch, 'dtype': args.dtype}
+    model = build_model(model_name, attention=attention or 'auto').to(device)
+    size, operations = model.backbone.img_size, 6 * batch * complexity(model)['total'].executed
+    draw, compute = model.data_preprocessor.draw, model.loss
+    if kind == 'plain':
+        model = compute = PlainRandSAC(model).to(device)
+    elif kind == 'mae':
+        model = build_mae(model_name).to(device)
+        size, draw, compute = model.backbone.img_size, lambda images: {'data_samples': None}, model.loss
+        image = torch.zeros(1, 3, *size, device=device)
+        operations = 6 * batch * measure.multiply_adds(lambda: model.loss(image, None))
+    elif kind != 'eager':
+        compile_model(model, mode='reduce-overhead' if kind == 'graphs' else None)
+    if compiled:
+        compute = torch.compile(compute)
+    images = torch.randn(batch, 3, *size, generator=torch.Generator().manual_seed(0)).to(device)
+    learned = [p for p in model.parameters() if p.requires_grad]
+    # Baselines get PyTorch's default AdamW for the device, ours the fused one that its configs choose.
+    optimizer = torch.optim.AdamW(learned, lr=1e-5, weight_decay=0.05, fused=True if kind in OURS else None)
 
-    def make(name: str) -> Variant:
-        return make_variant(name, model, model_name, batch, args.fused_baseline)
+    def loss() -> Tensor:
+        drawn = draw(images)
+        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+            return compute(images, **drawn)['loss']
 
-    if args.compile_only:
-        return {**about, 'variants': compile_only(names, make, dtype)}
-    # Compiling may take two thirds of the time, rounds the rest.
-    variants, losses, left_out = warm_up(names, make, dtype, deadline - args.budget / 3 if deadline else None)
-    if not variants:
-        raise RuntimeError(f'no variant can be timed: {left_out}')
-    meter = RateMeter(linear_shapes(model, batch), args.device, dtype)
-    rates = run_rounds(variants, meter, args, deadline)
-    ours = next((name for name in (args.ours, *PREFERRED) if name in variants), None)
-    summary = summarise(variants, rates, ours)
-    memory_and_syncs(variants, summary, args)
-    result = {
-        **about,
-        'rounds': len(rates),
-        'ours': ours,
-        'losses': losses,
-        'multiply_adds': complexity(model)['total'].executed,
-        'matrix_rates': {name: spread([rate[name] for rate in rates]) for name in rates[0]},
-        'variants': {**summary, **{name: {'left_out': reason} for name, reason in left_out.items()}},
-    }
-    if cuda:
-        result['square_8192_rate'] = square_rate(args.device, dtype)
-    variants.clear()
-    del meter
-    gc.collect()
-    torch.compiler.reset()
-    if args.memory and not cuda:
-        for name, row in summary.items():
-            row.update(measure_apart(name, model_name, segments, batch, args.dtype, args.fused_baseline))
+    def step() -> None:
+        torch.compiler.cudagraph_mark_step_begin()
+        loss().backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+    if name.endswith('+torch'):
+        kernels = importlib.import_module('randsac_mm.kernels.linear')
+        loss, step = (mock.patch.object(kernels, 'ONEDNN', False)(function) for function in (loss, step))
+    return Variant(loss, step, operations)
+
+
+def prepare(name: str, model_name: str, batch: int, device: torch.device, dtype: torch.dtype) -> tuple[Variant, dict]:
+    """Make a variant and take two steps.
+
+    The second value holds its ``loss`` before training, ``ready_seconds``, and ``memory_bytes``, which training adds at
+    most; on a CPU that means something only in a process of its own.
+    """
+    before, start = measure.memory_in_use(device), time.perf_counter()
+    variant = make_variant(name, model_name, batch, device, dtype)
+    torch.manual_seed(0)
+    loss = variant.loss().item()
+    variant.step()  # whatever is compiled is compiled now
+    measure.reset_peak(device)
+    variant.step()
+    memory = measure.peak_memory(device) - before
+    return variant, {'loss': loss, 'memory_bytes': memory, 'ready_seconds': time.perf_counter() - start}
+
+
+def _check_loss(name: str, loss: float, rows: dict[str, dict], dtype: torch.dtype) -> None:
+    """Check that a variant of RandSAC computes the function of the first one."""
+    first = next((r['loss'] for n, r in rows.items() if not n.startswith('mae') and 'loss' in r), loss)
+    if not name.startswith('mae') and not abs(loss - first) <= (1e-5 if dtype == torch.float32 else 5e-3) * first:
+        raise ArithmeticError(f'its loss is {loss:.6f}, that of the first variant {first:.6f}')
+
+
+def benchmark(model_name: str, args: argparse.Namespace, save: Callable[[dict], None]) -> dict:
+    """Time the variants of one model; ``save`` gets the result after each of them and after each round."""
+    device, dtype, on_cpu = args.device, measure.DTYPES[args.dtype], args.device.type == 'cpu'
+    batch = args.batch or KNOWN[model_name].batch[not on_cpu]
+    rows: dict[str, dict] = {}
+    result = {'model': model_name, 'batch': batch, 'dtype': args.dtype, 'rounds': 0, 'variants': rows}
+    variants: dict[str, Variant] = {}
+    for name in args.variants:
+        try:
+            variant, row = prepare(name, model_name, batch, device, dtype)
+            _check_loss(name, row['loss'], rows, dtype)
+            if args.rounds:
+                variants[name] = variant
+        except Exception as error:  # the figures of the others are worth having
+            traceback.print_exc()
+            row = {'failed': f'{type(error).__name__}: {error}'.splitlines()[0]}
+        if on_cpu:
+            row.pop('memory_bytes', None)
+        rows[name] = row
+        print(f'{model_name} {name}: {row}', flush=True)
+        save(result)
+    model = build_model(model_name).to(device)
+    shapes = linear_shapes(model, lambda: model.loss(torch.zeros(batch, 3, *model.backbone.img_size, device=device)))
+    seconds: dict[str, list[float]] = {name: [] for name in variants}
+    rates: list[dict[str, float]] = []
+    for order in measure.turns(list(variants), args.rounds):
+        for name in order:
+            seconds[name].append(measure.seconds_of(variants[name].step, device, args.steps))
+        rates.append(matrix_rates(shapes, device, dtype))
+        result['rounds'] = len(rates)
+        result['matrix_rates'] = {kernel: measure.spread([rate[kernel] for rate in rates]) for kernel in rates[0]}
+        for name, times in seconds.items():
+            rows[name]['step'] = measure.spread(times)
+            rows[name]['images_per_second'] = batch / rows[name]['step']['median']
+            rows[name]['ratio'] = measure.median_ratio(times, next(iter(seconds.values())))
+            needed = [variants[name].operations / rate['best'] for rate in rates]
+            rows[name]['utilisation'] = measure.median_ratio(needed, times)
+        save(result)
+    for name, row in rows.items() if args.memory and on_cpu else ():
+        options = ['--models', model_name, '--batch', str(batch), '--dtype', args.dtype, '--device', 'cpu']
+        row.update(measure.run_worker(__file__, *options, '--memory-of', name))
+        save(result)
     return result
 
 
-def parse_args() -> argparse.Namespace:
-    """Read the command line."""
+def describe(result: dict) -> str:
+    """Return the figures of one model as Markdown."""
+    table = [COLUMNS]
+    for name, row in result['variants'].items():
+        if 'step' not in row:
+            table.append([f'{name}: {row.get("failed", "not timed")}', *[''] * (len(COLUMNS) - 1)])
+            continue
+        low, high = (f'{1e3 * value:.1f}' for value in row['step']['quartiles'])
+        step, use = f'{1e3 * row["step"]["median"]:.1f}', f'{100 * row["utilisation"]:.1f} %'
+        memory = f'{row["memory_bytes"] / 1e9:.2f}' if 'memory_bytes' in row else ''
+        cells = [step, f'{low} .. {high}', f'{row["ratio"]:.2f}', use, memory, f'{row["ready_seconds"]:.1f}']
+        table.append([name, f'{row["images_per_second"]:.1f}', *cells])
+    rates = [f'{name} {rate["median"] / 1e9:,.0f}' for name, rate in result.get('matrix_rates', {}).items()]
+    about = f'{result["model"]}, batch {result["batch"]}, {result["dtype"]}, {result["rounds"]} rounds'
+    return f'{about}; matrix rate, GFLOP/s: {", ".join(rates)}\n\n{measure.markdown(table)}'
+
+
+def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--models', nargs='+', choices=list(KNOWN), default=list(ENTRIES), metavar='NAME')
-    parser.add_argument('--segments', nargs='+', choices=SEGMENTS, default=['square'])
-    parser.add_argument('--parts', nargs='+', choices=['step', 'data', 'run'], default=['step'])
-    parser.add_argument('--variants', nargs='+', metavar='VARIANT', help='default: what suits the device')
-    parser.add_argument(
-        '--ours', metavar='VARIANT', help=f'to which others are compared (default: the first of {PREFERRED} that runs)'
-    )
+    parser.add_argument('--models', nargs='+', choices=list(KNOWN), default=['vit-b_k9', 'vit-s', 'vit-b', 'vit-t'])
+    parser.add_argument('--variants', nargs='+', choices=NAMES, default=DEFAULT, metavar='VARIANT')
     parser.add_argument('--device', type=torch.device, default='cuda' if torch.cuda.is_available() else 'cpu')
-    parser.add_argument('--dtype', choices=list(DTYPES), default='fp32', help='bf16: autocast (default: fp32)')
-    parser.add_argument('--batch', type=int, help='images in a step (default: by model and device)')
-    parser.add_argument('--rounds', type=int, default=11, help=f'at least {AT_LEAST} (default: 11)')
-    parser.add_argument('--steps', type=int, help='steps of a turn (default: 1, on CUDA 5)')
-    parser.add_argument('--budget', type=float, help='seconds for each model; then only the least number of rounds')
-    parser.add_argument('--fused-baseline', action='store_true', help='give baselines the fused AdamW, too')
+    parser.add_argument('--dtype', choices=list(measure.DTYPES), default='fp32', help='bf16: autocast (default: fp32)')
+    parser.add_argument('--batch', type=measure.positive, help='images in a step (default: by model and device)')
+    parser.add_argument('--rounds', type=int, default=7, help="0: only fill the compiler's cache (default: 7)")
+    parser.add_argument('--steps', type=measure.positive, default=1, help='steps of a turn (default: 1)')
     parser.add_argument('--memory', action='store_true', help='on a CPU: peak memory, each variant in its own process')
-    parser.add_argument('--compile-only', action='store_true', help="fill torch's caches, time nothing")
-    parser.add_argument('--out', type=Path, metavar='FOLDER', help='write NAME.json, NAME.md and NAME.png there')
-    parser.add_argument('--name', default='step', help='of the files in --out (default: step)')
-    args = parser.parse_args()
-    if args.rounds < AT_LEAST:
-        parser.error(f'--rounds {args.rounds}: a median needs at least {AT_LEAST}')
-    for option in ('batch', 'steps', 'budget'):
-        value = getattr(args, option)
-        if value is not None and value <= 0:
-            parser.error(f'--{option} {value}: must be positive')
-    if args.device.type == 'cuda' and not torch.cuda.is_available():
-        parser.error('--device cuda: this machine has no CUDA device')
-    try:
-        for name in [*(args.variants or []), *([args.ours] if args.ours else [])]:
-            parse(name)
-    except ValueError as error:
-        parser.error(str(error))
-    return args
-
-
-def main() -> None:
-    """Read the command line, time, print, write."""
-    args = parse_args()
+    parser.add_argument('--out', type=Path, metavar='STEM', help='write STEM.json and STEM.md')
+    parser.add_argument('--memory-of', metavar='VARIANT', help=argparse.SUPPRESS)
+    args = parser.parse_args(argv)
     if args.device.type == 'cpu':
-        keep_freed_memory()  # as tools/train.py does; here the baselines gain as much
-    report: dict = {'environment': environment(args.device), 'steps': [], 'parts': []}
-    settings = {
-        key: str(value) if isinstance(value, (Path, torch.device)) else value for key, value in vars(args).items()
-    }
-    report['settings'] = settings
-    print(', '.join(f'{key} {value}' for key, value in report['environment'].items()), flush=True)
+        keep_freed_memory()  # as in training; baselines gain as much
+    if args.memory_of:
+        warnings.filterwarnings('ignore')
+        _, row = prepare(args.memory_of, args.models[0], args.batch, args.device, measure.DTYPES[args.dtype])
+        print(json.dumps({'memory_bytes': row['memory_bytes']}))
+        return
+    report: dict = {'environment': measure.environment(args.device), 'models': []}
 
-    def save() -> None:
-        if args.out:
-            write_json(args.out, args.name, report)
-            (args.out / f'{args.name}.md').write_text(document(report))
-            plot(report, args.out / f'{args.name}.png')
+    def save(result: dict) -> None:
+        models = [*report['models'], result]
+        text = [', '.join(map(str, report['environment'].values())), *map(describe, models), LEGEND]
+        measure.write_report({**report, 'models': models}, '\n\n'.join(text), args.out)
 
     for name in args.models:
-        for segments in args.segments if 'step' in args.parts else []:
-            print(f'{name}, {segments}', flush=True)
-            report['steps'].append(benchmark_step(name, segments, args))
-            print(heading(report['steps'][-1]), step_table(report['steps'][-1]), sep='\n', flush=True)
-            save()
-        for part, run in (('data', data_path), ('run', whole_run)):
-            if part in args.parts:
-                report['parts'].append(run(name, args))
-                print(parts_table(report['parts'][-1:]), flush=True)
-                save()
-    rows = [(r, name, row) for r in report['steps'] for name, row in r['variants'].items()]
-    failed = [
-        f'{r["model"]} {name} {row["left_out"]}' for r, name, row in rows if row.get('left_out', '').startswith(FAILED)
-    ]
+        report['models'].append(benchmark(name, args, save))
+        print(describe(report['models'][-1]), flush=True)
+        gc.collect()
+        torch.compiler.reset()
+    failed = [name for r in report['models'] for name, row in r['variants'].items() if 'failed' in row]
     if failed:
-        sys.exit('step.py: error: ' + '; '.join(failed))
+        sys.exit(f'step.py: error: failed: {", ".join(failed)}')
 
 
 if __name__ == '__main__':
