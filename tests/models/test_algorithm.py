@@ -139,41 +139,45 @@ def test_derived_sizes_make_the_same_model(neck, built):
 
 
 WRONG_SIZES = [
-    ('head', dict(patch_size=2), 'patch_size=2 .* 3'),
-    ('head', dict(in_channels=3), 'in_channels=3 .* 2'),
-    ('head', dict(embed_dims=12), 'embed_dims=12 .* 20'),
-    ('neck', dict(encoder_dims=20), 'encoder_dims=20 .* 12'),
-    ('neck', dict(encoder_layers=2), 'encoder_layers=2 .* 3'),
-    ('data_preprocessor', dict(patch_size=2), 'patch_size=2 .* 3'),
+    ('head', dict(patch_size=2), 3),
+    ('head', dict(in_channels=3), 2),
+    ('head', dict(embed_dims=12), 20),
+    ('neck', dict(encoder_dims=20), 12),
+    ('neck', dict(encoder_layers=2), 3),
+    ('data_preprocessor', dict(patch_size=2), 3),
 ]
 
 
 @pytest.mark.parametrize('built', [False, True], ids=['config', 'built'])
-@pytest.mark.parametrize(('part', 'changes', 'message'), WRONG_SIZES, ids=str)
-def test_sizes_that_do_not_fit_are_refused(part, changes, message, built):
+@pytest.mark.parametrize(('part', 'changes', 'right'), WRONG_SIZES, ids=str)
+def test_sizes_that_do_not_fit_are_refused(part, changes, right, built):
     cfg = with_all_sizes()
     cfg[part].update(changes)
     if built:
         cfg[part] = MODELS.build(cfg[part])
-    with pytest.raises(ValueError, match=message):
+    ((name, value),) = changes.items()
+    with pytest.raises(ValueError, match=f'{name}={value} .* {right}'):
         MODELS.build(cfg)
 
 
-@pytest.mark.parametrize(
-    ('cfg', 'message'),
-    [
-        ({**config(neck=None), 'head': dict(type='RandSACHead', embed_dims=20)}, 'embed_dims=20 .* 12'),
-        ({**config(neck=None), 'type': 'RandSAC'}, 'neck'),
-        ({**config(), 'type': 'TwoStreamRandSAC'}, 'neck'),
-        ({**config(), 'data_preprocessor': dict(type='SelfSupDataPreprocessor')}, 'SelfSupDataPreprocessor'),
-        (config(dict(type='SquarePartition', hierarchy=16), grid=(13, 13)), '13 x 13 .* 16'),
-        ({**config(), 'attention': 'flex'}, 'flex'),
-    ],
-    ids=['two-stream-size', 'no-neck', 'two-stream-neck', 'preprocessor', 'partition', 'attention'],
-)
-def test_parts_that_do_not_fit_are_refused(cfg, message):
+REFUSED = {
+    'two-stream-size': (dict(head=dict(type='RandSACHead', embed_dims=20)), None, 'embed_dims=20 .* 12'),
+    'no-neck': (dict(type='RandSAC'), None, 'neck'),
+    'two-stream-neck': (dict(type='TwoStreamRandSAC'), {}, 'neck'),
+    'preprocessor': (dict(data_preprocessor=dict(type='SelfSupDataPreprocessor')), {}, 'SelfSupDataPreprocessor'),
+    'attention': (dict(attention='flex'), {}, 'flex'),
+}
+
+
+@pytest.mark.parametrize(('changes', 'neck', 'message'), REFUSED.values(), ids=REFUSED)
+def test_parts_that_do_not_fit_are_refused(changes, neck, message):
     with pytest.raises(ValueError, match=message):
-        MODELS.build(cfg)
+        MODELS.build({**config(neck=neck), **changes})
+
+
+def test_a_partition_that_does_not_fit_is_refused_before_training():
+    with pytest.raises(ValueError, match=r'13 x 13 .* 16'):
+        MODELS.build(config(dict(type='SquarePartition', hierarchy=16), grid=(13, 13)))
 
 
 def test_triton_is_taken_only_where_it_works(monkeypatch):
