@@ -99,14 +99,6 @@ def test_tokens_per_segment_is_what_is_drawn(order, partition):
     assert sizes == {size} if size is not None else len(sizes) > 1
 
 
-@both_orders
-def test_what_does_not_fit_is_an_error(order):
-    serialization = order(SquarePartition(16))
-    for run in (lambda: draw(serialization, grid=(13, 13)), lambda: serialization.tokens_per_segment((13, 13))):
-        with pytest.raises(ValueError, match='13 x 13'):
-            run()
-
-
 # --- every admissible order is equally likely -------------------------------------------------------------------------
 
 DRAWS = 20_000
