@@ -52,18 +52,15 @@ def compare(make, get_layers, run, autocast=False):
 OPTIONS = {'plain': {}, 'drop-path': dict(drop_path_rate=0.5), 'frozen': dict(frozen_stages=2, drop_path_rate=0.5)}
 RUNS = {
     'forward': lambda model, x: model(x)[0],
-    'encode': lambda model, x: torch.stack(model.encode(x, raster_layout(torch.arange(35).expand(8, -1) // 4))),
+    'pre-training': lambda model, x: torch.stack(model.encode(x, raster_layout(torch.arange(35).expand(8, -1) // 4))),
 }
 
 
 @pytest.mark.parametrize('run', RUNS.values(), ids=RUNS)
 @pytest.mark.parametrize('options', OPTIONS.values(), ids=OPTIONS)
-def test_backbone(options, run):
-    compare(lambda with_cp: vit(with_cp, **options), lambda model: model.layers, run)
-
-
-def test_in_autocast():
-    compare(vit, lambda model: model.layers, RUNS['forward'], autocast=True)
+@pytest.mark.parametrize('autocast', [False, True], ids=['float32', 'autocast'])
+def test_backbone(options, run, autocast):
+    compare(lambda with_cp: vit(with_cp, **options), lambda model: model.layers, run, autocast)
 
 
 def test_decoder():

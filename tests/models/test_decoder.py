@@ -83,22 +83,11 @@ def test_parameters_of_each_option():
     def names(**kwargs):
         return {name for name, _ in decoder(**kwargs).named_parameters()}
 
-    assert names(skip=False) == {name for name in names() if not name.startswith('skip.')}
-    assert names() - names(norm_position='post') == {'ln.weight', 'ln.bias'}
     assert names() - names(qkv_bias=False) == {
         f'layers.{i}.{name}.bias' for i in (0, 1) for name in ('self_attn.qkv', 'cross_attn.q', 'cross_attn.kv')
     }
     assert decoder(feedforward_channels=None).layers[0].ffn.layers[1].in_features == 4 * DECODER['embed_dims']
     assert decoder(feedforward_channels=31).layers[0].ffn.layers[1].in_features == 31
-
-
-def test_nothing_but_positions_and_memory_comes_in():
-    """Without memory, tokens differ by their positions alone: images of one batch with one rank agree."""
-    model = decoder(skip=False)
-    rank = dense_rank(torch.randint(5, (1, 24))).expand(2, -1)
-    out = model([torch.zeros(2, 24, DIMS)] * L_ENC, raster_layout(rank), GRID)
-    assert torch.equal(out[0], out[1])
-    assert (out[0, 1:] != out[0, :1]).any(-1).all()
 
 
 def test_joint_projections_are_drawn_as_square_matrices():

@@ -20,13 +20,6 @@ def test_against_loops(grid, dims):
         assert find_grid(table.to(dtype)) == grid
 
 
-def test_by_hand():
-    table = sincos_positions((2, 2), 4)[0]
-    sine, cosine = torch.tensor(1.0).sin(), torch.tensor(1.0).cos()
-    expected = [[0, 1, 0, 1], [sine, cosine, 0, 1], [0, 1, sine, cosine], [sine, cosine, sine, cosine]]
-    torch.testing.assert_close(table, torch.tensor(expected))
-
-
 @pytest.mark.parametrize('dims', [6, 2, 13])
 def test_width_that_two_axes_cannot_share(dims):
     with pytest.raises(ValueError, match=f'embed_dims={dims} .* 4'):
