@@ -223,9 +223,8 @@ class RandSAC(BaseSelfSupervisor):
 
 def _build_part(part: dict | nn.Module, **sizes: int) -> nn.Module:
     """Build a part, or take one that is built; sizes that follow from other parts are filled in, given ones checked."""
-    if not isinstance(part, nn.Module):
-        part = MODELS.build({**sizes, **part})
+    built: nn.Module = part if isinstance(part, nn.Module) else MODELS.build({**sizes, **part})
     for key, value in sizes.items():
-        if getattr(part, key) != value:
-            raise ValueError(f'{type(part).__name__}: {key}={getattr(part, key)} must be {value}: leave it out')
-    return part
+        if getattr(built, key) != value:
+            raise ValueError(f'{type(built).__name__}: {key}={getattr(built, key)} must be {value}: leave it out')
+    return built
