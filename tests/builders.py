@@ -5,6 +5,7 @@ import copy
 import torch
 from mmpretrain.registry import MODELS
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import randsac_mm  # noqa: F401  registers the models
 
@@ -37,53 +38,56 @@ def config(
     grid: tuple[int, int] = GRID,
     norm_pix: bool = True,
     order: str = 'RandomSerialization',
+    arch: dict = ENCODER,
     **backbone: object,
 ) -> dict:
-    """Make the config of a tiny model; ``neck=None`` gives the two-stream baseline."""
-    encoder = backbone.pop('arch', ENCODER)
+    """Return the config of a tiny model; ``neck=None`` stands for the two-stream baseline."""
+    size = (grid[0] * PATCH, grid[1] * PATCH)
     cfg = dict(
         type='TwoStreamRandSAC' if neck is None else 'RandSAC',
-        backbone=dict(
-            type='RandSACViT',
-            arch=encoder,
-            img_size=(grid[0] * PATCH, grid[1] * PATCH),
-            patch_size=PATCH,
-            in_channels=CHANNELS,
-            **backbone,
-        ),
-        head=dict(
-            type='RandSACHead',
-            embed_dims=(encoder if neck is None else DECODER)['embed_dims'],
-            patch_size=PATCH,
-            in_channels=CHANNELS,
-            norm_pix=norm_pix,
-        ),
+        backbone=dict(type='RandSACViT', arch=arch, img_size=size, patch_size=PATCH, in_channels=CHANNELS, **backbone),
+        head=dict(type='RandSACHead', norm_pix=norm_pix),
         data_preprocessor=dict(
             type='RandSACDataPreprocessor',
             serialization=dict(type=order, partition=partition or PARTITIONS['square-flat']),
         ),
     )
     if neck is not None:
-        cfg['neck'] = dict(
-            type='RandSACDecoder',
-            encoder_dims=encoder['embed_dims'],
-            encoder_layers=encoder['num_layers'],
-            **DECODER,
-        )
-        cfg['neck'].update(neck)
+        cfg['neck'] = {'type': 'RandSACDecoder', **DECODER, **neck}
     return copy.deepcopy(cfg)
 
 
-def build(cfg: dict) -> nn.Module:
-    """Build a model and give all its parameters, norms and biases too, values that no two layers share."""
-    model = MODELS.build(cfg)
-    for name, parameter in model.named_parameters():
-        if not name.endswith('pos_embed'):
-            with torch.no_grad():
+def perturb(model: nn.Module) -> nn.Module:
+    """Change all parameters but positions, norms and biases too, so that no two layers are equal."""
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if not name.endswith('pos_embed'):
                 parameter.add_(torch.randn_like(parameter), alpha=0.3)
     return model
+
+
+def build(cfg: dict) -> nn.Module:
+    """Build a model with perturbed parameters."""
+    return perturb(MODELS.build(cfg))
 
 
 def images(grid: tuple[int, int] = GRID, batch_size: int = BATCH, dtype: torch.dtype = torch.float32) -> Tensor:
     """Draw normalised images (B, C, H, W)."""
     return torch.randn(batch_size, CHANNELS, grid[0] * PATCH, grid[1] * PATCH, dtype=dtype)
+
+
+class Operations(TorchDispatchMode):
+    """Record the names of all operators that run, such as ``'aten::mm'``."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.names.append(func._schema.name)
+        return func(*args, **(kwargs or {}))
+
+    def waits(self) -> set[str]:
+        """Return which of the operators need their result on the host, which waits for a GPU."""
+        names = ('_local_scalar_dense', 'nonzero', 'equal', 'is_nonzero', 'masked_select', '_unique2')
+        return {f'aten::{name}' for name in names}.intersection(self.names)

@@ -63,7 +63,7 @@ def raster_ranks(levels: list[list[int]]) -> list[int]:
 
 
 def positions(height: int, width: int, dims: int) -> Tensor:
-    """Make fixed sine-cosine positions (N, dims): sines and cosines of the column, then of the row."""
+    """Compute fixed sine-cosine positions (N, dims): sines and cosines of the column, then of the row."""
     quarter = dims // 4
     table = torch.empty(height * width, dims, dtype=torch.float64)
     for y in range(height):
@@ -91,7 +91,7 @@ def flat_patch(image: Tensor, n: int, p: int) -> Tensor:
 
 
 def target(image: Tensor, n: int, p: int, norm_pix: bool) -> Tensor:
-    """Give what the prediction of patch ``n`` is compared with."""
+    """Return what the prediction of patch ``n`` is compared with."""
     numbers = flat_patch(image, n, p)
     if not norm_pix:
         return numbers
@@ -160,7 +160,7 @@ def encoder_layer(state: State, name: str, x: Vectors, rank: list[int], heads: i
 
 
 def encode(state: State, image: Tensor, rank: list[int], p: int, heads: int) -> list[Vectors]:
-    """Encode all segments but the last; give the hidden states of all layers."""
+    """Encode all segments but the last; return the hidden states of all layers."""
     columns = image.shape[2] // p
     table = positions(len(rank) // columns, columns, len(state['backbone.patch_embed.projection.bias']))
     x = {n: embed(state, image, n, p, table) for n in range(len(rank)) if rank[n] < max(rank)}

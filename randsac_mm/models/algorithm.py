@@ -36,7 +36,7 @@ class RandSAC(BaseSelfSupervisor):
     """Self-supervised pre-training by predicting random segments of an image from all segments before them.
 
     Args:
-        backbone: Config of the encoder, a :class:`RandSACViT`.
+        backbone: Config of the encoder, a :class:`RandSACViT`. A part may also be given built.
         head: Config of the :class:`RandSACHead`. Sizes that follow from the backbone and neck may be left out.
         data_preprocessor: Config of the :class:`RandSACDataPreprocessor`, which draws the serialization.
         neck: Config of the decoder, a :class:`RandSACDecoder`; sizes of the encoder may be left out.
@@ -65,9 +65,9 @@ class RandSAC(BaseSelfSupervisor):
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
         check_backend(attention)
-        encoder = MODELS.build(backbone)
+        encoder = _build_part(backbone)
         decoder = self._build_decoder(neck, encoder)
-        head = _fill_in(
+        head = _build_part(
             head,
             embed_dims=(encoder if decoder is None else decoder).embed_dims,
             patch_size=encoder.patch_size,
@@ -94,7 +94,7 @@ class RandSAC(BaseSelfSupervisor):
     def _build_decoder(neck: dict | None, encoder: nn.Module) -> nn.Module | None:
         if neck is None:
             raise ValueError('RandSAC needs neck=dict(type="RandSACDecoder", ...); TwoStreamRandSAC has no decoder')
-        return MODELS.build(_fill_in(neck, encoder_dims=encoder.embed_dims, encoder_layers=encoder.num_layers))
+        return _build_part(neck, encoder_dims=encoder.embed_dims, encoder_layers=encoder.num_layers)
 
     def forward(
         self,
@@ -221,12 +221,10 @@ class RandSAC(BaseSelfSupervisor):
         return rank
 
 
-def _fill_in(part: dict | nn.Module, **sizes: int) -> dict | nn.Module:
-    """Fill sizes that follow from another part into a config; given ones must be equal."""
-    if isinstance(part, nn.Module):
-        return part
-    cfg = dict(part)
+def _build_part(part: dict | nn.Module, **sizes: int) -> nn.Module:
+    """Build a part, or take one that is built; sizes that follow from other parts are filled in, given ones checked."""
+    built: nn.Module = part if isinstance(part, nn.Module) else MODELS.build({**sizes, **part})
     for key, value in sizes.items():
-        if cfg.setdefault(key, value) != value:
-            raise ValueError(f'{cfg.get("type")}: {key}={cfg[key]} must be {value} to fit the backbone: leave it out')
-    return cfg
+        if getattr(built, key) != value:
+            raise ValueError(f'{type(built).__name__}: {key}={getattr(built, key)} must be {value}: leave it out')
+    return built

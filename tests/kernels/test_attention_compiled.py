@@ -19,17 +19,20 @@ pytestmark = [
 
 
 def draw(tokens=20, device='cpu'):
+    """Draw queries, keys and values (2, 3, N, 16), views of one projection, and ranks (2, N)."""
     x = torch.randn(2, tokens, 3 * 3 * 16, device=device)
-    return [part.requires_grad_() for part in x.unflatten(2, (3, 3, 16)).permute(2, 0, 3, 1, 4).unbind(0)]
+    tensors = x.unflatten(2, (3, 3, 16)).permute(2, 0, 3, 1, 4).unbind(0)
+    return [part.requires_grad_() for part in tensors], torch.randint(4, (2, tokens), device=device).int()
 
 
-def compare(compiled, tensors, mask):
+def compare(compiled, backend, *args):
     """Compare outputs and gradients of compiled and eager attention."""
-    ours, eager = compiled(*tensors, mask), attention(*tensors, mask)
-    torch.testing.assert_close(ours, eager, rtol=1e-4, atol=1e-5)
-    weight = torch.randn_like(eager)
-    pair = [torch.autograd.grad(out, tensors, weight) for out in (ours, eager)]
-    torch.testing.assert_close(*pair, rtol=1e-4, atol=1e-5)
+    tensors, rank = draw(*args)
+    mask = Mask(rank - 1, rank).prepare(backend, torch.float32)
+    outs = compiled(*tensors, mask), attention(*tensors, mask)
+    torch.testing.assert_close(*outs, rtol=1e-4, atol=1e-5)
+    weight = torch.randn_like(outs[0])
+    torch.testing.assert_close(*(torch.autograd.grad(out, tensors, weight) for out in outs), rtol=1e-4, atol=1e-5)
 
 
 @pytest.fixture(autouse=True)
@@ -39,34 +42,25 @@ def fresh():
     torch._dynamo.reset()
 
 
-def make_mask(query_rank, key_rank, backend):
-    return Mask(query_rank.int(), key_rank.int()).prepare(backend, torch.float32)
-
-
 @pytest.mark.parametrize('backend', ['sdpa', 'plain', 'triton'])
 def test_one_graph_serves_all_masks(backend):
     counter = CompileCounterWithBackend('aot_eager')
     compiled = torch.compile(attention, backend=counter, fullgraph=True)
     for _ in range(3):
-        rank = torch.randint(4, (2, 20))
-        compare(compiled, draw(), make_mask(rank - 1, rank, backend))
+        compare(compiled, backend)
     assert counter.frame_count == 1
 
 
 @pytest.mark.parametrize('backend', ['sdpa', 'plain'])
 def test_compiled_for_the_cpu(backend):
-    compiled = torch.compile(attention, fullgraph=True)
-    rank = torch.randint(4, (1, 20))
-    compare(compiled, draw(), make_mask(rank, rank, backend))
+    compare(torch.compile(attention, fullgraph=True), backend)
 
 
 @pytest.mark.gpu
 @pytest.mark.parametrize('backend', ['sdpa', 'plain', 'triton'])
 @pytest.mark.parametrize('tokens', [60, 128, 196])
 def test_compiled_for_the_gpu(backend, tokens):
-    compiled = torch.compile(attention, fullgraph=True)
-    rank = torch.randint(4, (2, tokens), device='cuda')
-    compare(compiled, draw(tokens, device='cuda'), make_mask(rank, rank, backend))
+    compare(torch.compile(attention, fullgraph=True), backend, tokens, 'cuda')
 
 
 def test_auto_is_plain_in_compiled_bfloat16_on_a_cpu():
@@ -81,14 +75,13 @@ def test_auto_is_plain_in_compiled_bfloat16_on_a_cpu():
 
 def test_operators_have_correct_schemas_and_gradients():
     """As PyTorch checks them: schema, fake tensors and autograd."""
-    rank = torch.randint(3, (2, 5), dtype=torch.int32)
-    torch.library.opcheck(triton_ranks._rank_attention, (*draw(5), rank - 1, rank))
+    tensors, rank = draw(5)
+    torch.library.opcheck(triton_ranks._rank_attention, (*tensors, rank - 1, rank))
 
 
 def test_kernels_compile_for_gpus():
-    """No GPU is needed to find out whether Triton can translate the kernels; its interpreter accepts more."""
-    if not triton_ranks.INSTALLED:
-        pytest.skip('Triton is not installed')
+    """No GPU is needed to see that Triton can translate the kernels; its interpreter accepts more."""
+    pytest.importorskip('triton')
     code = """
 import triton
 from triton.backends.compiler import GPUTarget

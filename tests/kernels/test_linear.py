@@ -5,50 +5,29 @@ import sys
 import pytest
 import torch
 import torch.nn.functional as F
+from builders import Operations
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from randsac_mm.kernels import linear
 from randsac_mm.models.layers import apply_linear
 
+pytestmark = pytest.mark.usefixtures('onednn')
 BIG = (7, 61, 131, 257)  # images, tokens, inputs, outputs: enough products for the faster kernel
 
 
-@pytest.fixture
-def onednn(monkeypatch):
-    """The rule as on an AMD processor with AVX-512, for products of any size but the smallest."""
+@pytest.fixture(params=[True])
+def onednn(request, monkeypatch):
+    """Whether the rule is as on an AMD processor with AVX-512, for products of any size but the smallest."""
     module = sys.modules['randsac_mm.kernels.linear']  # the package has a function of this name
-    monkeypatch.setattr(module, 'ONEDNN', True)
+    monkeypatch.setattr(module, 'ONEDNN', request.param)
     monkeypatch.setattr(module, '_MIN_PRODUCTS', 1 << 20)
-
-
-@pytest.fixture(params=['onednn', 'torch'])
-def kernel(request, monkeypatch):
-    if request.param == 'onednn':
-        request.getfixturevalue('onednn')
-    else:
-        monkeypatch.setattr(sys.modules['randsac_mm.kernels.linear'], 'ONEDNN', False)
-
-
-class Operators(TorchDispatchMode):
-    """Record which operators run."""
-
-    def __init__(self):
-        super().__init__()
-        self.names = []
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        self.names.append(func._schema.name)
-        return func(*args, **(kwargs or {}))
 
 
 def problem(sizes, dtype=torch.float32, bias=True):
     *rows, inputs, outputs = sizes
     x, weight = torch.randn(*rows, inputs, dtype=dtype), torch.randn(outputs, inputs, dtype=dtype)
-    offset = torch.randn(outputs, dtype=dtype) if bias else None
-    return [t.requires_grad_() for t in (x, weight, *([offset] if bias else []))], torch.randn(
-        *rows, outputs, dtype=dtype
-    )
+    tensors = [x, weight, torch.randn(outputs, dtype=dtype)][: 3 if bias else 2]
+    return [t.requires_grad_() for t in tensors], torch.randn(*rows, outputs, dtype=dtype)
 
 
 def run(tensors, grad):
@@ -56,7 +35,7 @@ def run(tensors, grad):
     return [y, *torch.autograd.grad(y, tensors, grad)]
 
 
-@pytest.mark.usefixtures('kernel')
+@pytest.mark.parametrize('onednn', [True, False], ids=['onednn', 'torch'], indirect=True)
 @pytest.mark.parametrize('bias', [True, False], ids=['bias', 'no-bias'])
 @pytest.mark.parametrize('sizes', [BIG, (409, 131, 257), (61, 257, 131), (67, 11, 503, 127), (5, 3, 7)], ids=str)
 def test_against_float64(sizes, bias):
@@ -69,17 +48,15 @@ def test_against_float64(sizes, bias):
         assert (ours.double() - theirs).abs().max() <= 2e-6 * sizes[-2] ** 0.5 * theirs.abs().max()
 
 
-@pytest.mark.usefixtures('onednn')
 def test_the_faster_kernel_is_what_runs():
     tensors, grad = problem(BIG)
-    with Operators() as operators:
+    with Operations() as operators:
         run(tensors, grad)
     assert operators.names.count('randsac_mm::linear') == 1
     assert operators.names.count('randsac_mm::matmul_transposed') == 2
     assert not {'aten::mm', 'aten::addmm'} & set(operators.names)
 
 
-@pytest.mark.usefixtures('onednn')
 @pytest.mark.parametrize(
     ('sizes', 'dtype', 'autocast'),
     [((5, 3, 7), torch.float32, False), (BIG, torch.float64, False), (BIG, torch.float32, True)],
@@ -87,23 +64,21 @@ def test_the_faster_kernel_is_what_runs():
 )
 def test_everything_else_is_left_to_pytorch(sizes, dtype, autocast):
     (x, weight, bias), _ = problem(sizes, dtype)
-    with Operators() as operators, torch.autocast('cpu', dtype=torch.bfloat16, enabled=autocast):
+    with Operations() as operators, torch.autocast('cpu', dtype=torch.bfloat16, enabled=autocast):
         y = linear(x, weight, bias)
     assert y.dtype == (torch.bfloat16 if autocast else dtype)
     assert 'randsac_mm::linear' not in operators.names
 
 
-@pytest.mark.usefixtures('onednn')
 def test_only_the_gradients_that_are_asked_for():
     (x, weight, bias), grad = problem(BIG)
     y = linear(x.detach(), weight, bias.detach())
-    with Operators() as operators:
+    with Operations() as operators:
         y.backward(grad)
     assert operators.names.count('randsac_mm::matmul_transposed') == 1
     assert weight.grad.is_contiguous()
 
 
-@pytest.mark.usefixtures('onednn')
 def test_transposed_and_sliced_operands():
     """Rows of a joint projection's weight, as the two-stream baseline uses them, and inputs in another order."""
     x, weight = torch.randn(61, 13, 131).transpose(0, 1), torch.randn(257, 131)[60:]
@@ -117,13 +92,12 @@ class Adapter(nn.Linear):
         return 2 * super().forward(x)
 
 
-@pytest.mark.usefixtures('onednn')
 def test_adapters_and_hooks_are_respected():
     x = torch.randn(7, 61, 131)
     layer, adapter, watched = nn.Linear(131, 257), Adapter(131, 257), nn.Linear(131, 257)
     seen = []
     watched.register_forward_hook(lambda *_: seen.append(1))
-    with Operators() as operators:
+    with Operations() as operators:
         for module in (layer, adapter, watched):
             torch.testing.assert_close(apply_linear(module, x), module(x), rtol=1e-4, atol=1e-4)
     assert operators.names.count('randsac_mm::linear') == 1

@@ -1,134 +1,125 @@
-"""Contract: loading leaves fixed positions alone and refuses learned ones, and nothing draws weights again."""
+"""Contract: a loaded backbone computes what the saved one did, at every size, and hands its pre-training grid on."""
 
+import copy
 import warnings
 
 import pytest
 import torch
-from builders import CHANNELS, ENCODER, PATCH
+from builders import CHANNELS, ENCODER, PATCH, images, perturb
 from mmpretrain.models import ImageClassifier
 
 from randsac_mm.models import RandSACViT
 from randsac_mm.models.positions import sincos_positions
+from randsac_mm.segments import raster_layout
 
 DIMS = ENCODER['embed_dims']
 
 
 def make(grid, **kwargs):
     size = (grid[0] * PATCH, grid[1] * PATCH)
-    return RandSACViT(arch=ENCODER, img_size=size, patch_size=PATCH, in_channels=CHANNELS, **kwargs)
+    return perturb(RandSACViT(arch=ENCODER, img_size=size, patch_size=PATCH, in_channels=CHANNELS, **kwargs))
 
 
-def assert_same_weights(found, expected, but=('pos_embed',)):
-    assert set(found) == set(expected)
-    for name in found:
-        if name not in but:
-            assert torch.equal(found[name], expected[name]), name
+@torch.no_grad()
+def assert_same(found, expected, grids=((9, 16), (12, 12), (5, 7), (1, 3))):
+    """Two backbones have the same state and, bit for bit, the same features and hidden states at every size."""
+    states = found.state_dict(), expected.state_dict()
+    assert states[0].keys() == states[1].keys()
+    for name in states[0]:
+        assert torch.equal(states[0][name], states[1][name]), name
+    assert found.positions_grid == expected.positions_grid
+    for grid in grids:
+        x = images(grid, batch_size=2)
+        layout = raster_layout(torch.arange(grid[0] * grid[1]).expand(2, -1) // 3)
+        assert torch.equal(found(x)[0], expected(x)[0])
+        assert torch.equal(found.encode(x, layout)[-1], expected.encode(x, layout)[-1])
 
 
 @pytest.mark.parametrize(
     ('saved', 'mine'), [((9, 16), (12, 12)), ((4, 6), (6, 4)), ((2, 3), (5, 7)), ((5, 7), (5, 7))], ids=str
 )
-@pytest.mark.parametrize('half', [False, True], ids=['float32', 'bfloat16'])
-def test_checkpoint_of_another_size_keeps_own_positions(saved, mine, half):
-    state = make(saved).state_dict()
-    if half:
-        state = {name: value.bfloat16() for name, value in state.items()}
-    model = make(mine)
+@pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16], ids=str)
+def test_features_are_those_of_the_checkpoint_at_every_size(saved, mine, dtype):
+    original, model = make(saved), make(mine)
+    state = {**original.state_dict(), 'pos_embed': original.pos_embed.to(dtype)}
     model.load_state_dict(state, strict=True)
-    assert torch.equal(model.pos_embed, sincos_positions(mine, DIMS))
-    assert_same_weights(model.state_dict(), {name: value.float() for name, value in state.items()})
+    assert model.positions_grid == saved
+    assert torch.equal(model.pos_embed, sincos_positions(saved, DIMS))
+    assert_same(model, original)
+
+
+def test_the_pre_training_grid_is_handed_on():
+    original = make((9, 16))
+    second, third = make((12, 12)), make((5, 7))
+    second.load_state_dict(original.state_dict())
+    third.load_state_dict(second.state_dict())
+    assert third.state_dict()['pos_embed'].shape == (1, 144, DIMS)
+    assert third.positions_grid == (9, 16)
+    assert_same(third, original)
+    assert_same(copy.deepcopy(third), original)
+
+
+def test_positions_of_another_grid_are_those_of_a_model_made_for_it():
+    loaded, made = make((9, 16)), make((12, 12))
+    made.load_state_dict({**loaded.state_dict(), 'pos_embed': made.pos_embed})
+    x = images((12, 12))
+    assert torch.equal(loaded(x)[0], made(x)[0])
 
 
 def test_inside_a_larger_model():
-    saved = make((9, 16)).state_dict()
-    parent = torch.nn.ModuleDict(dict(backbone=make((12, 12))))
-    parent.load_state_dict({f'backbone.{name}': value for name, value in saved.items()}, strict=True)
-    assert torch.equal(parent['backbone'].pos_embed, sincos_positions((12, 12), DIMS))
+    original, parent = make((9, 16)), torch.nn.ModuleDict(dict(backbone=make((12, 12))))
+    parent.load_state_dict({f'backbone.{name}': value for name, value in original.state_dict().items()}, strict=True)
+    assert_same(parent['backbone'], original)
 
 
 def test_loading_does_not_write_to_the_checkpoint():
-    state = make((9, 16)).state_dict()
+    state = make((9, 16)).bfloat16().state_dict()
     before = state['pos_embed'].clone()
     model = make((12, 12))
     model.load_state_dict(state)
     with torch.no_grad():
         model.pos_embed.zero_()
     assert torch.equal(state['pos_embed'], before)
-    assert torch.equal(sincos_positions((12, 12), DIMS), make((12, 12)).pos_embed), 'the cache was written to'
+    assert torch.equal(sincos_positions((9, 16), DIMS), make((9, 16)).pos_embed), 'the cache was written to'
 
 
-@pytest.mark.parametrize(
-    'positions',
-    [
-        lambda: torch.randn(1, 35, DIMS) * 0.02,
-        lambda: sincos_positions((5, 7), DIMS) + 0.1,
-        lambda: torch.cat([torch.zeros(1, 1, DIMS), sincos_positions((5, 7), DIMS)], dim=1),  # class token
-        lambda: sincos_positions((5, 7), 2 * DIMS),
-        lambda: sincos_positions((5, 7), DIMS)[0],  # no batch axis
-    ],
-    ids=['learned', 'shifted', 'with-class-token', 'other-width', 'two-axes'],
-)
+OTHER_POSITIONS = {
+    'learned': lambda: torch.randn(1, 35, DIMS) * 0.02,
+    'shifted': lambda: sincos_positions((5, 7), DIMS) + 0.1,
+    'class-token': lambda: torch.cat([torch.zeros(1, 1, DIMS), sincos_positions((5, 7), DIMS)], dim=1),
+    'other-width': lambda: sincos_positions((5, 7), 2 * DIMS),
+    'two-axes': lambda: sincos_positions((5, 7), DIMS)[0],
+}
+
+
+@pytest.mark.parametrize('positions', OTHER_POSITIONS.values(), ids=OTHER_POSITIONS)
 def test_positions_that_are_not_fixed_are_refused(positions):
     state = {**make((5, 7)).state_dict(), 'pos_embed': positions()}
-    with pytest.raises(ValueError, match=r'pos_embed of the checkpoint, shape .* holds no fixed sine-cosine positions'):
+    with pytest.raises(ValueError, match=f'pos_embed .*{DIMS}'):
         make((5, 7)).load_state_dict(state)
 
 
 def test_missing_positions_are_reported_by_strict_loading():
     state = make((5, 7)).state_dict()
     del state['pos_embed']
-    with pytest.raises(RuntimeError, match=r'Missing key.*\n?.*pos_embed'):
+    with pytest.raises(RuntimeError, match='pos_embed'):
         make((5, 7)).load_state_dict(state, strict=True)
 
 
-def save(path, model, prefix='backbone.'):
-    torch.save(dict(state_dict={prefix + name: value for name, value in model.state_dict().items()}), path)
-    return dict(type='Pretrained', checkpoint=str(path), prefix='backbone.')
-
-
-@pytest.fixture
-def quiet():
-    """Let mmengine warn that ``init_weights`` was called before; the tests call it twice on purpose."""
-    with warnings.catch_warnings():
+@pytest.mark.parametrize('inside', [False, True], ids=['alone', 'classifier'])
+def test_pretrained_init_loads_and_is_not_drawn_over(inside, tmp_path):
+    original, path = make((9, 16), out_type='avg_featmap'), tmp_path / 'saved.pth'
+    torch.save(dict(state_dict={f'backbone.{name}': value for name, value in original.state_dict().items()}), path)
+    init_cfg = dict(type='Pretrained', checkpoint=str(path), prefix='backbone.')
+    backbone = model = make((12, 12), out_type='avg_featmap', init_cfg=init_cfg)
+    if inside:
+        model = ImageClassifier(backbone, head=dict(type='LinearClsHead', num_classes=5, in_channels=DIMS))
+    with warnings.catch_warnings():  # mmengine warns that init_weights was called before
         warnings.filterwarnings('ignore', message='init_weights of .* has been called')
-        yield
-
-
-@pytest.mark.usefixtures('quiet')
-def test_pretrained_init_loads_and_is_not_drawn_over(tmp_path):
-    saved = make((9, 16))
-    init_cfg = save(tmp_path / 'saved.pth', saved)
-    model = make((12, 12), init_cfg=init_cfg)
-    for _ in range(2):
         model.init_weights()
-        assert_same_weights(model.state_dict(), saved.state_dict())
-        assert torch.equal(model.pos_embed, sincos_positions((12, 12), DIMS))
-
-
-def test_pretrained_init_inside_a_classifier(tmp_path):
-    saved = make((9, 16), out_type='avg_featmap')
-    model = ImageClassifier(
-        backbone=dict(
-            type='RandSACViT',
-            arch=ENCODER,
-            img_size=12 * PATCH,
-            patch_size=PATCH,
-            in_channels=CHANNELS,
-            out_type='avg_featmap',
-            init_cfg=save(tmp_path / 'saved.pth', saved),
-        ),
-        head=dict(type='LinearClsHead', num_classes=5, in_channels=DIMS),
-    )
-    model.init_weights()
-    assert_same_weights(model.backbone.state_dict(), saved.state_dict())
-    assert model(torch.zeros(2, CHANNELS, 12 * PATCH, 12 * PATCH), mode='tensor').shape == (2, 5)
-
-
-def test_init_weights_without_checkpoint_keeps_what_was_drawn():
-    model = make((5, 7))
-    before = {name: value.clone() for name, value in model.state_dict().items()}
-    model.init_weights()
-    assert_same_weights(model.state_dict(), before, but=())
+        assert_same(backbone, original)
+        model.init_weights()
+    assert_same(backbone, original)
 
 
 def test_initial_weights():

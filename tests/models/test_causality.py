@@ -14,9 +14,11 @@ every_partition = pytest.mark.parametrize('partition', PARTITIONS.values(), ids=
 every_architecture = pytest.mark.parametrize('neck', ARCHITECTURES.values(), ids=ARCHITECTURES)
 
 
-def make(partition, neck, batch_size=3):
-    model = build(config(partition, neck))
+def make(partition, neck, batch_size=3, attention='auto'):
+    model = build(config(partition, neck) | {'attention': attention})
     x = images(batch_size=batch_size)
+    if attention == 'triton' and torch.cuda.is_available():  # else its kernels are interpreted
+        model, x = model.cuda(), x.cuda()
     return model, x, *model.data_preprocessor.draw(x).values()
 
 
@@ -48,6 +50,13 @@ def test_only_earlier_segments_matter(partition, neck, path):
     model, x, rank, size = make(partition, neck)
     layout = raster_layout(rank) if path == 'simple' else sorted_layout(rank, size)
     assert violations(model, x, rank, layout) == (0, 0)
+
+
+@every_architecture
+@pytest.mark.parametrize('attention', ['sdpa', 'plain', pytest.param('triton', marks=pytest.mark.slow)])
+def test_only_earlier_segments_matter_to_every_attention_back_end(neck, attention):
+    model, x, rank, size = make(dict(type='BlobPartition', hierarchy=3), neck, batch_size=1, attention=attention)
+    assert violations(model, x, rank, sorted_layout(rank, size)) == (0, 0)
 
 
 @torch.no_grad()

@@ -2,41 +2,28 @@
 
 import pytest
 import torch
-from builders import CHANNELS, ENCODER, PATCH, build, config
+from builders import CHANNELS, ENCODER, PATCH, config, images
+from mmpretrain.registry import MODELS
 
 from randsac_mm.models import RandSACViT
 from randsac_mm.segments import raster_layout
 
-OPTIONS = {
-    'plain': {},
-    'drop-path': dict(drop_path_rate=0.5),
-    'windows': dict(window_size=3, drop_path_rate=0.5),
-    'layer-bias': dict(rel_pos_bias='layer', window_size=2, global_layers=[1]),
-    'shared-bias': dict(method='beitv2', drop_path_rate=0.5),
-    'learned': dict(method='maskfeat'),
-    'frozen': dict(frozen_stages=2, drop_path_rate=0.5),
-}
-SIZE = (5 * PATCH, 7 * PATCH)
+GRID = (5, 7)
 
 
 def vit(with_cp, **kwargs):
     torch.manual_seed(3)
-    return RandSACViT(
-        arch={**ENCODER, 'num_layers': 4},
-        img_size=SIZE,
-        patch_size=PATCH,
-        in_channels=CHANNELS,
-        with_cp=with_cp,
-        **kwargs,
-    )
+    size = (GRID[0] * PATCH, GRID[1] * PATCH)
+    arch = {**ENCODER, 'num_layers': 4}
+    return RandSACViT(arch, size, PATCH, CHANNELS, with_cp=with_cp, **kwargs).train()
 
 
-def step(model, run, autocast=False):
-    """Do one step from a fixed random state; give outputs, gradients, bytes stored and calls of the last layer."""
+def step(model, layers, run, autocast):
+    """Do one step from a fixed random state; return loss, gradients, bytes stored and calls of the last layer."""
     torch.manual_seed(5)
-    images = torch.randn(8, CHANNELS, *SIZE)
+    x = images(GRID, batch_size=8)
     calls, stored = [], []
-    handle = model.layers[-1].register_forward_pre_hook(lambda *_: calls.append(1))
+    handle = layers[-1].register_forward_pre_hook(lambda *_: calls.append(1))
 
     def pack(tensor):
         stored.append(tensor.numel() * tensor.element_size())
@@ -44,81 +31,59 @@ def step(model, run, autocast=False):
 
     count = torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor)
     with count, torch.autocast('cpu', dtype=torch.bfloat16, enabled=autocast):
-        out = run(model, images)
+        loss = run(model, x).float().square().mean()
     kept = sum(stored)
-    out.float().square().mean().backward()
+    loss.backward()
     handle.remove()
-    gradients = {name: p.grad for name, p in model.named_parameters() if p.requires_grad}
-    return out.detach(), gradients, kept, len(calls)
+    return loss.detach(), {name: p.grad for name, p in model.named_parameters() if p.requires_grad}, kept, len(calls)
 
 
-def forward(model, images):
-    return model(images)[0]
-
-
-def encode(model, images):
-    return torch.stack(model.encode(images, raster_layout(torch.arange(35).expand(8, -1) // 4)))
-
-
-def compare(plain, checkpointed, run, **kwargs):
-    expected, expected_gradients, much, once = step(plain, run, **kwargs)
-    found, gradients, little, twice = step(checkpointed, run, **kwargs)
-    assert (once, twice) == (1, 2), 'the second must compute its layers again'
-    assert little < much / 2
-    assert torch.equal(found, expected)
-    assert gradients.keys() == expected_gradients.keys()
+def compare(make, get_layers, run, autocast=False):
+    models = [make(with_cp) for with_cp in (False, True)]
+    (loss, gradients, much, once), found = (step(model, get_layers(model), run, autocast) for model in models)
+    assert (once, found[3]) == (1, 2), 'the second must compute its layers again'
+    assert found[2] < much / 2
+    assert torch.equal(found[0], loss)
     for name, gradient in gradients.items():
-        assert torch.equal(gradient, expected_gradients[name]), name
+        assert torch.equal(found[1][name], gradient), name
         assert gradient.abs().sum() > 0 or name.endswith('qkv.bias'), name
 
 
+OPTIONS = {'plain': {}, 'drop-path': dict(drop_path_rate=0.5), 'frozen': dict(frozen_stages=2, drop_path_rate=0.5)}
+RUNS = {
+    'forward': lambda model, x: model(x)[0],
+    'pre-training': lambda model, x: torch.stack(model.encode(x, raster_layout(torch.arange(35).expand(8, -1) // 4))),
+}
+
+
+@pytest.mark.parametrize('run', RUNS.values(), ids=RUNS)
 @pytest.mark.parametrize('options', OPTIONS.values(), ids=OPTIONS)
-def test_same_outputs_and_gradients(options):
-    compare(vit(False, **options).train(), vit(True, **options).train(), forward)
+@pytest.mark.parametrize('autocast', [False, True], ids=['float32', 'autocast'])
+def test_backbone(options, run, autocast):
+    compare(lambda with_cp: vit(with_cp, **options), lambda model: model.layers, run, autocast)
 
 
-def test_in_autocast():
-    compare(vit(False).train(), vit(True).train(), forward, autocast=True)
+def test_decoder():
+    def make(with_cp):
+        torch.manual_seed(3)
+        return MODELS.build(
+            config(dict(type='SquarePartition', hierarchy=35), dict(num_layers=8, with_cp=with_cp), GRID)
+        )
 
-
-def test_in_pre_training():
-    compare(vit(False, drop_path_rate=0.5).train(), vit(True, drop_path_rate=0.5).train(), encode)
+    compare(make, lambda model: model.neck.layers, lambda model, x: model.loss(x)['loss'])
 
 
 def test_drop_path_drops_something():
     """The control: without the random state of the first pass, the second would drop other branches."""
-    model, images = vit(True, drop_path_rate=0.5).train(), torch.randn(8, CHANNELS, *SIZE)
-    assert not torch.equal(model(images)[0], model(images)[0])
+    model, x = vit(True, drop_path_rate=0.5), images(GRID)
+    assert not torch.equal(model(x)[0], model(x)[0])
 
 
 def test_only_where_gradients_are_stored(monkeypatch):
     monkeypatch.setattr('randsac_mm.models.layers.checkpoint', lambda *_, **__: pytest.fail('checkpointing'))
-    model, images = vit(True), torch.randn(2, CHANNELS, *SIZE)
-    model.eval()(images)
+    model, x = vit(True), images(GRID)
+    model.eval()(x)
     with torch.no_grad():
-        model.train()(images)
+        model.train()(x)
     with pytest.raises(pytest.fail.Exception, match='checkpointing'):
-        model(images)
-
-
-def decoder_step(with_cp):
-    """Do one step of a whole model; give the loss, the decoder's gradients, and bytes stored."""
-    torch.manual_seed(3)
-    model = build(config(neck=dict(with_cp=with_cp, drop_path_rate=0.5)))
-    torch.manual_seed(5)
-    images = torch.randn(8, CHANNELS, 4 * PATCH, 6 * PATCH)
-    batch = model.data_preprocessor.draw(images)
-    stored = []
-    with torch.autograd.graph.saved_tensors_hooks(lambda x: stored.append(x.numel()) or x, lambda x: x):
-        loss = model.loss(images, **batch)['loss']
-    loss.backward()
-    return loss.detach(), {name: p.grad for name, p in model.neck.named_parameters()}, sum(stored)
-
-
-def test_decoder():
-    loss, gradients, kept = decoder_step(with_cp=True)
-    expected, expected_gradients, all_kept = decoder_step(with_cp=False)
-    assert torch.equal(loss, expected)
-    for name, gradient in expected_gradients.items():
-        assert torch.equal(gradients[name], gradient), name
-    assert kept < all_kept
+        model(x)

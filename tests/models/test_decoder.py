@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from builders import DECODER, ENCODER, GRID, build, config, images
+from builders import DECODER, GRID, build, config, images
 from torch import nn
 
 from randsac_mm.models import RandSACDecoder, SkipConnection
@@ -29,6 +29,8 @@ def test_mixture_equals_the_double_sum(init, norm):
     module, hidden = skip(init=init, norm=norm), states()
     nn.init.normal_(module.weight)
     assert module.weight.shape == (L_ENC, L_DEC)
+    norms = {'none': 0, 'before': L_ENC, 'after': L_DEC}[norm]
+    assert len({id(own) for own in module.norms}) == norms  # no norm is shared
     found = module(hidden)
     assert len(found) == L_DEC
     for layer, memory in enumerate(found):
@@ -40,11 +42,6 @@ def test_mixture_equals_the_double_sum(init, norm):
         torch.testing.assert_close(memory, expected)
 
 
-@pytest.mark.parametrize(('norm', 'count'), [('none', 0), ('before', L_ENC), ('after', L_DEC)])
-def test_every_norm_is_one_of_its_own(norm, count):
-    assert len({id(module) for module in skip(norm=norm).norms}) == count
-
-
 def test_initial_weights():
     last = skip(init='last').weight
     assert last.tolist() == [[0.0] * L_DEC] * (L_ENC - 1) + [[1.0] * L_DEC]
@@ -52,12 +49,6 @@ def test_initial_weights():
     normal = SkipConnection(400, 300, 4, init='normal').weight
     assert normal.mean().item() == pytest.approx(0, abs=1e-3)
     assert normal.std().item() == pytest.approx(400**-0.5, rel=0.02)
-
-
-def test_all_weights_learn():
-    module = skip()
-    sum(memory.square().sum() for memory in module(states())).backward()
-    assert (module.weight.grad != 0).all()
 
 
 @torch.no_grad()
@@ -78,15 +69,11 @@ def decoder(**kwargs):
     return RandSACDecoder(**{**DECODER, 'encoder_dims': DIMS, 'encoder_layers': L_ENC, **kwargs})
 
 
-def decode(model, rank=None):
-    rank = dense_rank(torch.randint(5, (2, 24))) if rank is None else rank
-    return model(states(tokens=24), raster_layout(rank), GRID)
-
-
 @pytest.mark.parametrize('norm_position', ['pre', 'post'])
 def test_output_is_normalised_once(norm_position):
     """Whatever the position of norms, the head reads normalised tokens; with fresh norms they have unit variance."""
-    out = decode(decoder(norm_position=norm_position))
+    rank = dense_rank(torch.randint(5, (2, 24)))
+    out = decoder(norm_position=norm_position)(states(tokens=24), raster_layout(rank), GRID)
     assert out.shape == (2, 24, DECODER['embed_dims'])
     torch.testing.assert_close(out.mean(-1), torch.zeros(2, 24), atol=1e-5, rtol=0)
     torch.testing.assert_close(out.var(-1, unbiased=False), torch.ones(2, 24), atol=1e-4, rtol=0)
@@ -96,33 +83,11 @@ def test_parameters_of_each_option():
     def names(**kwargs):
         return {name for name, _ in decoder(**kwargs).named_parameters()}
 
-    assert names(skip=False) == {name for name in names() if not name.startswith('skip.')}
-    assert names() - names(norm_position='post') == {'ln.weight', 'ln.bias'}
     assert names() - names(qkv_bias=False) == {
         f'layers.{i}.{name}.bias' for i in (0, 1) for name in ('self_attn.qkv', 'cross_attn.q', 'cross_attn.kv')
     }
     assert decoder(feedforward_channels=None).layers[0].ffn.layers[1].in_features == 4 * DECODER['embed_dims']
     assert decoder(feedforward_channels=31).layers[0].ffn.layers[1].in_features == 31
-
-
-def test_nothing_but_positions_and_memory_comes_in():
-    """Without memory, tokens differ by their positions alone: images of one batch with one rank agree."""
-    model = decoder(skip=False)
-    rank = dense_rank(torch.randint(5, (1, 24))).expand(2, -1)
-    out = model([torch.zeros(2, 24, DIMS)] * L_ENC, raster_layout(rank), GRID)
-    assert torch.equal(out[0], out[1])
-    assert (out[0, 1:] != out[0, :1]).any(-1).all()
-
-
-def test_drop_path_only_in_training():
-    model = decoder(drop_path_rate=0.7)
-    rank = dense_rank(torch.randint(5, (2, 24)))
-    hidden = states(tokens=24)
-    layout = raster_layout(rank)
-    assert not torch.equal(model(hidden, layout, GRID), model(hidden, layout, GRID))
-    model.eval()
-    assert torch.equal(model(hidden, layout, GRID), model(hidden, layout, GRID))
-    assert [layer.drop_path.drop_prob for layer in model.layers] == [0.7, 0.7]
 
 
 def test_joint_projections_are_drawn_as_square_matrices():
@@ -135,24 +100,15 @@ def test_joint_projections_are_drawn_as_square_matrices():
 @pytest.mark.parametrize(
     ('kwargs', 'message'),
     [
-        (dict(num_layers=0), 'num_layers=0 must be at least 1'),
-        (dict(num_heads=3), 'embed_dims=20 is not divisible by num_heads=3'),
-        (dict(skip_init='first'), "skip_init='first' must be 'last', 'mean' or 'normal'"),
-        (dict(memory_norm='both'), "memory_norm='both' must be 'none', 'before' or 'after'"),
-        (dict(norm_position='sandwich'), "norm_position='sandwich' must be 'pre' or 'post'"),
+        (dict(num_layers=0), 'num_layers=0'),
+        (dict(num_heads=3), 'embed_dims=20 .* num_heads=3'),
+        (dict(embed_dims=18, num_heads=2), 'embed_dims=18 .* 4'),
+        (dict(skip_init='first'), 'first'),
+        (dict(memory_norm='both'), 'both'),
+        (dict(norm_position='sandwich'), 'sandwich'),
     ],
     ids=str,
 )
 def test_options_that_are_not_possible(kwargs, message):
     with pytest.raises(ValueError, match=message):
         decoder(**kwargs)
-
-
-def test_width_that_positions_cannot_share():
-    with pytest.raises(ValueError, match='embed_dims=18 must be a multiple of 4'):
-        decoder(embed_dims=18, num_heads=2)
-
-
-def test_encoder_and_decoder_of_the_tests_differ():
-    """Else a test could pass with sizes swapped."""
-    assert all(ENCODER[key] != DECODER[key] for key in ENCODER)

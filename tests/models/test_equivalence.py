@@ -98,6 +98,23 @@ def test_paths_agree_on_real_sizes_in_float32(neck):
 
 
 @torch.no_grad()
+@pytest.mark.parametrize('backend', ['sdpa', 'plain', 'triton'])
+@pytest.mark.parametrize('neck', ARCHITECTURES.values(), ids=ARCHITECTURES)
+def test_every_attention_back_end_agrees_with_the_oracle(neck, backend):
+    """In float32, the only type that all have; Triton's kernels run in its interpreter where there is no GPU."""
+    grid = (2, 3)
+    cfg = config(dict(type='BlobPartition', hierarchy=3), neck, grid) | {'attention': backend}
+    model, x = build(cfg), images(grid, batch_size=2)
+    device = 'cuda' if backend == 'triton' and torch.cuda.is_available() else 'cpu'
+    rank = model.data_preprocessor.draw(x)['rank']
+    layout = raster_layout(rank.to(device))
+    pred = in_raster_order(model.to(device).predict(x.to(device), layout), layout, 6).cpu()
+    for image, vectors in enumerate(oracle(model.cpu(), cfg, x.double(), rank)):
+        for n, vector in vectors.items():
+            torch.testing.assert_close(pred[image, n].double(), vector, rtol=1e-4, atol=1e-4)
+
+
+@torch.no_grad()
 def test_tokens_nobody_may_read_change_nothing():
     """Queries of the first segment, and pixels of the last, are neither read nor predicted: the loss ignores both."""
     model = build(config(PARTITIONS['blob-flat'], norm_pix=False)).double()

@@ -1,24 +1,19 @@
 """Contract: images are stacked and normalised; in training a rank is drawn, by the global CPU generator."""
 
+import copy
+
 import pytest
 import torch
 from builders import PARTITIONS
 from mmengine.registry import DefaultScope
-from mmpretrain.structures import DataSample
 
 from randsac_mm.models import RandSACDataPreprocessor, build_serialization
-from randsac_mm.segments import (
-    BlobPartition,
-    PatchPartition,
-    RandomSerialization,
-    RasterSerialization,
-    ShuffledPartition,
-    SquarePartition,
-    dense_rank,
-)
+from randsac_mm.segments import BlobPartition, PatchPartition, RandomSerialization, ShuffledPartition, dense_rank
 
 SERIALIZATION = dict(type='RandomSerialization', partition=PARTITIONS['square-hierarchical'])
-MEAN, STD = [100.0, 110.0, 120.0], [50.0, 60.0, 70.0]
+MEAN, STD = torch.tensor([100.0, 110.0, 120.0]), torch.tensor([50.0, 60.0, 70.0])
+NORMALISATION = dict(mean=MEAN.tolist(), std=STD.tolist())
+CROP = dict(type='BatchRandomResizedCrop', scale=(8, 12), flip_prob=0.5)
 
 
 def make(**kwargs):
@@ -29,248 +24,152 @@ def batch(batch_size=5, height=8, width=12, channels=3):
     return torch.randint(256, (batch_size, channels, height, width), dtype=torch.uint8)
 
 
-def test_normalises():
+def normalised(x):
+    return (x.float() - MEAN.view(3, 1, 1)) / STD.view(3, 1, 1)
+
+
+def seeded(model, x, seed=5):
+    torch.manual_seed(seed)
+    return model(dict(inputs=x), training=True)
+
+
+@pytest.mark.parametrize('listed', [False, True], ids=['tensor', 'list'])
+def test_stacks_swaps_channels_and_normalises(listed):
     x = batch()
-    found = make(mean=MEAN, std=STD)(dict(inputs=x))['inputs']
-    assert found.dtype == torch.float32
-    for c in range(3):
-        torch.testing.assert_close(found[:, c], (x[:, c].float() - MEAN[c]) / STD[c])
-
-
-def test_swaps_channels_before_normalising():
-    x = batch()
-    found = make(mean=MEAN, std=STD, to_rgb=True)(dict(inputs=x))['inputs']
-    for c in range(3):
-        torch.testing.assert_close(found[:, c], (x[:, 2 - c].float() - MEAN[c]) / STD[c])
-
-
-def test_without_mean_and_std_pixels_stay():
-    x = batch()
-    assert torch.equal(make()(dict(inputs=x))['inputs'], x.float())
-
-
-def test_lists_and_tensors_give_the_same():
-    x, model = batch(), make(mean=MEAN, std=STD)
-    torch.manual_seed(5)
-    stacked = model(dict(inputs=x), training=True)
-    torch.manual_seed(5)
-    listed = model(dict(inputs=list(x)), training=True)
-    assert torch.equal(stacked['inputs'], listed['inputs'])
-    assert torch.equal(stacked['rank'], listed['rank'])
-
-
-def test_data_samples_pass():
-    samples = [DataSample() for _ in range(5)]
-    assert make()(dict(inputs=batch(), data_samples=samples))['data_samples'] is not None
-    assert make()(dict(inputs=batch()))['data_samples'] is None
+    data = dict(inputs=list(x) if listed else x)
+    assert torch.equal(make()(data)['inputs'], x.float())
+    torch.testing.assert_close(make(**NORMALISATION)(data)['inputs'], normalised(x))
+    torch.testing.assert_close(make(**NORMALISATION, to_rgb=True)(data)['inputs'], normalised(x.flip(1)))
 
 
 def test_rank_is_drawn_only_in_training():
-    model = make()
-    assert set(model(dict(inputs=batch()))) == {'inputs', 'data_samples'}
-    found = model(dict(inputs=batch()), training=True)
+    model, samples, state = make(), [object()] * 5, torch.get_rng_state()
+    assert model(dict(inputs=batch()))['data_samples'] is None
+    torch.set_rng_state(state)
+    x = batch()
+    after = torch.get_rng_state()
+    found = model(dict(inputs=x, data_samples=samples))
+    assert torch.equal(torch.get_rng_state(), after)
+    assert set(found) == {'inputs', 'data_samples'}
+    assert len(found['data_samples']) == 5
+    found = model(dict(inputs=x), training=True)
     assert set(found) == {'inputs', 'data_samples', 'rank', 'tokens_per_segment'}
     assert found['rank'].shape == (5, 24)
     assert found['tokens_per_segment'] == 1
     assert torch.equal(found['rank'], dense_rank(found['rank']))
-    x, state = batch(), torch.get_rng_state()
-    model(dict(inputs=x))
-    assert torch.equal(torch.get_rng_state(), state)
+    blobs = make(serialization=dict(type='RandomSerialization', partition=PARTITIONS['blob-hierarchical']))
+    assert blobs(dict(inputs=x), training=True)['tokens_per_segment'] is None
 
 
-def test_tokens_per_segment_of_blobs_is_none():
-    model = make(serialization=dict(type='RandomSerialization', partition=PARTITIONS['blob-hierarchical']))
-    assert model(dict(inputs=batch()), training=True)['tokens_per_segment'] is None
-
-
-def test_global_seed_repeats_and_steps_differ():
+def test_the_global_generator_decides_and_one_number_a_step_is_drawn():
+    """So the state of torch's generator, and nothing else, resumes a run."""
     model, x = make(), batch()
     torch.manual_seed(5)
-    first = [model.draw(x)['rank'] for _ in range(3)]
-    torch.manual_seed(5)
-    again = [model.draw(x)['rank'] for _ in range(3)]
-    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
-    assert not torch.equal(first[0], first[1])
-    assert not torch.equal(first[1], first[2])
-
-
-def test_restored_generator_state_continues():
-    """What a resumed run needs: the state of torch's generator and nothing else."""
-    model, x = make(), batch()
-    model.draw(x)
-    state = torch.get_rng_state()
-    expected = model.draw(x)['rank']
-    torch.set_rng_state(state)
-    assert torch.equal(make().draw(x)['rank'], expected)
-
-
-def test_one_number_a_step():
-    model, x = make(), batch()
-    torch.manual_seed(5)
-    model.draw(x)
+    first, second = (model.draw(x)['rank'] for _ in range(2))
     after = torch.rand(3)
+    assert not torch.equal(first, second)
     torch.manual_seed(5)
     torch.randint(2**62, ())
+    assert torch.equal(make().draw(x)['rank'], second)
     assert torch.equal(torch.rand(3), after)
+    assert make(**NORMALISATION).state_dict() == {}
 
 
-def test_processes_with_the_same_seed_draw_different_ranks(monkeypatch):
-    model, x, ranks = make(), batch(), []
-    for process in range(3):
-        monkeypatch.setattr(torch.distributed, 'is_initialized', lambda: True)
+def test_processes_with_the_same_seed_draw_differently(monkeypatch):
+    model, x, found = make(augment=[CROP]), batch(), []
+    monkeypatch.setattr(torch.distributed, 'is_initialized', lambda: True)
+    for process in (0, 1, 2, 0):
         monkeypatch.setattr(torch.distributed, 'get_rank', lambda process=process: process)
-        torch.manual_seed(5)
-        ranks.append(model.draw(x)['rank'])
-    assert not any(torch.equal(a, b) for i, a in enumerate(ranks) for b in ranks[:i])
-
-
-def test_no_state_in_checkpoints():
-    assert set(make(mean=MEAN, std=STD).state_dict()) == set()
+        found.append(seeded(model, x))
+    for key in ('rank', 'inputs'):
+        *different, again = (data[key] for data in found)
+        assert torch.equal(different[0], again)
+        assert not any(torch.equal(a, b) for i, a in enumerate(different) for b in different[:i])
 
 
 # --- augmentation -----------------------------------------------------------------------------------------------------
 
-CROP = dict(type='BatchRandomResizedCrop', scale=(8, 12), flip_prob=0.5)
 
-
-def test_augments_in_training_before_normalising():
+def test_augments_a_copy_in_training_before_normalising():
     seen = []
 
-    def note(images, generator):
+    def record(images, generator):
         seen.append((images, generator))
         return images
 
-    model, x = make(mean=MEAN, std=STD, augment=[CROP, note]), batch(height=10)
+    model, x = make(**NORMALISATION, augment=[CROP, record]), batch(height=10)
     found = model(dict(inputs=x), training=True)
     ((images, generator),) = seen
     assert images.shape == (5, 3, 8, 12)
     assert torch.equal(images, images.round())  # pixel values
-    for c in range(3):
-        torch.testing.assert_close(found['inputs'][:, c], (images[:, c] - MEAN[c]) / STD[c])
     assert isinstance(generator, torch.Generator)
+    torch.testing.assert_close(found['inputs'], normalised(images))
     assert found['rank'].shape == (5, 24)
-    torch.testing.assert_close(model(dict(inputs=x))['inputs'], make(mean=MEAN, std=STD)(dict(inputs=x))['inputs'])
+    torch.testing.assert_close(model(dict(inputs=x))['inputs'], normalised(x))
     assert len(seen) == 1
-
-
-def test_augmentation_leaves_its_input_alone():
-    x = batch().float()
-    before = x.clone()
-    make(mean=MEAN, std=STD, augment=[dict(type='BatchRandomFlip', prob=0.0)])(dict(inputs=x), training=True)
-    assert torch.equal(x, before)
-
-
-def test_augmentation_follows_the_global_generator_and_the_process(monkeypatch):
-    model, x, found = make(augment=[CROP]), batch(), []
-    for process in (0, 0, 1):
-        monkeypatch.setattr(torch.distributed, 'is_initialized', lambda: True)
-        monkeypatch.setattr(torch.distributed, 'get_rank', lambda process=process: process)
-        torch.manual_seed(5)
-        found.append(model(dict(inputs=x), training=True)['inputs'])
-    assert torch.equal(found[0], found[1])
-    assert not torch.equal(found[0], found[2])
-    assert not torch.equal(model(dict(inputs=x), training=True)['inputs'], found[2])
+    pixels = batch().float()
+    before = pixels.clone()
+    make(**NORMALISATION, augment=[dict(type='BatchRandomFlip', prob=0.0)])(dict(inputs=pixels), training=True)
+    assert torch.equal(pixels, before)
 
 
 @pytest.mark.parametrize('augment', [None, []])
 def test_no_augmentation_draws_no_numbers(augment):
-    torch.manual_seed(5)
-    make(augment=augment)(dict(inputs=batch()), training=True)
-    after = torch.rand(3)
-    torch.manual_seed(5)
-    make()(dict(inputs=batch()), training=True)
-    assert torch.equal(torch.rand(3), after)
+    x, ranks = batch(), []
+    for model in (make(), make(augment=augment)):
+        ranks.append((seeded(model, x)['rank'], torch.rand(3)))
+    assert all(torch.equal(a, b) for a, b in zip(*ranks, strict=True))
 
 
-@pytest.mark.parametrize('scope', ['mmseg', None])
-def test_augmentation_by_plain_names_whatever_the_default_scope(scope):
-    with DefaultScope.overwrite_default_scope(scope):
-        (built,) = make(augment=[CROP]).augment
-    assert (built.scale, built.flip_prob) == ((8, 12), 0.5)
-
-
-def test_what_is_no_augmentation():
-    with pytest.raises(ValueError, match='must be a list of transforms: put it in brackets'):
-        make(augment=CROP)
-    with pytest.raises(ValueError, match='has an entry 3 that is no transform of a batch'):
-        make(augment=[3])
-
-
-# --- what cannot be done ----------------------------------------------------------------------------------------------
-
-
-def test_images_of_different_sizes():
-    with pytest.raises(
-        ValueError, match=r'different shapes \[\(3, 8, 10\), \(3, 8, 12\)\]: end the pipeline with a crop'
-    ):
-        make()(dict(inputs=[*batch(), batch(width=10)[0]]))
-
-
-def test_patch_size_that_does_not_divide():
-    with pytest.raises(ValueError, match='images of 8 x 12 pixels cannot be cut in patches of patch_size=5'):
-        make(patch_size=5).draw(batch())
-
-
-def test_patch_size_that_nobody_set():
-    with pytest.raises(ValueError, match='patch_size is not set: give it to RandSACDataPreprocessor'):
-        make(patch_size=None).draw(batch())
-    make(patch_size=None)(dict(inputs=batch()))  # not needed where nothing is drawn
-
-
-def test_partition_that_does_not_fit():
-    with pytest.raises(ValueError, match='grid of 4 x 7 tokens cannot be divided into 24 squares'):
-        make().draw(batch(width=14))
-
-
-def test_grey_images_cannot_swap_channels():
-    with pytest.raises(ValueError, match=r'to_rgb=True swaps .* these images have 1 channel\(s\): set to_rgb=False'):
-        make(to_rgb=True)(dict(inputs=batch(channels=1)))
-
-
-# --- serializations from config ---------------------------------------------------------------------------------------
-
-
-def test_build_serialization():
-    found = build_serialization(
-        dict(
-            type='RasterSerialization',
-            partition=dict(
-                type='ShuffledPartition',
-                partition=dict(type='BlobPartition', hierarchy=[11, 5], mean_range=(-1, 1), std_range=(0.5, 2)),
-            ),
-        )
-    )
-    assert type(found) is RasterSerialization
-    assert type(found.partition) is ShuffledPartition
-    inner = found.partition.partition
-    assert type(inner) is BlobPartition
-    assert (inner.hierarchy, inner.mean_range, inner.std_range) == ((11, 5), (-1, 1), (0.5, 2))
-    assert type(build_serialization(SERIALIZATION).partition) is SquarePartition
-
-
-def test_config_is_not_changed_and_built_parts_are_kept():
-    cfg = dict(type='RandomSerialization', partition=PatchPartition())
-    assert build_serialization(cfg).partition is cfg['partition']
-    assert set(cfg) == {'type', 'partition'}
-    built = RandomSerialization(PatchPartition())
-    assert build_serialization(built) is built
-    nested = dict(type='RandomSerialization', partition=dict(type='SquarePartition', hierarchy=4))
-    build_serialization(nested)
-    assert nested == dict(type='RandomSerialization', partition=dict(type='SquarePartition', hierarchy=4))
+# --- parts from config ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize('scope', ['mmpretrain', 'mmdet', 'mmseg', 'mmengine', None])
 def test_plain_names_work_whatever_the_default_scope(scope):
+    inner = dict(type='BlobPartition', hierarchy=[11, 5], mean_range=(-1, 1), std_range=(0.5, 2))
+    cfg = dict(type='RandomSerialization', partition=dict(type='ShuffledPartition', partition=inner))
+    before = copy.deepcopy(cfg)
     with DefaultScope.overwrite_default_scope(scope):
-        assert type(build_serialization(SERIALIZATION)) is RandomSerialization
+        found, (crop,) = build_serialization(cfg), make(augment=[CROP]).augment
+    assert cfg == before
+    assert type(found) is RandomSerialization
+    assert type(found.partition) is ShuffledPartition
+    blobs = found.partition.partition
+    assert type(blobs) is BlobPartition
+    assert (blobs.hierarchy, blobs.mean_range, blobs.std_range) == ((11, 5), (-1, 1), (0.5, 2))
+    assert (crop.scale, crop.flip_prob) == ((8, 12), 0.5)
+
+
+def test_built_parts_are_kept():
+    built = RandomSerialization(PatchPartition())
+    assert build_serialization(built) is built
+    assert build_serialization(dict(type='RandomSerialization', partition=built.partition)).partition is built.partition
 
 
 @pytest.mark.parametrize('cfg', [dict(type='PatchPartition'), dict(partition=3), None, 'RandomSerialization'], ids=str)
-def test_what_is_no_serialization(cfg):
-    with pytest.raises(ValueError, match=r'is no serialization: use dict\(type="RandomSerialization"'):
+def test_what_is_no_serialization_is_refused(cfg):
+    with pytest.raises(ValueError, match='serialization='):
         build_serialization(cfg)
 
 
 def test_unknown_partition_is_named():
     with pytest.raises(KeyError, match='HexagonPartition'):
         build_serialization(dict(type='RandomSerialization', partition=dict(type='HexagonPartition')))
+
+
+@pytest.mark.parametrize(
+    ('options', 'inputs', 'message'),
+    [
+        ({}, [*batch(), batch(width=10)[0]], r'\(3, 8, 10\)'),
+        (dict(patch_size=5), batch(), '8 x 12 .*patch_size=5'),
+        (dict(patch_size=None), batch(), 'patch_size'),
+        ({}, batch(width=14), '4 x 7 .* 24'),
+        (dict(to_rgb=True), batch(channels=1), 'to_rgb=True .* 1 channel'),
+        (dict(augment=CROP), batch(), 'augment='),
+        (dict(augment=[3]), batch(), 'augment .* 3'),
+    ],
+    ids=['sizes-differ', 'patch-size', 'no-patch-size', 'partition', 'grey', 'augment-no-list', 'augment-no-transform'],
+)
+def test_what_does_not_fit_is_refused(options, inputs, message):
+    with pytest.raises(ValueError, match=message):
+        make(**options)(dict(inputs=inputs), training=True)

@@ -85,17 +85,13 @@ def test_layouts_agree_on_any_rank(keys):
 )
 def test_shapes(partition, left_out, masks):
     rank = RandomSerialization(partition)(5, GRID, torch.Generator().manual_seed(0), torch.device('cpu'))
-    layout = sorted_layout(rank, partition.tokens_per_segment(GRID))
-    n = 24 - left_out
-    assert layout.source.shape == layout.target.shape == layout.predicted.shape == (5, n)
-    for mask in (layout.source_mask, layout.target_mask, layout.memory_mask):
-        assert mask.dense().shape == (masks, n, n)
-        assert mask.dense().dtype == torch.bool
-        assert mask.query_rank.dtype == mask.key_rank.dtype == torch.int32
-    simple = raster_layout(rank)
-    assert simple.source.shape == simple.target.shape == simple.predicted.shape == (5, 24)
-    for mask in (simple.source_mask, simple.target_mask, simple.memory_mask):
-        assert mask.dense().shape == (5, 24, 24)
+    fast = sorted_layout(rank, partition.tokens_per_segment(GRID))
+    for layout, rows, n in ((fast, masks, 24 - left_out), (raster_layout(rank), 5, 24)):
+        assert layout.source.shape == layout.target.shape == layout.predicted.shape == (5, n)
+        for mask in (layout.source_mask, layout.target_mask, layout.memory_mask):
+            assert mask.dense().shape == (rows, n, n)
+            assert mask.dense().dtype == torch.bool
+            assert mask.query_rank.dtype == mask.key_rank.dtype == torch.int32
 
 
 def test_predicted_is_all_but_the_first_segment():
