@@ -121,7 +121,7 @@ class BoxResize:
         columns = self._weights(left, wide, width, self.size[1], flip)
         # In this order of axes, (B, H, C, W), neither product needs a copy of its operands.
         pixels = images.permute(0, 2, 1, 3).to(torch.float32, memory_format=torch.contiguous_format)
-        pixels = torch.bmm(pixels.view(batch, height * channels, width), columns.transpose(1, 2))
+        pixels = torch.bmm(pixels.reshape(batch, height * channels, width), columns.transpose(1, 2))
         _to_pixels(pixels, out=pixels)
         pixels = torch.bmm(rows, pixels.view(batch, height, channels * self.size[1]))
         _to_pixels(pixels.view(batch, self.size[0], channels, self.size[1]).permute(0, 2, 1, 3), out=result)

@@ -2,10 +2,10 @@
 
 from .algorithm import RandSAC, Reconstruction
 from .backbone import RandSACViT
-from .batch_preprocessor import BatchAugmentDataPreprocessor
+
 from .decoder import RandSACDecoder, SkipConnection
 from .head import RandSACHead
-from .preprocessor import RandSACDataPreprocessor, build_serialization
+from .preprocessor import BatchAugmentDataPreprocessor, RandSACDataPreprocessor, build_serialization
 from .two_stream import TwoStreamRandSAC
 
 __all__ = [

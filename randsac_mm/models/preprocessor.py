@@ -1,13 +1,16 @@
-"""The data preprocessor of pre-training: it also draws the serialization."""
+"""Data preprocessors that augment whole batches on their device; that of pre-training also draws the serialization."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
+import torch
+from mmpretrain.models.utils.data_preprocessor import SelfSupDataPreprocessor
 from torch import Tensor
 
 from randsac_mm import segments
 from randsac_mm.registry import TASK_UTILS, register
 
-from .batch_preprocessor import BatchAugmentDataPreprocessor, BatchTransform
+BatchTransform = Callable[[Tensor, torch.Generator], Tensor]
 
 for _strategy in (
     segments.PatchPartition,
@@ -20,6 +23,15 @@ for _strategy in (
     register('TASK_UTILS')(_strategy)
 
 
+def _build(part: Any) -> Any:
+    """Build a config and all configs inside it; return anything else as it is."""
+    if not isinstance(part, dict):
+        return part
+    built = {key: _build(value) for key, value in part.items()}
+    # Plain names are ours even while another library's default scope, such as mmseg's, is active.
+    return TASK_UTILS.build({'_scope_': 'randsac_mm', **built}) if 'type' in built else built
+
+
 def build_serialization(cfg: dict | segments.Serialization) -> segments.Serialization:
     """Build a serialization, and the partitions inside it, from config.
 
@@ -27,46 +39,120 @@ def build_serialization(cfg: dict | segments.Serialization) -> segments.Serializ
         cfg: As ``dict(type='RandomSerialization', partition=dict(type='SquarePartition', hierarchy=(16, 4)))``, or a
             serialization that is already built.
 
-    Returns:
-        The serialization.
-
     Raises:
         ValueError: If ``cfg`` describes anything else, such as a partition.
     """
-
-    def build(part: object) -> object:
-        if not isinstance(part, dict):
-            return part
-        built = {key: build(value) for key, value in part.items()}
-        # Plain names are ours even while another library's default scope, such as mmseg's, is active.
-        return TASK_UTILS.build({'_scope_': 'randsac_mm', **built}) if 'type' in built else built
-
-    serialization = build(cfg)
+    serialization = _build(cfg)
     if not isinstance(serialization, segments.Serialization):
         raise ValueError(
-            f'serialization={cfg!r} is no serialization: use dict(type="RandomSerialization", '
-            'partition=dict(type=...)), or RasterSerialization'
+            f'serialization={cfg!r} must be a config of a serialization, as dict(type="RandomSerialization", '
+            'partition=dict(type=...))'
         )
     return serialization
 
 
 @register('MODELS')
-class RandSACDataPreprocessor(BatchAugmentDataPreprocessor):
-    """Data preprocessor that stacks and normalises images and, in training, augments them and draws serializations.
+class BatchAugmentDataPreprocessor(SelfSupDataPreprocessor):
+    """Data preprocessor that stacks and normalises images and, in training, augments the batch on its device.
 
-    Seeds come from torch's global generator on the CPU, one number a step for the serialization and one for the
-    augmentation if there is any, so that a run repeats and, with that generator's state in the checkpoint, resumes
-    exactly. Processes that share a seed still draw differently.
+    For algorithms without a data preprocessor of their own, on data that no pipeline augments, such as
+    :class:`~randsac_mm.datasets.InMemoryDataset`: mmpretrain's MAE and classifiers get the same crops as RandSAC.
+
+    Seeds come from torch's global generator on the CPU, one number a step, so that a run repeats and, with that
+    generator's state in the checkpoint, resumes exactly. Processes that share a seed still draw differently.
+
+    Args:
+        mean: Mean of each channel, in pixel values 0 .. 255.
+        std: Standard deviation of each channel, same units.
+        to_rgb: Whether to swap the first and third channel.
+        non_blocking: Whether to copy to the device asynchronously, from pinned memory.
+        augment: Transforms of a batch, or their configs, as ``[dict(type='BatchRandomResizedCrop', scale=32)]``,
+            applied in training before the normalisation: callables that map images (B, C, H, W) and a generator on
+            their device to images.
+        batch_augments: Must be None: what a classifier of mmpretrain passes on from its ``train_cfg``.
+
+    Raises:
+        ValueError: If ``augment`` is no list of transforms, or ``batch_augments`` is set.
+    """
+
+    def __init__(
+        self,
+        mean: list[float] | None = None,
+        std: list[float] | None = None,
+        to_rgb: bool = False,
+        non_blocking: bool = True,
+        augment: Sequence[dict | BatchTransform] | None = None,
+        batch_augments: None = None,
+    ) -> None:
+        super().__init__(mean=mean, std=std, to_rgb=to_rgb, non_blocking=non_blocking)
+        if batch_augments is not None:
+            raise ValueError(
+                f'batch_augments={batch_augments!r} mixes labels, which this data preprocessor does not: use '
+                "data_preprocessor=dict(type='ClsDataPreprocessor') with a pipeline that crops"
+            )
+        if isinstance(augment, dict) or callable(augment):
+            raise ValueError(f'augment={augment!r} must be a list of transforms: put it in brackets')
+        self.augment: list[BatchTransform] = [_build(cfg) for cfg in augment or ()]
+        for transform in self.augment:
+            if not callable(transform) or isinstance(transform, type):
+                raise ValueError(f'augment has {transform!r}, which is no transform of a batch')
+
+    def forward(self, data: dict, training: bool = False) -> dict:
+        """Prepare a batch.
+
+        Args:
+            data: ``inputs``, images (B, C, H, W) or a list of (C, H, W), and optionally ``data_samples``.
+            training: Whether to augment.
+
+        Returns:
+            ``inputs`` (B, C, H, W), normalised, float32, and ``data_samples``.
+
+        Raises:
+            ValueError: If the images of a batch differ in size, or ``to_rgb`` is set for other than three channels.
+        """
+        data = self.cast_data(data)
+        images = data['inputs']
+        if not isinstance(images, Tensor):
+            sizes = {tuple(image.shape) for image in images}
+            if len(sizes) > 1:
+                raise ValueError(
+                    f'images of one batch have different shapes {sorted(sizes)}: end the pipeline with a crop to one '
+                    'size, such as RandomResizedCrop'
+                )
+            images = torch.stack(list(images))
+        if self._channel_conversion:
+            if images.shape[1] != 3:
+                raise ValueError(f'to_rgb=True needs 3 channels, but these images have {images.shape[1]}: set it False')
+            images = images.flip(1)  # an index from a list would wait for the device
+        if training and self.augment:
+            generator = self._generator(images.device)
+            for transform in self.augment:
+                images = transform(images, generator)
+        images = images.float()
+        if self._enable_normalize:
+            images = (images - self.mean).div_(self.std)  # in place: one pass over memory less
+        return {'inputs': images, 'data_samples': data.get('data_samples')}
+
+    @staticmethod
+    def _generator(device: torch.device) -> torch.Generator:
+        """Return this step's generator on a device, without waiting for that device."""
+        process = torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
+        seed = int(torch.randint(2**62, ())) + process
+        return torch.Generator(device).manual_seed(seed)
+
+
+@register('MODELS')
+class RandSACDataPreprocessor(BatchAugmentDataPreprocessor):
+    """Data preprocessor of pre-training: in training it also draws a serialization for each image.
 
     Args:
         serialization: The serialization or its config, see :func:`build_serialization`.
         patch_size: Side P of a patch, in pixels. :class:`RandSAC` fills it in from its backbone.
-        mean: Mean of each channel, in pixel values 0 .. 255.
-        std: Standard deviation of each channel, same units.
+        mean: As :class:`BatchAugmentDataPreprocessor`, and the others.
+        std: Standard deviation of each channel.
         to_rgb: Whether to swap the first and third channel.
-        non_blocking: Whether to copy to the device without waiting; from pinned memory, this is what makes it so.
-        augment: Transforms of the whole batch on its device, or their configs, applied in training before the
-            normalisation, for data that no pipeline augments, see :class:`BatchAugmentDataPreprocessor`.
+        non_blocking: Whether to copy to the device asynchronously.
+        augment: Transforms of a batch, or their configs.
 
     Raises:
         ValueError: If ``serialization`` or ``augment`` describes anything else.
@@ -87,19 +173,7 @@ class RandSACDataPreprocessor(BatchAugmentDataPreprocessor):
         self.patch_size = patch_size
 
     def forward(self, data: dict, training: bool = False) -> dict:
-        """Prepare a batch.
-
-        Args:
-            data: ``inputs``, images (B, C, H, W) or a list of (C, H, W), and optionally ``data_samples``.
-            training: Whether to augment and to draw a serialization.
-
-        Returns:
-            ``inputs`` (B, C, H, W), normalised, float32; ``data_samples``; and in training ``rank`` (B, N) and
-            ``tokens_per_segment``, see :func:`randsac_mm.segments.sorted_layout`.
-
-        Raises:
-            ValueError: If the images of a batch differ in size, or ``to_rgb`` finds other than three channels.
-        """
+        """Prepare a batch as the base class; in training add ``rank`` and ``tokens_per_segment``, see :meth:`draw`."""
         batch = super().forward(data, training)
         if training:
             batch.update(self.draw(batch['inputs']))
@@ -112,7 +186,8 @@ class RandSACDataPreprocessor(BatchAugmentDataPreprocessor):
             images: Images (B, C, H, W).
 
         Returns:
-            ``rank`` (B, N), int64, and ``tokens_per_segment``, an int or None.
+            ``rank`` (B, N), int64, and ``tokens_per_segment``, an int or None, see
+            :func:`randsac_mm.segments.sorted_layout`.
 
         Raises:
             ValueError: If ``patch_size`` is not set or does not divide the images, or the partition does not fit.
