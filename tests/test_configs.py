@@ -22,7 +22,7 @@ from randsac_mm.engine.launch import use_resume
 
 ROOT = Path(__file__).resolve().parents[1]
 PRETRAIN = sorted((ROOT / 'configs' / 'randsac').glob('*.py'))
-# Recipes: tests/test_protocol_configs.py; they run in tests/evaluation/test_protocols.py.
+# Recipes: tests/test_downstream_configs.py; they run in tests/evaluation/test_linear_probe_and_finetune.py.
 PROTOCOL_SMOKE = [ROOT / 'configs' / 'smoke' / f'{name}_vit_digits.py' for name in ('linear_probe', 'finetune')]
 # Of pre-training; tests/segmentation and tests/detection have the others.
 SMOKE = sorted(set((ROOT / 'configs' / 'smoke').glob('*_digits.py')) - set(PROTOCOL_SMOKE))

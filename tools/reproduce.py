@@ -25,7 +25,6 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def parse_args() -> argparse.Namespace:
-    """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--table', nargs='+', type=int, required=True, choices=sorted(TABLES), metavar='N')
     parser.add_argument('--row', nargs='+', help='only rows of these names (default: all)')
@@ -44,7 +43,6 @@ def parse_args() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Do all runs of the tables, seed by seed, then write the tables."""
     args = parse_args()
     try:
         if args.threads is not None:

@@ -1,10 +1,10 @@
 """The paper's tables as runs: which row is which config, at which scale, and how ours compare."""
 
-from .paper import TABLES, Order, Row, Table
+from .paper import TABLES, Row
 from .protocols import PROTOCOLS, Protocol, parse_protocol
-from .recipes import RECIPES, Recipe, load_recipe
-from .report import Measured, Verdict, judge_orders, measure, write_table
+from .recipes import RECIPES, load_recipe
 from .stages import STAGES, Job, run_stages
+from .tables import Measured, compare_rows, measure, write_table
 
 __all__ = [
     'PROTOCOLS',
@@ -13,13 +13,9 @@ __all__ = [
     'TABLES',
     'Job',
     'Measured',
-    'Order',
     'Protocol',
-    'Recipe',
     'Row',
-    'Table',
-    'Verdict',
-    'judge_orders',
+    'compare_rows',
     'load_recipe',
     'measure',
     'parse_protocol',

@@ -9,8 +9,8 @@ class Row(NamedTuple):
     Attributes:
         name: What the paper calls it, or we, if it is not in the paper's table.
         recipe: Key of :data:`randsac_mm.reproduction.recipes.RECIPES`, or None if there is no code to run.
-        linear: Linear probe, percent; None if the paper gives none.
-        finetune: Fine-tuning, percent; None if the paper gives none.
+        linear: The paper's linear probe, percent; None if there is none.
+        finetune: The paper's fine-tuning, percent; None if there is none.
         note: What a reader must know about the row.
     """
 
@@ -21,42 +21,24 @@ class Row(NamedTuple):
     note: str = ''
 
 
-class Order(NamedTuple):
-    """A claim of the paper about two rows of a table: the features of one are better than those of the other.
-
-    Attributes:
-        worse: Name of a row.
-        better: Name of another.
-    """
-
-    worse: str
-    better: str
-
-
 class Table(NamedTuple):
     """One table.
 
     Attributes:
         title: What it compares.
         rows: Its rows on CIFAR, then ours.
-        orders: What the paper concludes from it.
+        orders: What the paper concludes from it: pairs of names of a worse and a better row.
     """
 
     title: str
     rows: tuple[Row, ...]
-    orders: tuple[Order, ...] = ()
+    orders: tuple[tuple[str, str], ...] = ()
 
 
-RASTER = Row('patch-raster', 'patch-raster', 55.53, 78.67)
-RANDOM = Row('patch-random', 'patch-random', 75.53, 87.52)
+_RASTER = Row('patch-raster', 'patch-raster', 55.53, 78.67)
+_RANDOM = Row('patch-random', 'patch-random', 75.53, 87.52)
 _OURS = "not in the paper's table"
 _DINO = "mmpretrain's wheel holds no DINO (its code is in the repository's projects/, which is not installed)"
-_PEERS = (
-    Row('MAE', 'mae-norm-pix', note=_OURS),
-    Row('supervised from scratch', 'supervised', note=_OURS),
-    Row('untrained', 'untrained', note=_OURS),
-    Row('raw pixels', 'raw-pixels', note=_OURS),
-)
 
 
 def _low_data(data: str, values: tuple[tuple[float | None, float], ...]) -> tuple[Row, ...]:
@@ -75,39 +57,23 @@ def _blobs(shuffled: str, values: dict[int, tuple[float, float]]) -> tuple[Row, 
     )
 
 
-_HIERARCHIES = {
-    'square': ((4, 79.38, 89.61), (16, 81.38, 91.38), ((16, 4), 82.46, 91.66)),
-    'blob': (
-        (3, 80.87, 90.77),
-        (7, 82.52, 91.14),
-        ((7, 3), 82.71, 91.20),
-        (4, 81.09, 90.63),
-        (16, 80.97, 90.57),
-        ((16, 4), 82.61, 91.15),
-    ),
-}
-
-
-def _hierarchy_rows() -> tuple[Row, ...]:
-    rows = []
-    for shape, entries in _HIERARCHIES.items():
-        for hierarchy, linear, finetune in entries:
-            sizes = hierarchy if isinstance(hierarchy, tuple) else (hierarchy,)
-            name = f'{shape} {" -> ".join(map(str, sizes))}'
-            rows.append(Row(name, f'{shape}-{"-".join(map(str, sizes))}', linear, finetune))
-    return tuple(rows)
+def _hierarchies(shape: str, values: dict[tuple[int, ...], tuple[float, float]]) -> tuple[Row, ...]:
+    return tuple(
+        Row(f'{shape} {" -> ".join(map(str, sizes))}', f'{shape}-{"-".join(map(str, sizes))}', *value)
+        for sizes, value in values.items()
+    )
 
 
 TABLES = {
     1: Table(
         'raster order: pixels and patches',
-        (Row('pixel-raster', 'pixel-raster', 41.70, 59.35), RASTER),
-        (Order('pixel-raster', 'patch-raster'),),
+        (Row('pixel-raster', 'pixel-raster', 41.70, 59.35), _RASTER),
+        (('pixel-raster', 'patch-raster'),),
     ),
     2: Table(
         'raster and random order',
-        (RASTER._replace(note="its values are in the paper's Table 1"), RANDOM),
-        (Order('patch-raster', 'patch-random'),),
+        (_RASTER._replace(note="its values are in the paper's Table 1"), _RANDOM),
+        (('patch-raster', 'patch-random'),),
     ),
     3: Table(
         'size of square segments',
@@ -116,12 +82,12 @@ TABLES = {
             Row('square, M = 2', 'square-16', 81.38, 91.38),
             Row('square, M = 4', 'square-4', 79.38, 90.23),
         ),
-        (Order('square, M = 1', 'square, M = 2'), Order('square, M = 1', 'square, M = 4')),
+        (('square, M = 1', 'square, M = 2'), ('square, M = 1', 'square, M = 4')),
     ),
     4: Table(
         'shape of segments',
         (
-            RANDOM,
+            _RANDOM,
             Row('square-random (M = 2)', 'square-16', 81.38, 91.38),
             # 82.52 is that of 7 segments and 91.53 that of 9 in Table 5: the best of each column.
             Row('blob-random (7 segments)', 'blob-7', 82.52, 91.53, "the paper's values are its best of any number"),
@@ -138,13 +104,13 @@ TABLES = {
             ),
         ),
         (
-            Order('patch-random', 'square-random (M = 2)'),
-            Order('patch-random', 'blob-random (7 segments)'),
-            Order('square-random (M = 2)', 'blob-random (7 segments)'),
-            Order('patch-raster, norm_pix', 'patch-random, norm_pix'),
-            Order('patch-random, norm_pix', 'square-random, norm_pix'),
-            Order('patch-random, norm_pix', 'blob-random, norm_pix'),
-            Order('square-random, norm_pix', 'blob-random, norm_pix'),
+            ('patch-random', 'square-random (M = 2)'),
+            ('patch-random', 'blob-random (7 segments)'),
+            ('square-random (M = 2)', 'blob-random (7 segments)'),
+            ('patch-raster, norm_pix', 'patch-random, norm_pix'),
+            ('patch-random, norm_pix', 'square-random, norm_pix'),
+            ('patch-random, norm_pix', 'blob-random, norm_pix'),
+            ('square-random, norm_pix', 'blob-random, norm_pix'),
         ),
     ),
     5: Table(
@@ -153,18 +119,29 @@ TABLES = {
         + _blobs(
             'shuffled ', {3: (76.73, 89.63), 5: (77.73, 89.75), 7: (76.69, 89.22), 9: (78.59, 90.0), 11: (76.99, 89.15)}
         ),
-        tuple(Order(f'shuffled blob, {k} segments', f'blob, {k} segments') for k in (3, 5, 7, 9, 11)),
+        tuple((f'shuffled blob, {k} segments', f'blob, {k} segments') for k in (3, 5, 7, 9, 11)),
     ),
     6: Table(
         'segments in a hierarchy',
-        _hierarchy_rows(),
+        _hierarchies('square', {(4,): (79.38, 89.61), (16,): (81.38, 91.38), (16, 4): (82.46, 91.66)})
+        + _hierarchies(
+            'blob',
+            {
+                (3,): (80.87, 90.77),
+                (7,): (82.52, 91.14),
+                (7, 3): (82.71, 91.20),
+                (4,): (81.09, 90.63),
+                (16,): (80.97, 90.57),
+                (16, 4): (82.61, 91.15),
+            },
+        ),
         (
-            Order('square 4', 'square 16 -> 4'),
-            Order('square 16', 'square 16 -> 4'),
-            Order('blob 3', 'blob 7 -> 3'),
-            Order('blob 7', 'blob 7 -> 3'),
-            Order('blob 4', 'blob 16 -> 4'),
-            Order('blob 16', 'blob 16 -> 4'),
+            ('square 4', 'square 16 -> 4'),
+            ('square 16', 'square 16 -> 4'),
+            ('blob 3', 'blob 7 -> 3'),
+            ('blob 7', 'blob 7 -> 3'),
+            ('blob 4', 'blob 16 -> 4'),
+            ('blob 16', 'blob 16 -> 4'),
         ),
     ),
     7: Table(
@@ -172,8 +149,8 @@ TABLES = {
         _low_data('CIFAR10', ((None, 91.3), (89.0, 94.4), (87.3, 95.9), (92.1, 96.7), (93.9, 96.9)))
         + _low_data('CIFAR100', ((None, 64.13), (65.78, 76.3), (54.0, 81.1), (69.7, 81.5), (67.9, 79.6))),
         (
-            Order('CIFAR10: MAE', 'CIFAR10: RandSAC square 16 -> 4'),
-            Order('CIFAR10: MAE', 'CIFAR10: RandSAC blob 11 -> 5'),
+            ('CIFAR10: MAE', 'CIFAR10: RandSAC square 16 -> 4'),
+            ('CIFAR10: MAE', 'CIFAR10: RandSAC blob 11 -> 5'),
         ),
     ),
     9: Table(
@@ -188,7 +165,7 @@ TABLES = {
                 16: (60.77, 69.23),
             }.items()
         ),
-        (Order('1 x 1 pixels', '4 x 4 pixels'), Order('16 x 16 pixels', '4 x 4 pixels')),
+        (('1 x 1 pixels', '4 x 4 pixels'), ('16 x 16 pixels', '4 x 4 pixels')),
     ),
     10: Table(
         'architecture, blobs 11 -> 5',
@@ -196,8 +173,11 @@ TABLES = {
             Row('two-stream', 'two-stream', 84.4, 91.5),
             Row('transformer', 'transformer', 88.0, 93.6),
             Row('transformer-skip', 'transformer-skip', 89.5, 94.4),
-            *_PEERS,
+            Row('MAE', 'mae-norm-pix', note=_OURS),
+            Row('supervised from scratch', 'supervised', note=_OURS),
+            Row('untrained', 'untrained', note=_OURS),
+            Row('raw pixels', 'raw-pixels', note=_OURS),
         ),
-        (Order('two-stream', 'transformer'), Order('transformer', 'transformer-skip')),
+        (('two-stream', 'transformer'), ('transformer', 'transformer-skip')),
     ),
 }
