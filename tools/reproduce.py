@@ -19,9 +19,19 @@ from pathlib import Path
 
 import torch
 
-from randsac_mm.reproduction import PROTOCOLS, STAGES, TABLES, Job, measure, parse_protocol, run_stages, write_table
+from randsac_mm.reproduction import (
+    PROTOCOLS,
+    STAGES,
+    Job,
+    load_tables,
+    measure,
+    parse_protocol,
+    run_stages,
+    write_table,
+)
 
 ROOT = Path(__file__).resolve().parents[1]
+TABLES = load_tables(ROOT / 'configs' / 'paper_tables.yml')
 
 
 def parse_args() -> argparse.Namespace:
@@ -70,7 +80,7 @@ def main() -> None:
                 measure(row, [job(row.recipe, seed) for seed in args.seeds] if row.recipe else [])
                 for row in rows[number]
             ]
-            write_table(number, measured, protocol, shlex.join(['python', *sys.argv]), args.out)
+            write_table(number, TABLES[number], measured, protocol, shlex.join(['python', *sys.argv]), args.out)
             print(f'{args.out / f"table{number}.md"}')
         if busy:
             print(f'left to other processes: {"; ".join(busy)}. When they are done: the same with --report')

@@ -22,7 +22,6 @@ from .knn import knn_accuracy
 from .labelled_images import LabelledData, LabelledImages
 from .linear_probe import linear_probe_accuracy, ridge_accuracy
 
-PRETRAINED, UNTRAINED, PIXELS = 'encoder, pre-trained', 'encoder, untrained', 'raw pixels'
 _PIXEL_SIDE = 32  # larger images are made smaller before their raw pixels are classified
 
 
@@ -53,16 +52,7 @@ def evaluate_backbone(
 ) -> Scores:
     """Classify held-out images by the averaged tokens of a frozen encoder.
 
-    Args:
-        backbone: The encoder.
-        preprocess: What turns a batch of images into the encoder's input.
-        train: Images to learn from, with their labels.
-        test: Images to classify, with theirs.
-        batch_size: Images in a step of the encoder.
-        bf16: Whether the encoder computes in bfloat16 where that is safe; the classifiers never do.
-
-    Raises:
-        ValueError: As :func:`extract_features` and :func:`evaluate_features`.
+    Args and errors are those of :func:`extract_features`; the classifiers never compute in bfloat16.
 
     Paper:
         Section 5.1 (linear probing of the frozen encoder) and D.3 (average-pooled features).
@@ -75,7 +65,7 @@ def evaluate_pixels(data: LabelledData) -> dict[str, float]:
     """Classify held-out images by their pixel values; images with a side above 32 pixels are made smaller.
 
     Returns:
-        Accuracies in percent: ``knn``, ``linear``, and ``ridge`` with the penalty 0.1.
+        Accuracies in percent: ``knn``, ``linear``, and ``ridge``.
     """
     train_x, test_x = (_flatten_pixels(part.images) for part in (data.train, data.test))
     features = (train_x, data.train.labels, test_x, data.test.labels)
@@ -112,24 +102,21 @@ def evaluate_checkpoint(
     Raises:
         FileNotFoundError: If there is no such checkpoint.
         ValueError: If the checkpoint does not fit the config, or the images do not fit the encoder.
-
-    Paper:
-        Section 5.1 and D.3, the linear probe; here fitted to convergence on features of unchanged images.
     """
-    encoders = {PRETRAINED: build_encoder(cfg, checkpoint)}
+    encoders = {'encoder, pre-trained': build_encoder(cfg, checkpoint)}
     if untrained:
-        encoders[UNTRAINED] = build_encoder(cfg, seed=seed)
-    size = _input_size(encoders[PRETRAINED], data)
+        encoders['encoder, untrained'] = build_encoder(cfg, seed=seed)
+    size = _input_size(encoders['encoder, pre-trained'], data)
     preprocess = make_preprocess(cfg, size, device)
     accuracy, seconds = {}, {}
-    for name, encoder in encoders.items():
+    for name, encoder in [*encoders.items(), *([('raw pixels', None)] if raw else [])]:
         start = time.perf_counter()
-        scores = evaluate_backbone(encoder.to(device), preprocess, data.train, data.test, batch_size, bf16)
-        accuracy[name], seconds[name] = scores._asdict(), round(time.perf_counter() - start, 1)
-    if raw:
-        start = time.perf_counter()
-        accuracy[PIXELS] = evaluate_pixels(data)
-        seconds[PIXELS] = round(time.perf_counter() - start, 1)
+        if encoder is None:
+            accuracy[name] = evaluate_pixels(data)
+        else:
+            scores = evaluate_backbone(encoder.to(device), preprocess, data.train, data.test, batch_size, bf16)
+            accuracy[name] = scores._asdict()
+        seconds[name] = round(time.perf_counter() - start, 1)
     return {
         'checkpoint': str(checkpoint),
         'data': data.name,
@@ -182,16 +169,7 @@ def build_untrained(settings: dict, seed: int) -> nn.Module:
 
 
 def make_preprocess(cfg: Config, size: tuple[int, int], device: str | torch.device) -> Callable[[Tensor], Tensor]:
-    """Make what turns images into the input of a config's encoder: its size and its normalisation, no augmentation.
-
-    Args:
-        cfg: The config; ``model.data_preprocessor`` has ``mean`` and ``std``, or neither.
-        size: Height and width in pixels; images of another size are resized, bicubic and antialiased.
-        device: Where the encoder runs.
-
-    Returns:
-        A function of images (B, C, H, W), RGB or grey, 0 .. 255.
-    """
+    """Make what resizes (bicubic) and normalises images (B, C, H, W), RGB or grey, for a config's encoder."""
     settings = cfg.model.get('data_preprocessor') or cfg.get('data_preprocessor') or {}
     # Without its `to_rgb`: these images are RGB, not BGR as mmcv reads them.
     preprocessor = ImgDataPreprocessor(settings.get('mean'), settings.get('std')).to(device)
@@ -236,10 +214,8 @@ def _input_size(backbone: nn.Module, data: LabelledData) -> tuple[int, int]:
 
 def _flatten_pixels(images: Tensor) -> Tensor:
     """Flatten images (n, C, H, W) to (n, D), values 0 .. 1."""
-    if max(images.shape[2:]) > _PIXEL_SIDE:
-        small = [_resize(part.float(), (_PIXEL_SIDE, _PIXEL_SIDE)) for part in images.split(256)]
-        return torch.cat(small).flatten(1) / 255
-    return images.flatten(1).float() / 255
+    size = tuple(images.shape[2:]) if max(images.shape[2:]) <= _PIXEL_SIDE else (_PIXEL_SIDE, _PIXEL_SIDE)
+    return torch.cat([_resize(part.float(), size) for part in images.split(256)]).flatten(1) / 255
 
 
 def _resize(images: Tensor, size: tuple[int, int]) -> Tensor:

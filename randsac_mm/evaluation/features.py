@@ -12,24 +12,14 @@ _MASKS = ('mask', 'importance')  # what mmpretrain's pre-training backbones call
 
 
 def normalise(data_preprocessor: nn.Module, images: Tensor) -> Tensor:
-    """Return images as a data preprocessor passes them to its model outside training.
-
-    Args:
-        data_preprocessor: A data preprocessor of one view.
-        images: Images (B, C, H, W), 0 .. 255, in the channel order that it expects.
-
-    Returns:
-        Normalised images (B, C, H, W), on the data preprocessor's device.
+    """Return images (B, C, H, W), 0 .. 255, as a data preprocessor passes them to its model outside training.
 
     Raises:
-        ValueError: If it makes several views, or something else that is no batch of these images.
+        ValueError: If it makes several views of each image.
     """
     inputs = data_preprocessor({'inputs': images, 'data_samples': None}, training=False)['inputs']
     if not isinstance(inputs, Tensor) or len(inputs) != len(images):
-        raise ValueError(
-            f'{type(data_preprocessor).__name__} does not return a batch of {len(images)} images: features need a data '
-            'preprocessor of one view'
-        )
+        raise ValueError(f'{type(data_preprocessor).__name__} makes several views: features need a single one')
     return inputs
 
 

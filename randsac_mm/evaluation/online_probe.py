@@ -36,13 +36,11 @@ class OnlineProbeHook(Hook):
     then every ``interval`` epochs or iterations, and at the end, the averaged last-layer tokens of both sets are
     computed (whole images, no mask, evaluation mode, in the precision of the run's ``optim_wrapper``) and classified.
     The results, ``probe/knn`` and ``probe/linear`` in percent and ``probe/seconds``, stand beside the loss in
-    everything that the visualizer writes (JSON, TensorBoard), at the number of steps done so far. At the end the log
-    says what all probes together have cost.
+    everything that the visualizer writes, at the number of steps done so far.
 
-    Training is not changed by a bit: random states and modes are put back, gradients and compiled code are not touched,
-    and the probe's time counts neither in ``time``, ``data_time`` and ``eta`` nor in the shares of
-    ``WhereTimeGoesHook``. All processes together compute the features, the first one classifies them. A probe that
-    fails ends the run if it is the first one, and otherwise is a warning. A resumed run continues the curve.
+    Training is not changed by a bit, and its times and the shares of ``WhereTimeGoesHook`` do not count the probe's.
+    All processes together compute the features, the first one classifies them. A probe that fails ends the run if it
+    is the first one, and otherwise is a warning. A resumed run continues the curve.
 
     Args:
         train: The labelled data set to learn from, or its config: any one of mmpretrain or of ours. Its pipeline may
@@ -157,12 +155,10 @@ class OnlineProbeHook(Hook):
         )
 
     def _read(self) -> None:
-        rank, world_size = get_rank(), get_world_size()
-        self._images, self._labels = [], []
-        for name, source, size in (('train', self.train, self.max_train), ('test', self.test, self.max_test)):
-            images, labels = load_images(source, f'{name} of OnlineProbeHook', size, self.seed, rank, world_size)
-            self._images.append(images)
-            self._labels.append(labels)
+        share = (self.seed, get_rank(), get_world_size())
+        train = load_images(self.train, 'train of OnlineProbeHook', self.max_train, *share)
+        test = load_images(self.test, 'test of OnlineProbeHook', self.max_test, *share)
+        self._images, self._labels = zip(train, test, strict=True)
         if 'knn' in self.judges and len(self._labels[0]) < self.k:
             raise ValueError(
                 f'train of OnlineProbeHook has {len(self._labels[0])} images, fewer than k={self.k}: raise max_train, '
@@ -209,21 +205,18 @@ class OnlineProbeHook(Hook):
                 return extract_features(_unwrap(self._model.backbone), images, self.batch_size, preprocess)
 
         shares = run_on_all_ranks(compute_share)
-        shape = (sum(len(share) for share in shares if share is not None), shares[0].shape[1])
-        features = torch.empty(shape)
-        for rank, share in enumerate(shares):
-            if share is not None:
-                features[rank :: len(shares)] = share
+        filled = [(rank, share) for rank, share in enumerate(shares) if share is not None]
+        features = torch.empty(sum(len(share) for _, share in filled), filled[0][1].shape[1])
+        for rank, share in filled:
+            features[rank :: len(shares)] = share
         return features
 
     def _classify(self, features: list[Tensor]) -> dict[str, float]:
         data = (features[0], self._labels[0], features[1], self._labels[1])
-        scores = {}
-        if 'knn' in self.judges:
-            scores['knn'] = knn_accuracy(*data, k=self.k)
-        if 'linear' in self.judges:
-            scores['linear'] = linear_probe_accuracy(*data)
-        return scores
+        return {
+            name: knn_accuracy(*data, k=self.k) if name == 'knn' else linear_probe_accuracy(*data)
+            for name in self.judges
+        }
 
     def _log(self, runner: Runner, step: int, scores: dict[str, float], seconds: float) -> None:
         values = {f'probe/{name}': value for name, value in {**scores, 'seconds': seconds}.items()}

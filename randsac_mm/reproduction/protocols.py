@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 
 from .recipes import find_datasets
 
@@ -10,35 +10,19 @@ _WARMUP = 0.05  # of all steps, where the number of epochs is changed
 
 
 class Protocol(NamedTuple):
-    """What is changed about the paper's runs. None: nothing.
+    """What is changed about the paper's runs. None: nothing."""
 
-    Attributes:
-        what: In words, for the reader of a result.
-        size: Width D of encoder and decoder, layers of the encoder, attention heads, layers of the decoder.
-        epochs: Epochs of pre-training.
-        batch_size: Images in a step.
-        lr: Learning rate, of that batch size.
-        betas: AdamW's.
-        images: Training images for everything, the first ones; None: all.
-        probe_images: Training images of the linear probe and of kNN; None: as many as ``images``.
-        test_images: Test images; None: all.
-        finetune_epochs: Epochs of fine-tuning; 0: it is left out.
-        compiled: Whether the step is compiled.
-        attention: Attention back-end of RandSAC.
-    """
-
-    what: str
-    size: tuple[int, int, int, int] | None = None
-    epochs: int | None = None
+    what: str  # in words, for the reader of a result
+    size: tuple[int, int, int, int] | None = None  # width D, layers of the encoder, heads, layers of the decoder
+    epochs: int | None = None  # of pre-training
     batch_size: int | None = None
-    lr: float | None = None
-    betas: tuple[float, float] | None = None
-    images: int | None = None
-    probe_images: int | None = None
+    lr: float | None = None  # of that batch size
+    betas: tuple[float, float] | None = None  # AdamW's
+    images: int | None = None  # training images for everything, the first ones
+    probe_images: int | None = None  # training images of kNN and linear probe, where they are fewer
     test_images: int | None = None
-    finetune_epochs: int | None = None
+    finetune_epochs: int | None = None  # 0: no fine-tuning
     compiled: bool = True
-    attention: str = 'auto'
 
 
 PROTOCOLS = {
@@ -62,7 +46,6 @@ PROTOCOLS = {
         probe_images=20_000,
         finetune_epochs=0,
         compiled=False,
-        attention='plain',
     ),
     'smoke': Protocol(
         'everything: 2 layers of 16 dimensions, one epoch of 128 images, to see that each part runs',
@@ -74,7 +57,6 @@ PROTOCOLS = {
         test_images=64,
         finetune_epochs=2,
         compiled=False,
-        attention='plain',
     ),
 }
 
@@ -83,12 +65,6 @@ def parse_protocol(
     name: str, epochs: int | None, images: int | None, finetune_epochs: int | None
 ) -> tuple[Protocol, str]:
     """Look up a protocol and change what the command line asks for.
-
-    Args:
-        name: Its name.
-        epochs: Other epochs of pre-training, or None.
-        images: Another number of training images, or None.
-        finetune_epochs: Other epochs of fine-tuning, or None.
 
     Returns:
         The protocol and a name for the folder of its runs, another one for other epochs or images.
@@ -135,23 +111,17 @@ def apply_protocol(cfg: Config, protocol: Protocol, images: int) -> None:
             raise ValueError(f'--subset {protocol.images} is more than the {images} training images of the data set')
         images = find_datasets(cfg)[0].indices = protocol.images
     if protocol.size is not None:
-        set_size(cfg, *protocol.size)
+        _set_size(cfg.model, *protocol.size)
     if protocol.batch_size is not None:
         cfg.batch_size = cfg.train_dataloader.batch_size = protocol.batch_size
-    optimizer = cfg.optim_wrapper.optimizer
-    if protocol.lr is not None:
-        optimizer.lr = protocol.lr
-    if protocol.betas is not None:
-        optimizer.betas = protocol.betas
+    changes = dict(lr=protocol.lr, betas=protocol.betas)
+    cfg.optim_wrapper.optimizer.update({key: value for key, value in changes.items() if value is not None})
     steps = images // cfg.train_dataloader.batch_size
     if steps < 1:
-        raise ValueError(
-            f'{images} training images do not fill one step of {cfg.train_dataloader.batch_size}: raise --subset'
-        )
+        batch_size = cfg.train_dataloader.batch_size
+        raise ValueError(f'{images} training images do not fill one step of {batch_size}: raise --subset')
     if protocol.epochs is not None:
-        _set_schedule(cfg, protocol.epochs, steps)
-    if cfg.model.type in ('RandSAC', 'TwoStreamRandSAC'):
-        cfg.model.attention = protocol.attention
+        set_schedule(cfg, protocol.epochs, steps)
     hooks = cfg.default_hooks
     hooks.checkpoint.update(interval=max(1, cfg.max_epochs // 40), max_keep_ckpts=2)
     if not protocol.compiled:
@@ -162,47 +132,25 @@ def apply_protocol(cfg: Config, protocol: Protocol, images: int) -> None:
     cfg.test_cfg = cfg.test_dataloader = cfg.test_evaluator = None
 
 
-def set_size(cfg: Config, embed_dims: int, num_layers: int, num_heads: int, decoder_layers: int) -> None:
-    """Set the size of encoder and decoder, whatever algorithm a config trains.
-
-    The two-stream baseline, which has no decoder, gets the layers of both, as at the paper's size.
-
-    Args:
-        cfg: The config; changed in place.
-        embed_dims: Width D of encoder and decoder.
-        num_layers: Layers of the encoder.
-        num_heads: Attention heads of both.
-        decoder_layers: Layers of the decoder.
-    """
-    model = cfg.model
-    if model.type == 'TwoStreamRandSAC':
-        num_layers += decoder_layers
-    model.backbone.arch = dict(
-        embed_dims=embed_dims, num_layers=num_layers, num_heads=num_heads, feedforward_channels=4 * embed_dims
-    )
+def _set_size(model: ConfigDict, dims: int, layers: int, heads: int, decoder_layers: int) -> None:
+    """Change the size of encoder and decoder, whatever the algorithm."""
+    if model.type == 'TwoStreamRandSAC':  # has no decoder, but the layers of both, as at the paper's size
+        layers += decoder_layers
+    model.backbone.arch = dict(embed_dims=dims, num_layers=layers, num_heads=heads, feedforward_channels=4 * dims)
     if model.type == 'MAE':
-        model.neck.update(
-            embed_dim=embed_dims,
-            decoder_embed_dim=embed_dims,
-            decoder_depth=decoder_layers,
-            decoder_num_heads=num_heads,
-        )
+        decoder = dict(decoder_embed_dim=dims, decoder_depth=decoder_layers, decoder_num_heads=heads)
+        model.neck.update(embed_dim=dims, **decoder)
     elif model.type == 'ImageClassifier':
-        model.head.in_channels = embed_dims
+        model.head.in_channels = dims
     else:
-        model.head.embed_dims = embed_dims
+        model.head.embed_dims = dims
         if model.get('neck'):
-            model.neck.update(
-                num_layers=decoder_layers,
-                embed_dims=embed_dims,
-                num_heads=num_heads,
-                encoder_dims=embed_dims,
-                encoder_layers=num_layers,
-            )
+            decoder = dict(num_layers=decoder_layers, embed_dims=dims, num_heads=heads)
+            model.neck.update(encoder_dims=dims, encoder_layers=layers, **decoder)
 
 
-def _set_schedule(cfg: Config, epochs: int, iters_per_epoch: int) -> None:
-    """Count warm-up and cosine decay in steps: two epochs, as on a CPU, have no whole epoch of warm-up."""
+def set_schedule(cfg: Config, epochs: int, iters_per_epoch: int) -> None:
+    """Make warm-up and cosine decay end after some epochs, counted in steps: two epochs have no epoch of warm-up."""
     total = epochs * iters_per_epoch
     begin = round(_WARMUP * total)
     begin = begin if begin > 1 else 0  # mmengine's LinearLR would keep the first value of a single step for ever

@@ -41,21 +41,15 @@ _FINETUNE = {
 class Job(NamedTuple):
     """One run of a row.
 
-    Attributes:
-        recipe: Key of ``RECIPES``.
-        seed: Of weights, order of images and serializations.
-        protocol: Its scale.
-        folder: Where everything of this run is kept.
-        configs: The folder ``configs/``.
-        data_root: Folder of the data set; None: the config's.
+    Everything of it is kept in ``folder``; ``configs`` is the folder ``configs/``, ``data_root`` that of the data set.
     """
 
-    recipe: str
-    seed: int
+    recipe: str  # key of RECIPES
+    seed: int  # of weights, order of images and serializations
     protocol: Protocol
     folder: Path
     configs: Path
-    data_root: str | None = None
+    data_root: str | None = None  # None: the config's
 
     def result(self, stage: str) -> dict[str, Any] | None:
         """Read the result of a stage, or return None if it has not been done."""
@@ -86,20 +80,17 @@ class Job(NamedTuple):
         pretrained, protocol = self.config(), self.protocol
         source, ours = find_datasets(pretrained)[0], pretrained.model.backbone
         cfg = Config.fromfile(self.configs / 'finetune' / _FINETUNE[source.type, ours.arch == 'deit-small'])
-        backbone, datasets = cfg.model.backbone, find_datasets(cfg)
-        backbone.update(arch=ours.arch, patch_size=ours.patch_size)
-        backbone.init_cfg.checkpoint = str(last_checkpoint(self))
+        cfg.model.backbone.update(arch=ours.arch, patch_size=ours.patch_size)
+        cfg.model.backbone.init_cfg.checkpoint = str(self.checkpoint())
         if pretrained.model.type == 'MAE':
-            backbone.update(type='VisionTransformer', out_type='featmap')
+            cfg.model.backbone.update(type='VisionTransformer', out_type='featmap')
         if isinstance(ours.arch, dict):
             cfg.model.head.in_channels = ours.arch['embed_dims']
-        for dataset in datasets:
+        images = [protocol.images, protocol.test_images, protocol.test_images]
+        for dataset, count in zip(find_datasets(cfg), images, strict=True):
             dataset.data_root = source.get('data_root')
-        if protocol.images is not None:
-            datasets[0].indices = protocol.images
-        if protocol.test_images is not None:
-            for dataset in datasets[1:]:
-                dataset.indices = protocol.test_images
+            if count is not None:
+                dataset.indices = count
         if protocol.batch_size is not None:  # the recipe's rule: the rate is proportional to the batch
             cfg.optim_wrapper.optimizer.lr *= protocol.batch_size / cfg.batch_size
             cfg.batch_size = cfg.train_dataloader.batch_size = protocol.batch_size
@@ -113,6 +104,17 @@ class Job(NamedTuple):
         fit_workers(cfg, {})
         return self._name_run(cfg, 'finetune')
 
+    def checkpoint(self) -> Path:
+        """Find the checkpoint of the finished pre-training.
+
+        Raises:
+            FileNotFoundError: If there is none.
+        """
+        found = launch.find_checkpoint(self.folder / 'pretrain') if self.result('pretrain') is not None else None
+        if found is None:
+            raise FileNotFoundError(f'{self.folder} has no finished pre-training: run the stage "pretrain" first')
+        return found
+
     def _name_run(self, cfg: Config, stage: str) -> Config:
         cfg.work_dir, cfg.randomness.seed, cfg.launcher = str(self.folder / self.name(stage)), self.seed, 'none'
         # mmengine keeps one object of each name.
@@ -121,7 +123,7 @@ class Job(NamedTuple):
 
 
 def run_stages(job: Job, stages: tuple[str, ...], log: Callable[[str], None]) -> bool:
-    """Run the stages of a run that have not been done; one that was interrupted goes on where it stopped.
+    """Run those of some stages that have not been done; one that was interrupted goes on where it stopped.
 
     Args:
         job: The run.
@@ -129,7 +131,7 @@ def run_stages(job: Job, stages: tuple[str, ...], log: Callable[[str], None]) ->
         log: Called with a line for people before each stage.
 
     Returns:
-        False if another process is at this run, which then was left alone.
+        False if another process is at this run, which then is skipped.
     """
     todo = [stage for stage in STAGES if stage in stages and job.result(stage) is None and _applies(job, stage)]
     if not todo:
@@ -214,7 +216,7 @@ def _probe(job: Job) -> dict[str, Any]:
         }
     model = build_untrained(cfg.model, job.seed)
     if job.recipe != 'untrained':
-        load_model(model, last_checkpoint(job))
+        load_model(model, job.checkpoint())
     model.to('cuda' if torch.cuda.is_available() else 'cpu')
     preprocess = partial(normalise, model.data_preprocessor)
     result = {**evaluate_backbone(model.backbone, preprocess, train, test)._asdict(), **sizes}
@@ -230,18 +232,6 @@ def _classify(model: nn.Module, test: LabelledImages) -> float:
     inputs = (normalise(model.data_preprocessor, batch) for batch in test.images.split(256))
     predicted = torch.cat([model(batch).argmax(1).cpu() for batch in inputs])
     return 100 * (predicted == test.labels).double().mean().item()
-
-
-def last_checkpoint(job: Job) -> Path:
-    """Find the checkpoint of a finished pre-training.
-
-    Raises:
-        FileNotFoundError: If there is none.
-    """
-    found = launch.find_checkpoint(job.folder / 'pretrain') if job.result('pretrain') is not None else None
-    if found is None:
-        raise FileNotFoundError(f'{job.folder} has no finished pre-training: run the stage "pretrain" first')
-    return found
 
 
 def load_split(dataset: ConfigDict, split: str, count: int | None = None) -> LabelledImages:

@@ -7,29 +7,49 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from mmengine.fileio import load
 from scipy import stats
 
 from randsac_mm.files import atomic_write
 
-from .paper import TABLES, Row
 from .protocols import Protocol
 from .stages import STAGES, Job
 
 MEASURES = ('linear', 'knn', 'finetune')
 
 
-class Measured(NamedTuple):
-    """What was measured for one row.
+class Row(NamedTuple):
+    """One row of a table of the paper, or one of ours."""
 
-    Attributes:
-        row: The row.
-        values: For each of :data:`MEASURES` the value of each seed, percent.
-        runs: The results of all stages, by seed.
-    """
+    name: str
+    recipe: str | None  # key of RECIPES, or None if there is no code to run
+    linear: float | None = None  # the paper's linear probe, percent
+    finetune: float | None = None  # the paper's fine-tuning, percent
+    note: str = ''
+
+
+class Table(NamedTuple):
+    """One table of the paper; ``orders`` are its conclusions, pairs of names of a worse and a better row."""
+
+    title: str
+    rows: list[Row]
+    orders: list[tuple[str, str]]
+
+
+def load_tables(path: Path) -> dict[int, Table]:
+    """Read what the paper reports, ``configs/paper_tables.yml``, by the paper's numbers of the tables."""
+    return {
+        number: Table(table['title'], [Row(*row) for row in table['rows']], [tuple(pair) for pair in table['orders']])
+        for number, table in load(path).items()
+    }
+
+
+class Measured(NamedTuple):
+    """What was measured for one row."""
 
     row: Row
-    values: dict[str, dict[int, float]]
-    runs: dict[int, dict[str, Any]]
+    values: dict[str, dict[int, float]]  # by measure, then by seed, percent
+    runs: dict[int, dict[str, Any]]  # the results of all stages, by seed
 
 
 def measure(row: Row, jobs: Sequence[Job]) -> Measured:
@@ -62,8 +82,8 @@ def compare_rows(worse: Measured, better: Measured, name: str) -> dict[str, Any]
         name: One of :data:`MEASURES`.
 
     Returns:
-        Plain values, differences in percent: mean, standard error, by seed, and in words whether the paper's order is
-        there. None if the rows have no common seed.
+        Plain values, in percent: mean, standard error, by seed, and whether the paper's order is there. None if the
+        rows have no common seed.
     """
     seeds = sorted(worse.values[name].keys() & better.values[name].keys())
     if not seeds:
@@ -87,24 +107,18 @@ def compare_rows(worse: Measured, better: Measured, name: str) -> dict[str, Any]
     }
 
 
-def write_table(number: int, rows: Sequence[Measured], protocol: Protocol, command: str, out: Path) -> None:
-    """Write ``tableN.json`` and ``tableN.md``.
-
-    Args:
-        number: The paper's number of the table.
-        rows: What was measured.
-        protocol: At which scale.
-        command: The command line that made it.
-        out: The folder.
-    """
+def write_table(
+    number: int, table: Table, rows: Sequence[Measured], protocol: Protocol, command: str, out: Path
+) -> None:
+    """Write ``tableN.json`` and ``tableN.md`` of the paper's table ``number`` to the folder ``out``."""
     by_name = {entry.row.name: entry for entry in rows}
     orders = {
-        name: [compare_rows(by_name[worse], by_name[better], name) for worse, better in TABLES[number].orders]
+        name: [compare_rows(by_name[worse], by_name[better], name) for worse, better in table.orders]
         for name in MEASURES
     }
     content = {
         'table': number,
-        'title': TABLES[number].title,
+        'title': table.title,
         'command': command,
         'scaled': protocol.what,
         'rows': [_row_json(entry) for entry in rows],
@@ -150,7 +164,8 @@ def format_spread(values: dict[int, float]) -> str:
 
 
 def _markdown(rows: Sequence[Measured], content: dict[str, Any]) -> str:
-    header = 'row | paper: linear | fine-tuned | ours: linear | kNN | fine-tuned | seeds | epochs x images | seconds | commit'
+    header = 'row | paper: linear | fine-tuned | ours: linear | kNN | fine-tuned | seeds '
+    header += '| epochs x images | seconds | commit'
     lines = [
         f'# Table {content["table"]}: {content["title"]}\n',
         f'Scaled: {content["scaled"]}.\n',
