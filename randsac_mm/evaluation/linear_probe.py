@@ -55,5 +55,5 @@ def _check(train_x: Tensor, train_y: Tensor, test_x: Tensor, test_y: Tensor, l2:
 
 
 def _accuracy(classifier: BaseEstimator, train_x: Tensor, train_y: Tensor, test_x: Tensor, test_y: Tensor) -> float:
-    model = make_pipeline(StandardScaler(), classifier).fit(train_x.double().numpy(), train_y.numpy())
-    return 100 * float(model.score(test_x.double().numpy(), test_y.numpy()))
+    model = make_pipeline(StandardScaler(), classifier).fit(train_x.cpu().double().numpy(), train_y.cpu().numpy())
+    return 100 * float(model.score(test_x.cpu().double().numpy(), test_y.cpu().numpy()))

@@ -52,7 +52,6 @@ class OnlineProbeHook(Hook):
             (:func:`~randsac_mm.evaluation.linear_probe_accuracy`) or both.
         max_train: Most images of ``train`` to use, chosen once such that classes keep their shares; None: all.
         max_test: The same for ``test``.
-        seed: Which images are chosen.
         k: Neighbours of ``'knn'``.
         batch_size: Images in a step of the feature extraction.
 
@@ -77,14 +76,11 @@ class OnlineProbeHook(Hook):
         judges: Sequence[str] = ('knn', 'linear'),
         max_train: int | None = 5000,
         max_test: int | None = 2000,
-        seed: int = 0,
         k: int = 20,
         batch_size: int = 256,
     ) -> None:
         if isinstance(judges, str) or not judges or not set(judges) <= {'knn', 'linear'}:
             raise ValueError(f'judges={judges!r} must list one or more of knn, linear, as ("knn",)')
-        if not isinstance(seed, int) or seed < 0:
-            raise ValueError(f'seed={seed!r} must be an integer of at least 0')
         counts = dict(interval=interval, max_train=max_train, max_test=max_test, k=k, batch_size=batch_size)
         for name, value in counts.items():
             if value is None and name in ('max_train', 'max_test'):
@@ -94,7 +90,7 @@ class OnlineProbeHook(Hook):
         self.train, self.test = train, test
         self.interval, self.by_epoch = interval, by_epoch
         self.judges = tuple(judges)
-        self.max_train, self.max_test, self.seed = max_train, max_test, seed
+        self.max_train, self.max_test = max_train, max_test
         self.k, self.batch_size = k, batch_size
 
     def before_train(self, runner: Runner) -> None:
@@ -155,9 +151,9 @@ class OnlineProbeHook(Hook):
         )
 
     def _read(self) -> None:
-        share = (self.seed, get_rank(), get_world_size())
-        train = load_images(self.train, 'train of OnlineProbeHook', self.max_train, *share)
-        test = load_images(self.test, 'test of OnlineProbeHook', self.max_test, *share)
+        rank = dict(rank=get_rank(), world_size=get_world_size())
+        train = load_images(self.train, 'train of OnlineProbeHook', self.max_train, **rank)
+        test = load_images(self.test, 'test of OnlineProbeHook', self.max_test, **rank)
         self._images, self._labels = zip(train, test, strict=True)
         if 'knn' in self.judges and len(self._labels[0]) < self.k:
             raise ValueError(
@@ -174,7 +170,7 @@ class OnlineProbeHook(Hook):
         start = time.perf_counter()
         scores = None
         try:
-            scores = self._evaluate(runner.optim_wrapper)
+            scores = self._evaluate(getattr(runner, 'optim_wrapper', None))
         except Exception as error:
             if not self._probes:
                 raise
@@ -199,7 +195,7 @@ class OnlineProbeHook(Hook):
             if images is None:
                 return None
             preprocess = partial(normalise, self._model.data_preprocessor)
-            # Its precision. An unwrapped model exchanges no gradients; several wrappers have no common precision.
+            # In the run's precision, unless it has several optimiser wrappers, which have none in common.
             single = hasattr(optim_wrapper, 'optim_context') and not hasattr(optim_wrapper, 'keys')
             with optim_wrapper.optim_context(self._model) if single else nullcontext():
                 return extract_features(_unwrap(self._model.backbone), images, self.batch_size, preprocess)

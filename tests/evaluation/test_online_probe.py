@@ -238,7 +238,6 @@ def test_failure_of_the_first_probe_ends_the_run_before_any_step(tmp_path):
         ('max_test', 0),
         ('k', 0),
         ('batch_size', -1),
-        ('seed', -1),
     ],
 )
 def test_bad_arguments_are_refused_at_once(name, value):

@@ -81,16 +81,6 @@ def test_the_papers_claims_follow_from_the_papers_own_values() -> None:
                 assert linear[worse] < linear[better], (number, worse)
 
 
-def test_rows_of_one_recipe_have_one_value_except_where_the_paper_differs_with_itself() -> None:
-    values: dict[str, set] = {}
-    for table in TABLES.values():
-        for row in table.rows:
-            if row.recipe and row.finetune is not None and 'best of any number' not in row.note:
-                values.setdefault(row.recipe, set()).add((row.linear, row.finetune))
-    several = {recipe: found for recipe, found in values.items() if len(found) > 1}
-    assert several == {'square-4': {(79.38, 90.23), (79.38, 89.61)}}  # Tables 3 and 6
-
-
 def built(name: str, protocol: str) -> tuple[Config, torch.nn.Module]:
     cfg = load_recipe(name, CONFIGS)
     apply_protocol(cfg, PROTOCOLS[protocol], 50_000)
