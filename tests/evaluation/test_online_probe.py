@@ -82,19 +82,22 @@ def by_hand(model, accuracy):
     return accuracy(features[0], labels[0], features[1], labels[1])
 
 
-class Untrained(Hook):
-    """Keeps a copy of the model as it is before the first step."""
+class Copies(Hook):
+    """Keeps a copy of the model as it is before each step."""
 
     def before_train(self, runner):
-        self.model = copy.deepcopy(runner.model)
+        self.models = []
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        self.models.append(copy.deepcopy(runner.model))
 
 
 def test_scores_are_those_of_the_encoder_at_that_step(tmp_path):
-    untrained = Untrained()
-    runner = train(tmp_path, PROBE, untrained)
+    copies = Copies()
+    runner = train(tmp_path, PROBE, copies)
     first, middle, last = log(runner)
     assert [entry['step'] for entry in (first, middle, last)] == [0, STEPS, 2 * STEPS]
-    for entry, model in ((first, untrained.model), (last, runner.model)):
+    for entry, model in ((first, copies.models[0]), (last, runner.model)):
         assert entry['probe/knn'] == pytest.approx(by_hand(model, lambda *data: knn_accuracy(*data, k=7)))
         assert entry['probe/linear'] == pytest.approx(by_hand(model, linear_probe_accuracy))
         assert entry['probe/seconds'] > 0
@@ -106,20 +109,12 @@ def test_scores_are_those_of_the_encoder_at_that_step(tmp_path):
     assert runner.message_hub.get_scalar('probe/knn').current() == last['probe/knn']
 
 
-class Third(Stop):
-    """Keeps a copy of the model as it is after three steps."""
-
-    def before_train_iter(self, runner, batch_idx, data_batch=None):
-        if runner.iter == 3:
-            self.model = copy.deepcopy(runner.model)
-
-
 def test_probe_between_steps_sees_the_model_of_that_step(tmp_path, monkeypatch):
-    seen, third = [], Third(3)
+    seen, copies = [], Copies()
     monkeypatch.setattr(online_probe, 'knn_accuracy', lambda *data, k: seen.append(data) or 1.0)
-    runner = train(tmp_path, BETWEEN, third, epochs=1)
+    runner = train(tmp_path, BETWEEN, copies, epochs=1)
     assert [entry['step'] for entry in log(runner)] == [0, 3, 4]
-    expected = by_hand(third.model, lambda *data: data)
+    expected = by_hand(copies.models[3], lambda *data: data)
     assert all(torch.equal(found, part) for found, part in zip(seen[1], expected, strict=True))
     assert not torch.equal(seen[2][0], expected[0])
 
