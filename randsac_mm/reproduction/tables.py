@@ -172,9 +172,9 @@ def _markdown(rows: Sequence[Measured], content: dict[str, Any]) -> str:
         f'Command: `{content["command"]}`\n',
         'Percent of test images; ours: mean ± standard deviation over seeds.\n',
         *_table(header.split(' | '), [_cells(entry) for entry in rows]),
-        '',
-        *[f'* {entry.row.name}: {entry.row.note}.' for entry in rows if entry.row.note],
     ]
+    notes = [f'* {entry.row.name}: {entry.row.note}.' for entry in rows if entry.row.note]
+    lines += ['', *notes] if notes else []
     claims = []
     for name, orders in content['orders'].items():
         for order in orders:
@@ -197,7 +197,8 @@ def _markdown(rows: Sequence[Measured], content: dict[str, Any]) -> str:
 
 
 def _table(header: list[str], rows: list[list[str]]) -> list[str]:
-    return [f'| {" | ".join(cells)} |' for cells in (header, ['---'] * len(header), *rows)]
+    lines = [f'| {" | ".join(cells)} |' for cells in (header, *rows)]
+    return [lines[0], '|' + '---|' * len(header), *lines[1:]]
 
 
 def _cells(entry: Measured) -> list[str]:
