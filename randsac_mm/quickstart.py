@@ -1,26 +1,26 @@
-"""The quick start: pre-train on scikit-learn's digits, judge the frozen encoder, draw what happened."""
+"""The quick start: pre-train on scikit-learn's digits, evaluate the frozen encoder, draw what happened."""
 
 import copy
 import json
-import platform
 import shlex
 import statistics
 import sys
 import time
-from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 
-import mmengine
 import mmpretrain
 import torch
 from mmengine.config import Config
 from mmengine.runner import Runner
 
 from randsac_mm.datasets import Digits
+from randsac_mm.engine.origin import describe_origin
 from randsac_mm.engine.schedule import set_epochs
-from randsac_mm.evaluation import LabelledImages, Scores, evaluate_backbone, judge_features
+from randsac_mm.evaluation import LabelledImages, Scores, evaluate_backbone, evaluate_features
+from randsac_mm.evaluation.features import normalise
+from randsac_mm.files import atomic_write
 from randsac_mm.models import RandSAC
-from randsac_mm.version import __version__
 from randsac_mm.visualization import (
     animate_serialization,
     draw_loss_curve,
@@ -38,30 +38,21 @@ def load_digits(split: str) -> LabelledImages:
     return LabelledImages(digits.images.float(), digits.labels)
 
 
-def judge_encoder(model: RandSAC, train: LabelledImages, test: LabelledImages) -> Scores:
+def evaluate(model: RandSAC, train: LabelledImages, test: LabelledImages) -> Scores:
     """Classify held-out digits by the averaged tokens of a frozen encoder."""
-    prepare = model.data_preprocessor
-    return Scores(**evaluate_backbone(model, lambda images: prepare({'inputs': images})['inputs'], train, test))
+    return evaluate_backbone(model.backbone, partial(normalise, model.data_preprocessor), train, test)
 
 
 def pretrain(
     config: Path, work_dir: Path, seed: int, raster: bool, epochs: int | None
 ) -> tuple[RandSAC, RandSAC, float]:
-    """Pre-train once.
-
-    Args:
-        config: The config to run.
-        work_dir: Where logs and checkpoints go.
-        seed: Seed of weights, order of images and serializations.
-        raster: Whether to predict patches in raster order, the baseline, instead of what the config says.
-        epochs: Number of epochs, or None for the config's.
+    """Pre-train once, if ``raster`` in raster order; see :func:`run`.
 
     Returns:
         The untrained model, the trained one, and the seconds that training took.
     """
     cfg = Config.fromfile(config)
-    cfg.work_dir, cfg.randomness.seed = str(work_dir), seed
-    cfg.experiment_name = work_dir.name
+    cfg.work_dir, cfg.experiment_name, cfg.randomness.seed = str(work_dir), work_dir.name, seed
     if raster:
         cfg.model.data_preprocessor.serialization = RASTER
     if epochs is not None:
@@ -78,39 +69,30 @@ def draw(model: RandSAC, test: LabelledImages, work_dir: Path, seed: int) -> dic
     paths = {
         name: work_dir / name for name in ('serialization.png', 'serialization.gif', 'reconstruction.png', 'loss.png')
     }
-    inputs = model.data_preprocessor(dict(inputs=test.images[:5]))['inputs']
+    inputs = normalise(model.data_preprocessor, test.images[:5])
     grid = model.backbone.patch_resolution
     rank, groups = serialize(model.data_preprocessor.serialization, len(inputs), grid, seed)
     image = test.images[0].byte().expand(3, -1, -1).permute(1, 2, 0).numpy()  # (H, W, 3)
     draw_serialization(image, rank[0], grid, paths['serialization.png'], groups[0])
     animate_serialization(image, rank[0], grid, paths['serialization.gif'], groups=groups[0])
     draw_reconstruction(model, inputs, paths['reconstruction.png'], seed)
-    draw_loss_curve(newest_scalars(work_dir), paths['loss.png'])
+    newest = max(work_dir.glob('*/vis_data/scalars.json'), key=lambda path: path.stat().st_mtime)
+    draw_loss_curve(newest, paths['loss.png'])
     return {name: str(path) for name, path in paths.items()}
 
 
-def newest_scalars(work_dir: Path) -> Path:
-    """Find the log of the latest run in a work directory, mmengine's ``scalars.json``."""
-    return max(work_dir.glob('*/vis_data/scalars.json'), key=lambda path: path.stat().st_mtime)
-
-
-def mean_scores(scores: Iterable[Scores]) -> Scores:
-    """Average over seeds."""
-    return Scores(*(statistics.mean(column) for column in zip(*scores, strict=True)))
-
-
-def table(rows: dict[str, list[Scores]]) -> str:
+def format_scores(rows: dict[str, list[Scores]]) -> str:
     """Write scores as a table for people: the mean, and all seeds if there are several."""
     lines = [f'{"features":<34}{"kNN %":>8}{"linear %":>10}']
     for name, scores in rows.items():
-        mean = mean_scores(scores)
+        knn, linear = (statistics.mean(column) for column in zip(*scores, strict=True))
         seeds = f'   (seeds: {", ".join(f"{s.knn:.1f}/{s.linear:.1f}" for s in scores)})' if len(scores) > 1 else ''
-        lines.append(f'{name:<34}{mean.knn:>8.1f}{mean.linear:>10.1f}{seeds}')
+        lines.append(f'{name:<34}{knn:>8.1f}{linear:>10.1f}{seeds}')
     return '\n'.join(lines)
 
 
 def run(config: Path, out: Path, seeds: list[int], with_raster: bool, epochs: int | None) -> dict:
-    """Pre-train with every seed, judge, draw, and write ``summary.json``.
+    """Pre-train with every seed, evaluate, draw, and write ``summary.json``.
 
     Args:
         config: The config to run.
@@ -123,47 +105,42 @@ def run(config: Path, out: Path, seeds: list[int], with_raster: bool, epochs: in
         The summary.
     """
     train, test = load_digits('train'), load_digits('test')
-    raw = judge_features(train.images.flatten(1), train.labels, test.images.flatten(1), test.labels)
+    raw = evaluate_features(train.images.flatten(1), train.labels, test.images.flatten(1), test.labels)
     rows: dict[str, list[Scores]] = {'raw pixels': [raw], 'encoder, untrained': [], 'encoder, RandSAC': []}
-    if with_raster:
-        rows['encoder, raster order'] = []
-    seconds: list[float] = []
-    pictures: dict[str, str] = {}
+    seconds, pictures = [], {}
     for seed in seeds:
         work_dir = out / f'randsac_seed{seed}'
         untrained, trained, took = pretrain(config, work_dir, seed, False, epochs)
-        rows['encoder, untrained'].append(judge_encoder(untrained, train, test))
-        rows['encoder, RandSAC'].append(judge_encoder(trained, train, test))
-        seconds.append(took)
+        rows['encoder, untrained'].append(evaluate(untrained, train, test))
+        rows['encoder, RandSAC'].append(evaluate(trained, train, test))
+        seconds.append(round(took, 1))
         pictures = pictures or draw(trained, test, work_dir, seed)
         if with_raster:
             raster = pretrain(config, out / f'raster_seed{seed}', seed, True, epochs)[1]
-            rows['encoder, raster order'].append(judge_encoder(raster, train, test))
+            rows.setdefault('encoder, raster order', []).append(evaluate(raster, train, test))
+    origin = describe_origin()
     summary = {
         'command': shlex.join(sys.argv),
         'config': str(config),
         'data': f'scikit-learn digits: {len(train.labels)} to learn from, {len(test.labels)} held out',
         'epochs': epochs or Config.fromfile(config, import_custom_modules=False).max_epochs,
         'seeds': seeds,
-        'training_seconds': [round(s, 1) for s in seconds],
-        'hardware': f'{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads',
-        'versions': {
-            'randsac_mm': __version__,
-            'torch': torch.__version__,
-            'mmengine': mmengine.__version__,
-            'mmpretrain': mmpretrain.__version__,
-        },
+        'training_seconds': seconds,
+        'hardware': f'{origin["hardware"]}, {torch.get_num_threads()} threads',
+        'versions': {name: origin[name] for name in ('randsac_mm', 'torch', 'mmengine')}
+        | {'mmpretrain': mmpretrain.__version__},
         'accuracy_percent': {name: [s._asdict() for s in scores] for name, scores in rows.items()},
         'pictures': pictures,
         'checkpoints': str(out / f'randsac_seed{seeds[0]}'),
     }
-    (out / 'summary.json').write_text(json.dumps(summary, indent=2) + '\n')
-    print(f'\n{table(rows)}\n')
+    with atomic_write(out / 'summary.json') as path:
+        path.write_text(json.dumps(summary, indent=2) + '\n')
+    print(f'\n{format_scores(rows)}\n')
     return summary
 
 
-def farewell(out: Path, summary: dict) -> str:
-    """Say what the numbers mean, where everything is, and what to do next."""
+def format_summary(out: Path, summary: dict) -> str:
+    """Write what the numbers mean, where everything is, and what to do next."""
     pictures = '\n'.join(f'  {path}' for path in summary['pictures'].values())
     return f"""\
 Data: {summary['data']}. Encoders are frozen, their tokens averaged.

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Measure what a checkpoint's frozen features are worth: nearest neighbours and a linear probe, in minutes.
+"""Evaluate a checkpoint's frozen features: nearest neighbours and a linear probe, in minutes.
 
 Features are the averaged tokens of unchanged images, so this is quicker than configs/linear_probe/ and without its
 augmentation. Data sets: digits, CIFAR-10, CIFAR-100, or DIR/train/CLASS/IMAGE with DIR/val/CLASS/IMAGE.
@@ -10,7 +10,6 @@ Example:
 
 import argparse
 import json
-import os
 import sys
 from pathlib import Path
 
@@ -20,24 +19,23 @@ from mmengine.registry import init_default_scope
 
 from randsac_mm.engine.launch import load_config
 from randsac_mm.engine.origin import describe_origin
-from randsac_mm.evaluation.labelled import data_of, load_labelled
-from randsac_mm.evaluation.protocol import build_encoder, evaluate_checkpoint, format_accuracy
+from randsac_mm.evaluation.evaluate import build_encoder, evaluate_checkpoint, format_accuracy
+from randsac_mm.evaluation.labelled_images import find_labelled, load_labelled
+from randsac_mm.files import atomic_write
 
 
 def parse_args() -> argparse.Namespace:
-    """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('config', help='config that the checkpoint was trained with')
     parser.add_argument('checkpoint', help='checkpoint of pre-training or of any other run; its backbone must fit')
     parser.add_argument('--data', metavar='digits|DIR', help="labelled data (default: the config's)")
     parser.add_argument('--subset', type=int, metavar='N', help='learn from N images, each class by its share')
     parser.add_argument('--seed', type=int, default=0, help='of the subset and the untrained encoder (default: 0)')
-    parser.add_argument('--raw', action='store_true', help='judge raw pixels as well')
-    parser.add_argument('--untrained', action='store_true', help='judge the same encoder without training as well')
+    parser.add_argument('--raw', action='store_true', help='evaluate raw pixels as well')
+    parser.add_argument('--untrained', action='store_true', help='evaluate the same encoder without training as well')
     parser.add_argument('--bf16', action='store_true', help='let the encoder compute in bfloat16')
     parser.add_argument('--device', help='cpu, cuda, ... (default: cuda where there is one)')
     parser.add_argument('--batch-size', type=int, default=256, help='images in a step of the encoder (default: 256)')
-    parser.add_argument('--l2', type=float, default=1e-3, help="the linear probe's penalty (default: 0.001)")
     parser.add_argument('--out', type=Path, metavar='FILE.json', help='also write the figures there')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='change the config')
     args = parser.parse_args()
@@ -46,42 +44,31 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
-def run(args: argparse.Namespace) -> dict:
-    """Judge, and say what was judged and where."""
-    cfg = load_config(args.config, args.cfg_options, None, 'none')
-    init_default_scope('mmpretrain')
-    encoder = build_encoder(cfg)
-    size, channels = getattr(encoder, 'img_size', (224, 224)), getattr(encoder, 'in_channels', 3)
-    data = load_labelled(args.data or data_of(cfg), size, channels, args.subset, args.seed)
-    device = args.device or ('cuda' if torch.cuda.is_available() else 'cpu')
-    report = evaluate_checkpoint(
-        cfg,
-        args.checkpoint,
-        data,
-        raw=args.raw,
-        untrained=args.untrained,
-        seed=args.seed,
-        device=device,
-        batch_size=args.batch_size,
-        bf16=args.bf16,
-        l2=args.l2,
-    )
-    return {**describe_origin(), 'config': args.config, **report}
-
-
 def main() -> None:
-    """Read the command line, judge, print and write."""
     args = parse_args()
     try:
-        report = run(args)
+        cfg = load_config(args.config, args.cfg_options, None, 'none')
+        init_default_scope('mmpretrain')
+        encoder = build_encoder(cfg)
+        size, channels = getattr(encoder, 'img_size', (224, 224)), getattr(encoder, 'in_channels', 3)
+        data = load_labelled(args.data or find_labelled(cfg), size, channels, args.subset, args.seed)
+        report = evaluate_checkpoint(
+            cfg,
+            args.checkpoint,
+            data,
+            raw=args.raw,
+            untrained=args.untrained,
+            seed=args.seed,
+            device=args.device or ('cuda' if torch.cuda.is_available() else 'cpu'),
+            batch_size=args.batch_size,
+            bf16=args.bf16,
+        )
     except (FileNotFoundError, ValueError) as error:
         sys.exit(f'evaluate.py: error: {error}')
     print(format_accuracy(report))
     if args.out:
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        partial = args.out.with_name(f'.{args.out.name}.partial-{os.getpid()}')
-        partial.write_text(json.dumps(report, indent=2) + '\n')
-        partial.replace(args.out)
+        with atomic_write(args.out) as path:
+            path.write_text(json.dumps({**describe_origin(), 'config': args.config, **report}, indent=2) + '\n')
 
 
 if __name__ == '__main__':

@@ -1,21 +1,18 @@
-"""Pre-train a small RandSAC ViT on real digits and judge it; tools/quickstart.sh prepares the environment for it."""
+"""Pre-train a small RandSAC ViT on real digits and evaluate it; tools/quickstart.sh prepares the environment for it."""
 
 import argparse
 from pathlib import Path
 
 import torch
 
-from randsac_mm.quickstart import farewell, run
+from randsac_mm.quickstart import format_summary, run
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
 def main() -> None:
-    """Parse the command line and run."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        '--out', type=Path, default=ROOT / 'work_dirs' / 'quickstart', help='folder for what is written'
-    )
+    parser.add_argument('--out', type=Path, default=ROOT / 'work_dirs' / 'quickstart', help='where results go')
     parser.add_argument('--seeds', type=int, nargs='+', default=[0], help='one run each (default: 0)')
     parser.add_argument('--raster', action='store_true', help='run raster order beside it, at the same budget')
     parser.add_argument('--epochs', type=int, help="epochs instead of the config's; at least 2")
@@ -24,7 +21,7 @@ def main() -> None:
     # Matrices this small only lose time on more threads.
     torch.set_num_threads(min(torch.get_num_threads(), 4))
     config = ROOT / 'configs' / 'randsac' / 'vit_digits.py'
-    print(farewell(args.out, run(config, args.out, args.seeds, args.raster, args.epochs)))
+    print(format_summary(args.out, run(config, args.out, args.seeds, args.raster, args.epochs)))
 
 
 if __name__ == '__main__':

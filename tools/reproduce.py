@@ -19,13 +19,22 @@ from pathlib import Path
 
 import torch
 
-from randsac_mm.reproduction import PROTOCOLS, STAGES, TABLES, Job, measure, parse_protocol, run_stages, write_table
+from randsac_mm.reproduction import (
+    PROTOCOLS,
+    STAGES,
+    Job,
+    load_tables,
+    measure,
+    parse_protocol,
+    run_stages,
+    write_table,
+)
 
 ROOT = Path(__file__).resolve().parents[1]
+TABLES = load_tables(ROOT / 'configs' / 'paper_tables.yml')
 
 
 def parse_args() -> argparse.Namespace:
-    """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--table', nargs='+', type=int, required=True, choices=sorted(TABLES), metavar='N')
     parser.add_argument('--row', nargs='+', help='only rows of these names (default: all)')
@@ -44,7 +53,6 @@ def parse_args() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Do all runs of the tables, seed by seed, then write the tables."""
     args = parse_args()
     try:
         if args.threads is not None:
@@ -72,7 +80,7 @@ def main() -> None:
                 measure(row, [job(row.recipe, seed) for seed in args.seeds] if row.recipe else [])
                 for row in rows[number]
             ]
-            write_table(number, measured, protocol, shlex.join(['python', *sys.argv]), args.out)
+            write_table(number, TABLES[number], measured, protocol, shlex.join(['python', *sys.argv]), args.out)
             print(f'{args.out / f"table{number}.md"}')
         if busy:
             print(f'left to other processes: {"; ".join(busy)}. When they are done: the same with --report')

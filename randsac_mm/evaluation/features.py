@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -10,26 +11,16 @@ from torch import Tensor, nn
 _MASKS = ('mask', 'importance')  # what mmpretrain's pre-training backbones call the mask that they draw or are given
 
 
-def last_output(backbone: nn.Module, images: Tensor) -> Any:
-    """Compute the last output of a backbone on whole images.
+def normalise(data_preprocessor: nn.Module, images: Tensor) -> Tensor:
+    """Return images (B, C, H, W), 0 .. 255, as a data preprocessor passes them to its model outside training.
 
-    Backbones of mmpretrain whose ``forward`` has an argument ``mask`` (MAE, BEiT, SimMIM) or ``importance`` (MILAN) would
-    mask by themselves; they get None for it, which they take for a plain forward pass. Class and other extra tokens
-    (``num_extra_tokens`` of the backbone) are left out.
-
-    Args:
-        backbone: Takes images and returns an output or a sequence of them.
-        images: Normalised images (B, C, H, W).
-
-    Returns:
-        Whatever comes last, usually tokens (B, N, D), a feature map (B, D, h, w) or features (B, D).
+    Raises:
+        ValueError: If it makes several views of each image.
     """
-    accepted = inspect.signature(backbone.forward).parameters
-    outputs = backbone(images, **{name: None for name in _MASKS if name in accepted})
-    last = outputs[-1] if isinstance(outputs, Sequence) else outputs
-    if isinstance(last, Tensor) and last.ndim == 3:
-        return last[:, getattr(backbone, 'num_extra_tokens', 0) :]
-    return last
+    inputs = data_preprocessor({'inputs': images, 'data_samples': None}, training=False)['inputs']
+    if not isinstance(inputs, Tensor) or len(inputs) != len(images):
+        raise ValueError(f'{type(data_preprocessor).__name__} makes several views: features need a single one')
+    return inputs
 
 
 @torch.no_grad()
@@ -43,16 +34,16 @@ def extract_features(
     """Compute the last layer's output of a backbone, averaged over tokens.
 
     The backbone runs in evaluation mode, on the device of its parameters; afterwards each of its modules is in the mode
-    that it was in before.
+    that it was in before. Backbones of mmpretrain that mask images by themselves (MAE, BEiT, SimMIM, MILAN) see whole
+    ones, and class and other extra tokens (``num_extra_tokens``) are left out.
 
     Args:
-        backbone: Takes images (B, C, H, W) and returns a sequence of outputs, of which the last counts: tokens (B, N,
-            D), a feature map (B, D, h, w) or features that are averaged already (B, D). Masks and class tokens of
-            other methods' backbones are left out, see :func:`last_output`.
+        backbone: Takes images (B, C, H, W) and returns an output, or a sequence of which the last counts: tokens (B, N,
+            D), a feature map (B, D, h, w) or features that are averaged already (B, D).
         images: Images (n, C, H, W), on any device.
         batch_size: Images in a step, B.
-        preprocess: What turns a batch, already on the backbone's device, into its input, such as the normalisation of
-            uint8 images. By default batches are passed as they are.
+        preprocess: What turns a batch, already on the backbone's device, into its input, see :func:`normalise`. By
+            default batches are passed as they are.
         bf16: Whether the backbone computes in bfloat16 where that is safe. Tokens are averaged in float32.
 
     Returns:
@@ -83,13 +74,22 @@ def extract_features(
         for batch in images.split(batch_size):
             batch = batch.to(device)
             inputs = batch if preprocess is None else preprocess(batch)
-            with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-                last = last_output(backbone, inputs)
-            features.append(_pool(last).cpu())
+            with torch.autocast(device.type, torch.bfloat16) if bf16 else nullcontext():
+                tokens = _last_output(backbone, inputs)
+            features.append(_pool(tokens).cpu())
     finally:
         for module, training in modes:
             module.training = training
     return torch.cat(features)
+
+
+def _last_output(backbone: nn.Module, images: Tensor) -> Any:
+    accepted = inspect.signature(backbone.forward).parameters
+    outputs = backbone(images, **{name: None for name in _MASKS if name in accepted})
+    last = outputs[-1] if isinstance(outputs, Sequence) else outputs
+    if isinstance(last, Tensor) and last.ndim == 3:
+        return last[:, getattr(backbone, 'num_extra_tokens', 0) :]
+    return last
 
 
 def _pool(last: Any) -> Tensor:
@@ -101,3 +101,26 @@ def _pool(last: Any) -> Tensor:
     if last.ndim == 4:
         return last.mean((2, 3))
     return last.mean(1) if last.ndim == 3 else last
+
+
+def check_features(train_x: Tensor, train_y: Tensor, test_x: Tensor, test_y: Tensor) -> None:
+    """Check the features (n, D), (m, D) and classes (n,), (m,) of a training and a test set.
+
+    Raises:
+        ValueError: If shapes do not fit, a set is empty, a feature is not finite or a class is no integer from 0.
+    """
+    for name, x, y in (('train', train_x, train_y), ('test', test_x, test_y)):
+        if x.ndim != 2 or not x.numel():
+            raise ValueError(f'{name} features have shape {tuple(x.shape)}, expected (n, D), not empty')
+        if y.shape != x.shape[:1]:
+            raise ValueError(f'{len(x)} {name} features do not match labels of shape {tuple(y.shape)}')
+        if y.is_floating_point() or y.is_complex() or int(y.min()) < 0:
+            raise ValueError(f'{name} labels are {y.dtype} from {y.min()}, expected integers from 0')
+        bad = ~x.isfinite().all(1)
+        if bad.any():
+            raise ValueError(
+                f'{int(bad.sum())} of {len(bad)} {name} features are NaN or infinite, the first is number '
+                f'{int(bad.int().argmax())}: check whether the training diverged'
+            )
+    if train_x.shape[1] != test_x.shape[1]:
+        raise ValueError(f'train features have {train_x.shape[1]} dimensions, test features {test_x.shape[1]}')

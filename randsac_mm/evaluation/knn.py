@@ -1,23 +1,16 @@
-"""Weighted nearest neighbours, the judge that has nothing to train."""
+"""Weighted nearest neighbours: the evaluation that has nothing to train."""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .checks import check_pair
+from .features import check_features
 
-_MOST_SIMILARITIES = 2**25  # that a step holds: 128 MiB
+_MAX_SIMILARITIES = 2**25  # in a step: 128 MiB
 
 
 @torch.no_grad()
-def knn_predict(
-    train_x: Tensor,
-    train_y: Tensor,
-    test_x: Tensor,
-    k: int = 20,
-    temperature: float = 0.07,
-    batch_size: int | None = None,
-) -> Tensor:
+def knn_predict(train_x: Tensor, train_y: Tensor, test_x: Tensor, k: int = 20, temperature: float = 0.07) -> Tensor:
     """Let the k nearest training features vote for each test feature's class.
 
     Nearness is cosine similarity s, and a neighbour's vote weighs exp(s / temperature), as usual for self-supervised
@@ -30,24 +23,21 @@ def knn_predict(
         test_x: Features (m, D) to classify, on the same device.
         k: Number of neighbours, at most n.
         temperature: The smaller, the more the nearest ones count.
-        batch_size: Test features in a step, which holds batch_size x n similarities. None: as many as 128 MiB allow.
 
     Returns:
         Predicted classes (m,), int64.
 
     Raises:
-        ValueError: If k is not from 1 to n, or another argument is not positive.
+        ValueError: If k is not from 1 to n, or the temperature is not positive.
     """
     if not 1 <= k <= len(train_x):
         raise ValueError(f'k={k} must be from 1 to the number of training features, {len(train_x)}')
-    if batch_size is None:
-        batch_size = max(1, _MOST_SIMILARITIES // len(train_x))
-    if temperature <= 0 or batch_size < 1:
-        raise ValueError(f'temperature={temperature} and batch_size={batch_size} must be positive')
+    if temperature <= 0:
+        raise ValueError(f'temperature={temperature} must be positive')
     train, labels = F.normalize(train_x.float(), dim=1), train_y.long()
     classes = int(labels.max()) + 1
     predictions = []
-    for batch in F.normalize(test_x.float(), dim=1).split(batch_size):
+    for batch in F.normalize(test_x.float(), dim=1).split(max(1, _MAX_SIMILARITIES // len(train))):
         similarity, nearest = _nearest(batch @ train.T, k)
         # Less the nearest's: the same winner, and no overflow at a low temperature.
         weight = ((similarity - similarity[:, :1]).double() / temperature).exp()
@@ -59,7 +49,7 @@ def knn_predict(
 
 
 def _nearest(similarity: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Give the k greatest of each row (B, n) and where they are, (B, k) both; of equal ones the first in the row."""
+    """Return the k greatest of each row (B, n) and their columns, (B, k) both; of equal ones the first."""
     greatest, where = similarity.topk(min(k + 1, similarity.shape[1]), dim=1)
     greatest, where, further = greatest[:, :k], where[:, :k], greatest[:, k:]
     # Only a tie between the last that is in and the first that is out leaves a choice.
@@ -71,34 +61,17 @@ def _nearest(similarity: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
 
 def knn_accuracy(
-    train_x: Tensor,
-    train_y: Tensor,
-    test_x: Tensor,
-    test_y: Tensor,
-    k: int = 20,
-    temperature: float = 0.07,
+    train_x: Tensor, train_y: Tensor, test_x: Tensor, test_y: Tensor, k: int = 20, temperature: float = 0.07
 ) -> float:
-    """Measure how well nearest neighbours classify, see :func:`knn_predict`.
-
-    Args:
-        train_x: Features (n, D) to search.
-        train_y: Their classes (n,), integers from 0.
-        test_x: Features (m, D) to classify.
-        test_y: Their true classes (m,).
-        k: Number of neighbours, at most n.
-        temperature: The smaller, the more the nearest ones count.
-
-    Returns:
-        Accuracy in percent.
+    """Return the accuracy of :func:`knn_predict` on test features (m, D) of classes (m,), in percent.
 
     Raises:
-        ValueError: If sizes do not match, k is too large, or a feature is not finite.
+        ValueError: Also if sizes do not match or a feature is not finite.
 
     Example:
         >>> x, y = torch.eye(2), torch.arange(2)
         >>> knn_accuracy(x, y, torch.tensor([[2.0, 1.0], [3.0, 1.0]]), y, k=1)
         50.0
     """
-    check_pair(train_x, train_y, test_x, test_y)
-    predicted = knn_predict(train_x, train_y, test_x, k, temperature)
-    return 100 * (predicted == test_y).double().mean().item()
+    check_features(train_x, train_y, test_x, test_y)
+    return 100 * (knn_predict(train_x, train_y, test_x, k, temperature) == test_y).double().mean().item()

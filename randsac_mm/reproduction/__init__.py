@@ -1,26 +1,21 @@
 """The paper's tables as runs: which row is which config, at which scale, and how ours compare."""
 
-from .paper import TABLES, Order, Row, Table
-from .protocols import PROTOCOLS, Protocol, parse_protocol
-from .recipes import RECIPES, Recipe, load_recipe
-from .report import Measured, Verdict, judge_orders, measure, write_table
+from .protocols import PROTOCOLS, parse_protocol
+from .recipes import RECIPES, load_recipe
 from .stages import STAGES, Job, run_stages
+from .tables import Measured, Row, Table, compare_rows, load_tables, measure, write_table
 
 __all__ = [
     'PROTOCOLS',
     'RECIPES',
     'STAGES',
-    'TABLES',
     'Job',
     'Measured',
-    'Order',
-    'Protocol',
-    'Recipe',
     'Row',
     'Table',
-    'Verdict',
-    'judge_orders',
+    'compare_rows',
     'load_recipe',
+    'load_tables',
     'measure',
     'parse_protocol',
     'run_stages',

@@ -1,56 +1,58 @@
 """One run of a row: pre-training, probe, fine-tuning, each done once and kept."""
 
-import copy
+import fcntl  # on Linux and macOS only, as are the launchers
 import json
 import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from mmengine.config import Config
-from mmengine.runner import Runner
-from mmpretrain.registry import MODELS
-from torch import Tensor, nn
+from mmengine.config import Config, ConfigDict
+from torch import nn
 
+from randsac_mm.datasets import InMemoryDataset
 from randsac_mm.engine import launch
+from randsac_mm.engine.resources import fit_workers
 from randsac_mm.engine.origin import describe_origin
+from randsac_mm.engine.schedule import set_epochs
 from randsac_mm.evaluation import LabelledImages, evaluate_backbone, knn_accuracy, ridge_accuracy
-from randsac_mm.evaluation.online_features import ProbedEncoder
-from randsac_mm.evaluation.protocol import without_log
+from randsac_mm.evaluation.evaluate import build_untrained
+from randsac_mm.evaluation.features import normalise
+from randsac_mm.files import atomic_write
 from randsac_mm.transfer.model_loading import load_model
 
-from .data import count_images, labelled_images, pixels
-from .finetune import finetune_config, run_finetune
 from .protocols import Protocol, apply_protocol
-from .recipes import BASELINES, data_sets, load_recipe
+from .recipes import BASELINES, find_datasets, load_recipe
 
 STAGES = ('pretrain', 'probe', 'finetune')
+# By data set and whether the encoder is a ViT-S; those of another size take its schedule.
+_FINETUNE = {
+    ('PreparedCIFAR10', False): 'finetune_vit-t_cifar10.py',
+    ('PreparedCIFAR10', True): 'finetune_vit-s_cifar10.py',
+    ('CIFAR100', True): 'finetune_vit-s_cifar100.py',
+    ('CIFAR100', False): 'finetune_vit-s_cifar100.py',
+}
 
 
 class Job(NamedTuple):
     """One run of a row.
 
-    Attributes:
-        recipe: Key of ``RECIPES``.
-        seed: Of weights, order of images and serializations.
-        protocol: Its scale.
-        folder: Where everything of this run is kept.
-        configs: The folder ``configs/``.
-        data_root: Folder of the data set; None: the config's.
+    Everything of it is kept in ``folder``; ``configs`` is the folder ``configs/``, ``data_root`` that of the data set.
     """
 
-    recipe: str
-    seed: int
+    recipe: str  # key of RECIPES
+    seed: int  # of weights, order of images and serializations
     protocol: Protocol
     folder: Path
     configs: Path
-    data_root: str | None = None
+    data_root: str | None = None  # None: the config's
 
     def result(self, stage: str) -> dict[str, Any] | None:
-        """Read what a stage has found, or None if it has not been done."""
+        """Read the result of a stage, or return None if it has not been done."""
         path = self.folder / f'{self.name(stage)}.json'
         return json.loads(path.read_text()) if path.is_file() else None
 
@@ -63,44 +65,91 @@ class Job(NamedTuple):
         """Make the config of the pre-training."""
         cfg = load_recipe(self.recipe, self.configs)
         if self.data_root is not None:
-            for dataset in data_sets(cfg):
+            for dataset in find_datasets(cfg):
                 dataset.data_root = self.data_root
-        apply_protocol(cfg, self.protocol, count_images(data_sets(cfg)[0]))
-        cfg.work_dir = str(self.folder / 'pretrain')
-        cfg.randomness.seed = self.seed
-        cfg.launcher = 'none'
+        apply_protocol(cfg, self.protocol, len(load_split(find_datasets(cfg)[0], 'train').labels))
+        return self._name_run(cfg, 'pretrain')
+
+    def finetune_config(self) -> Config:
+        """Make the config of the fine-tuning: the paper's recipe, with encoder, data and seed of the pre-training.
+
+        Raises:
+            FileNotFoundError: If the pre-training is not finished.
+            ValueError: If so few images remain that an epoch has no step.
+        """
+        pretrained, protocol = self.config(), self.protocol
+        source, ours = find_datasets(pretrained)[0], pretrained.model.backbone
+        cfg = Config.fromfile(self.configs / 'finetune' / _FINETUNE[source.type, ours.arch == 'deit-small'])
+        cfg.model.backbone.update(arch=ours.arch, patch_size=ours.patch_size)
+        cfg.model.backbone.init_cfg.checkpoint = str(self.checkpoint())
+        if pretrained.model.type == 'MAE':
+            cfg.model.backbone.update(type='VisionTransformer', out_type='featmap')
+        if isinstance(ours.arch, dict):
+            cfg.model.head.in_channels = ours.arch['embed_dims']
+        images = [protocol.images, protocol.test_images, protocol.test_images]
+        for dataset, count in zip(find_datasets(cfg), images, strict=True):
+            dataset.data_root = source.get('data_root')
+            if count is not None:
+                dataset.indices = count
+        if protocol.batch_size is not None:  # the recipe's rule: the rate is proportional to the batch
+            cfg.optim_wrapper.optimizer.lr *= protocol.batch_size / cfg.batch_size
+            cfg.batch_size = cfg.train_dataloader.batch_size = protocol.batch_size
+        if protocol.images is not None and protocol.images < cfg.batch_size:
+            raise ValueError(
+                f'{protocol.images} training images do not fill one step of {cfg.batch_size}: raise --subset'
+            )
+        if protocol.finetune_epochs is not None:
+            set_epochs(cfg, protocol.finetune_epochs)
+        cfg.train_cfg.val_interval = cfg.train_cfg.max_epochs  # once, at the end
+        fit_workers(cfg, {})
+        return self._name_run(cfg, 'finetune')
+
+    def checkpoint(self) -> Path:
+        """Find the checkpoint of the finished pre-training.
+
+        Raises:
+            FileNotFoundError: If there is none.
+        """
+        found = launch.find_checkpoint(self.folder / 'pretrain') if self.result('pretrain') is not None else None
+        if found is None:
+            raise FileNotFoundError(f'{self.folder} has no finished pre-training: run the stage "pretrain" first')
+        return found
+
+    def _name_run(self, cfg: Config, stage: str) -> Config:
+        cfg.work_dir, cfg.randomness.seed, cfg.launcher = str(self.folder / self.name(stage)), self.seed, 'none'
+        # mmengine keeps one object of each name.
+        cfg.experiment_name = f'{self.recipe}_seed{self.seed}_{stage}_{time.time_ns()}'
         return cfg
 
 
-def run_stages(job: Job, stages: tuple[str, ...], say: Callable[[str], None]) -> bool:
-    """Do what is left of a run.
+def run_stages(job: Job, stages: tuple[str, ...], log: Callable[[str], None]) -> bool:
+    """Run those of some stages that have not been done; one that was interrupted goes on where it stopped.
 
     Args:
         job: The run.
         stages: Which of :data:`STAGES` are wanted.
-        say: Called with a line for people before each stage.
+        log: Called with a line for people before each stage.
 
     Returns:
-        False if another process is at this run, which then was left alone.
+        False if another process is at this run, which then is skipped.
     """
     todo = [stage for stage in STAGES if stage in stages and job.result(stage) is None and _applies(job, stage)]
     if not todo:
         return True
     job.folder.mkdir(parents=True, exist_ok=True)
-    with _claim(job.folder / '.lock') as mine:
-        if not mine:
+    with claim(job.folder / '.lock') as claimed:
+        if not claimed:
             return False
         for stage in todo:
             if job.result(stage) is not None:  # another process was faster
                 continue
-            say(f'{job.recipe}, seed {job.seed}: {stage}')
+            log(f'{job.recipe}, seed {job.seed}: {stage}')
             begin = time.perf_counter()
-            found = {'pretrain': _pretrain, 'probe': _probe, 'finetune': _finetune}[stage](job)
-            found['seconds'] = round(time.perf_counter() - begin, 1)
-            _write(
-                job.folder / f'{job.name(stage)}.json',
-                {**found, 'threads': torch.get_num_threads(), 'origin': describe_origin()},
-            )
+            result = {'pretrain': _pretrain, 'probe': _probe, 'finetune': _finetune}[stage](job)
+            result['seconds'] = round(time.perf_counter() - begin, 1)
+            result.update(threads=torch.get_num_threads(), origin=describe_origin())
+            with atomic_write(job.folder / f'{job.name(stage)}.json') as path:
+                path.write_text(json.dumps(result, indent=2) + '\n')
     return True
 
 
@@ -112,127 +161,94 @@ def _applies(job: Job, stage: str) -> bool:
 
 def _pretrain(job: Job) -> dict[str, Any]:
     cfg = job.config()
-    cfg.experiment_name = f'{job.recipe}_seed{job.seed}_{time.time_ns()}'  # mmengine keeps one object of each name
+    resumed, runner = _train(cfg)
+    parts = {name: getattr(runner.model, name, None) for name in ('backbone', 'neck')}
+    return {
+        'epochs': runner.max_epochs,
+        'images': len(runner.train_dataloader.dataset),
+        'steps': runner.max_iters,
+        'batch_size': cfg.train_dataloader.batch_size,
+        'parameters': {
+            name: sum(p.numel() for p in part.parameters() if p.requires_grad)
+            for name, part in parts.items()
+            if part is not None
+        },
+        'loss': round(float(runner.message_hub.get_scalar('train/loss').mean(runner.log_processor.window_size)), 6),
+        'resumed': resumed,
+    }
+
+
+def _finetune(job: Job) -> dict[str, Any]:
+    cfg = job.finetune_config()
+    _, runner = _train(cfg)
+    with _quiet():
+        accuracy = runner.val_loop.run()['accuracy/top1']
+    return {
+        'accuracy': float(accuracy),
+        'epochs': runner.max_epochs,
+        'images': len(runner.train_dataloader.dataset),
+        'batch_size': cfg.train_dataloader.batch_size,
+    }
+
+
+def _train(cfg: Config) -> tuple[bool, Any]:
     resumed = launch.use_resume(cfg, 'auto')
     with _quiet():
         runner = launch.build_runner(cfg)
         runner.train()
-    images = len(runner.train_dataloader.dataset)
-    parts = {name: getattr(runner.model, name, None) for name in ('backbone', 'neck')}
-    found: dict[str, Any] = {
-        'epochs': runner.max_epochs,
-        'images': images,
-        'steps': runner.max_iters,
-        'batch_size': cfg.train_dataloader.batch_size,
-        'parameters': {name: _parameters(part) for name, part in parts.items() if part is not None},
-        'loss': round(_last_loss(runner), 6),
-        'resumed': resumed,
-    }
-    return found
-
-
-def _last_loss(runner: Runner) -> float:
-    return float(runner.message_hub.get_scalar('train/loss').mean(runner.log_processor.window_size))
-
-
-def _parameters(part: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in part.parameters() if parameter.requires_grad)
+    return resumed, runner
 
 
 def _probe(job: Job) -> dict[str, Any]:
     cfg = job.config()
-    dataset = data_sets(cfg)[0]
-    count = job.protocol.probe_images or job.protocol.images
-    train, test = labelled_images(dataset, 'train', count), labelled_images(dataset, 'test', job.protocol.test_images)
+    dataset = find_datasets(cfg)[0]
+    train = load_split(dataset, 'train', job.protocol.probe_images or job.protocol.images)
+    test = load_split(dataset, 'test', job.protocol.test_images)
     sizes = {'train_images': len(train.labels), 'test_images': len(test.labels)}
     if job.recipe == 'raw-pixels':
-        seen, unseen = pixels(train.images), pixels(test.images)
+        train_x, test_x = (part.images.flatten(1).float() / 255 for part in (train, test))
+        features = (train_x, train.labels, test_x, test.labels)
         return {
-            'knn': knn_accuracy(seen, train.labels, unseen, test.labels),
-            'linear': ridge_accuracy(seen, train.labels, unseen, test.labels),
+            'knn': knn_accuracy(*features),
+            'linear': ridge_accuracy(*features),
             'probe': 'ridge regression',
             **sizes,
         }
-    model = build_model(cfg, job.seed)
+    model = build_untrained(cfg.model, job.seed)
     if job.recipe != 'untrained':
-        load_model(model, last_checkpoint(job))
-    device = 'cuda' if torch.cuda.is_available() else 'cpu'
-    model.to(device)
-    found = {**judge_model(model, train, test), **sizes}
-    if hasattr(model, 'head') and cfg.model.type == 'ImageClassifier':
-        found['accuracy'] = _classify(model, test.images, test.labels)
-    return found
-
-
-def _finetune(job: Job) -> dict[str, Any]:
-    cfg = finetune_config(
-        job.config(), last_checkpoint(job), job.protocol, job.configs, job.folder / job.name('finetune')
-    )
-    with _quiet():
-        return run_finetune(cfg)
-
-
-def judge_model(model: nn.Module, train: LabelledImages, test: LabelledImages, k: int = 20) -> dict[str, float]:
-    """Judge the averaged tokens of any model's encoder: no mask, no class token.
-
-    Args:
-        model: RandSAC, one of mmpretrain's algorithms, or a classifier.
-        train: Images to learn from.
-        test: Images to classify.
-        k: Number of neighbours.
-
-    Returns:
-        Accuracies in percent, ``knn`` and ``linear``.
-    """
-    encoder = ProbedEncoder(model)
-    return evaluate_backbone(encoder, encoder.normalise, train, test, k=k)
-
-
-def build_model(cfg: Config, seed: int) -> nn.Module:
-    """Build the model of a pre-training run with the weights that its seed gives; random states are put back."""
-    with torch.random.fork_rng(devices=[]), without_log():
-        torch.manual_seed(seed)
-        model = MODELS.build(copy.deepcopy(cfg.model))
-        model.init_weights()
-    return model
-
-
-def last_checkpoint(job: Job) -> Path:
-    """Find the checkpoint of a finished pre-training.
-
-    Raises:
-        FileNotFoundError: If there is none.
-    """
-    found = launch.find_checkpoint(job.folder / 'pretrain') if job.result('pretrain') is not None else None
-    if found is None:
-        raise FileNotFoundError(f'{job.folder} holds no finished pre-training: run the stage "pretrain" first')
-    return found
+        load_model(model, job.checkpoint())
+    model.to('cuda' if torch.cuda.is_available() else 'cpu')
+    preprocess = partial(normalise, model.data_preprocessor)
+    result = {**evaluate_backbone(model.backbone, preprocess, train, test)._asdict(), **sizes}
+    if cfg.model.type == 'ImageClassifier':
+        result['accuracy'] = _classify(model, test)
+    return result
 
 
 @torch.no_grad()
-def _classify(model: nn.Module, images: Tensor, labels: Tensor) -> float:
-    """Measure a classifier's own accuracy on images (n, C, H, W) with labels (n,), percent."""
+def _classify(model: nn.Module, test: LabelledImages) -> float:
+    """Return a classifier's own accuracy, in percent."""
     model.eval()
-    right = 0
-    for batch, truth in zip(images.split(256), labels.split(256), strict=True):
-        inputs = model.data_preprocessor({'inputs': batch})['inputs']
-        logits = model.head(model.extract_feat(inputs.to(next(model.parameters()).device)))
-        right += int((logits.argmax(1).cpu() == truth).sum())
-    return 100 * right / len(labels)
+    inputs = (normalise(model.data_preprocessor, batch) for batch in test.images.split(256))
+    predicted = torch.cat([model(batch).argmax(1).cpu() for batch in inputs])
+    return 100 * (predicted == test.labels).double().mean().item()
 
 
-def _write(path: Path, content: dict[str, Any]) -> None:
-    """Write a result under its name only when it is complete."""
-    partial = path.with_name(f'{path.name}.{os.getpid()}')
-    partial.write_text(json.dumps(content, indent=2) + '\n')
-    partial.replace(path)
+def load_split(dataset: ConfigDict, split: str, count: int | None = None) -> LabelledImages:
+    """Read ``'train'`` or ``'test'`` of a data set, the first ``count`` images; kept for the process's next run."""
+    data = _read(dataset.type, dataset.get('data_root'), split)
+    return LabelledImages(data.images[:count], data.labels[:count])
+
+
+@lru_cache(maxsize=4)
+def _read(kind: str, root: str | None, split: str) -> InMemoryDataset:
+    where = {} if root is None else {'data_root': root}
+    return InMemoryDataset(dict(type=kind, split=split, **where), device='cpu')
 
 
 @contextmanager
-def _claim(path: Path) -> Iterator[bool]:
-    """Hold a lock that ends with the process, however that ends; False if another process holds it."""
-    import fcntl  # on Linux and macOS only, as are the launchers
-
+def claim(path: Path) -> Iterator[bool]:
+    """Lock a file until the process ends, however that happens; yield False if another process has locked it."""
     with open(path, 'w') as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -12,25 +12,23 @@ from sklearn.linear_model import Ridge
 from sklearn.preprocessing import StandardScaler
 
 from randsac_mm.datasets import PreparedCIFAR10
-from randsac_mm.evaluation import LabelledImages
+from randsac_mm.evaluation.evaluate import build_untrained
 from randsac_mm.reproduction import (
     PROTOCOLS,
-    TABLES,
     Job,
     Measured,
-    Order,
     Row,
-    data,
-    judge_orders,
+    compare_rows,
+    load_tables,
     measure,
-    report,
     run_stages,
     stages,
     write_table,
 )
-from randsac_mm.reproduction.report import spread
+from randsac_mm.transfer.model_loading import load_model
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
+TABLES = load_tables(CONFIGS / 'paper_tables.yml')
 
 
 @pytest.fixture
@@ -46,9 +44,9 @@ def cifar(monkeypatch: pytest.MonkeyPatch) -> None:
         ]
 
     monkeypatch.setattr(PreparedCIFAR10, 'load_data_list', load)
-    data._read.cache_clear()
+    stages._read.cache_clear()
     yield
-    data._read.cache_clear()
+    stages._read.cache_clear()
 
 
 def job(folder: Path, recipe: str = 'square-16-4', seed: int = 0) -> Job:
@@ -58,9 +56,9 @@ def job(folder: Path, recipe: str = 'square-16-4', seed: int = 0) -> Job:
 @pytest.mark.slow
 @pytest.mark.parametrize('recipe', ['transformer-skip', 'two-stream', 'mae-norm-pix'])
 def test_all_stages_of_a_run(cifar: None, tmp_path: Path, recipe: str) -> None:
-    said: list[str] = []
-    assert run_stages(job(tmp_path, recipe), stages.STAGES, said.append)
-    assert said == [f'{recipe}, seed 0: {stage}' for stage in ('pretrain', 'probe', 'finetune')]
+    lines: list[str] = []
+    assert run_stages(job(tmp_path, recipe), stages.STAGES, lines.append)
+    assert lines == [f'{recipe}, seed 0: {stage}' for stage in ('pretrain', 'probe', 'finetune')]
     found = measure(Row('row', recipe), [job(tmp_path, recipe)])
     assert {name: list(values) for name, values in found.values.items()} == {'linear': [0], 'knn': [0], 'finetune': [0]}
     assert found.values['knn'][0] > 50  # brightness is easy
@@ -69,30 +67,22 @@ def test_all_stages_of_a_run(cifar: None, tmp_path: Path, recipe: str) -> None:
     assert found.runs[0]['probe']['test_images'] == 64
     assert {'commit', 'command', 'hardware'} <= pretrain['origin'].keys()
 
-    assert run_stages(job(tmp_path, recipe), stages.STAGES, said.append)
-    assert len(said) == 3, 'nothing is done twice'
+    model = build_untrained(job(tmp_path, recipe).config().model, 0)
+    weight = model.backbone.layers[1].ffn.layers[1].weight
+    before = weight.detach().clone()
+    load_model(model, job(tmp_path, recipe).checkpoint())
+    assert (weight - before).abs().max() > 1e-4, 'the learning rate never rose'
 
-
-@pytest.mark.slow
-def test_probe_reads_the_trained_weights(cifar: None, tmp_path: Path) -> None:
-    run = job(tmp_path)
-    run_stages(run, ('pretrain',), lambda line: None)
-    cfg = run.config()
-    model = stages.build_model(cfg, run.seed)
-    before = {name: value.clone() for name, value in model.state_dict().items()}
-    stages.load_model(model, stages.last_checkpoint(run))
-    moved = [
-        (value - before[name]).abs().max() for name, value in model.backbone.state_dict(prefix='backbone.').items()
-    ]
-    assert max(moved) > 1e-4, 'the learning rate never rose'
+    assert run_stages(job(tmp_path, recipe), stages.STAGES, lines.append)
+    assert len(lines) == 3, 'nothing is done twice'
 
 
 @pytest.mark.slow
 def test_baselines_and_supervised_training(cifar: None, tmp_path: Path) -> None:
-    said: list[str] = []
+    lines: list[str] = []
     for recipe in ('untrained', 'raw-pixels', 'supervised'):
-        run_stages(job(tmp_path, recipe), stages.STAGES, said.append)
-    assert said == [
+        run_stages(job(tmp_path, recipe), stages.STAGES, lines.append)
+    assert lines == [
         'untrained, seed 0: probe',
         'raw-pixels, seed 0: probe',
         'supervised, seed 0: pretrain',
@@ -100,9 +90,10 @@ def test_baselines_and_supervised_training(cifar: None, tmp_path: Path) -> None:
     ]
     supervised = measure(Row('row', 'supervised'), [job(tmp_path, 'supervised')])
     run = job(tmp_path, 'supervised')
-    model = stages.build_model(run.config(), 0).eval()
-    stages.load_model(model, stages.last_checkpoint(run))
-    held_out = data.labelled_images(stages.data_sets(run.config())[0], 'test', 64)
+    model = build_untrained(run.config().model, 0)
+    model.eval()
+    load_model(model, run.checkpoint())
+    held_out = stages.load_split(stages.find_datasets(run.config())[0], 'test', 64)
     with torch.no_grad():
         predicted = model.predict(model.data_preprocessor({'inputs': held_out.images})['inputs'])
     right = [int(sample.pred_label) == int(label) for sample, label in zip(predicted, held_out.labels, strict=True)]
@@ -121,13 +112,13 @@ def test_baselines_and_supervised_training(cifar: None, tmp_path: Path) -> None:
 def test_a_run_that_another_process_is_at_is_left_alone(cifar: None, tmp_path: Path) -> None:
     run = job(tmp_path, 'untrained')
     run.folder.mkdir(parents=True)
-    said: list[str] = []
-    with stages._claim(run.folder / '.lock') as mine:
-        assert mine
-        assert not run_stages(run, stages.STAGES, said.append)
-    assert said == []
-    assert run_stages(run, stages.STAGES, said.append)
-    assert said == ['untrained, seed 0: probe']
+    lines: list[str] = []
+    with stages.claim(run.folder / '.lock') as claimed:
+        assert claimed
+        assert not run_stages(run, stages.STAGES, lines.append)
+    assert lines == []
+    assert run_stages(run, stages.STAGES, lines.append)
+    assert lines == ['untrained, seed 0: probe']
 
 
 def test_fine_tunings_of_another_length_are_results_of_their_own(tmp_path: Path) -> None:
@@ -140,7 +131,7 @@ def test_fine_tunings_of_another_length_are_results_of_their_own(tmp_path: Path)
 
 
 def test_probe_without_pre_training(cifar: None, tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match='holds no finished pre-training: run the stage "pretrain" first'):
+    with pytest.raises(FileNotFoundError, match='has no finished pre-training'):
         run_stages(job(tmp_path), ('probe',), lambda line: None)
     assert job(tmp_path).result('probe') is None
 
@@ -160,21 +151,27 @@ def measured(name: str, *linear: float) -> Measured:
         ((50, 51), (54, 55), 'too few seeds'),
     ],
 )
-def test_verdict(worse: tuple, better: tuple, words: str) -> None:
-    (verdict,) = judge_orders([Order('a', 'b')], [measured('a', *worse), measured('b', *better)])
-    assert verdict.words == words
+def test_words_about_an_order(worse: tuple, better: tuple, words: str) -> None:
+    found = compare_rows(measured('a', *worse), measured('b', *better), 'linear')
     differences = [b - a for a, b in zip(worse, better, strict=True)]
-    assert verdict.mean == pytest.approx(np.mean(differences))
-    assert verdict.error == pytest.approx(np.std(differences, ddof=1) / math.sqrt(len(differences)))
+    assert (found['worse'], found['better'], found['as_in_the_paper']) == ('a', 'b', words)
+    assert found['difference'] == pytest.approx(np.mean(differences), abs=0.005)
+    error = np.std(differences, ddof=1) / math.sqrt(len(differences))
+    assert found['standard_error'] == pytest.approx(error, abs=0.005)
 
 
-def test_quantiles_are_students() -> None:
-    assert pytest.approx([stats.t.ppf(0.975, seeds - 1) for seeds in range(3, 11)], abs=1e-3) == report._QUANTILES
+@pytest.mark.parametrize('seed', range(7))
+def test_a_difference_counts_where_a_paired_t_test_and_all_signs_agree(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    worse, better = rng.normal(50, 1, 3 + seed), rng.normal(51.5, 1, 3 + seed)
+    expected = stats.ttest_rel(better, worse).pvalue < 0.05 and (better > worse).all()
+    found = compare_rows(measured('a', *worse), measured('b', *better), 'linear')
+    assert (found['as_in_the_paper'] == 'yes') == expected
 
 
 def test_rows_without_a_common_seed_are_not_compared() -> None:
     ours = Measured(Row('b', 'b'), {'linear': {7: 50.0}, 'knn': {}, 'finetune': {}}, {})
-    assert judge_orders([Order('a', 'b')], [measured('a', 50.0), ours]) == []
+    assert compare_rows(measured('a', 50.0), ours, 'linear') is None
 
 
 def test_table_is_written_for_people_and_programs(tmp_path: Path) -> None:
@@ -186,7 +183,7 @@ def test_table_is_written_for_people_and_programs(tmp_path: Path) -> None:
             for seed in range(3)
         }
         rows.append(Measured(row, {'linear': dict(enumerate(values)), 'knn': {}, 'finetune': {}}, runs))
-    write_table(2, rows, PROTOCOLS['cpu'], 'python tools/reproduce.py --table 2', tmp_path)
+    write_table(2, TABLES[2], rows, PROTOCOLS['cpu'], 'python tools/reproduce.py --table 2', tmp_path)
     text, content = (tmp_path / 'table2.md').read_text(), json.loads((tmp_path / 'table2.json').read_text())
     assert '| patch-raster | 55.53 | 78.67 | 51.0 ± 1.0 | - | - | 0, 1, 2 | 2 x 40,000 | 100 | abc1234 |' in text
     assert '| patch-raster < patch-random | linear | +10.50 ± 0.29 | +10.00, +10.50, +11.00 | yes |' in text
@@ -200,37 +197,8 @@ def test_table_is_written_for_people_and_programs(tmp_path: Path) -> None:
 
 def test_rows_that_were_not_run_say_so(tmp_path: Path) -> None:
     rows = [measure(row, []) for row in TABLES[7].rows]
-    write_table(7, rows, PROTOCOLS['paper'], 'command', tmp_path)
+    write_table(7, TABLES[7], rows, PROTOCOLS['paper'], 'command', tmp_path)
     text = (tmp_path / 'table7.md').read_text()
     assert '| CIFAR10: DINO | 89 | 94.4 | - | - | - | not run | - | - | - |' in text
     assert 'CIFAR10: DINO: mmpretrain' in text
-    assert "paper's order" not in text
-
-
-def test_spread_of_one_value_has_no_deviation() -> None:
-    assert (spread({3: 81.25}), spread({0: 80.0, 1: 82.0}), spread({})) == ('81.2', '81.0 ± 1.4', '-')
-
-
-def test_probe_of_a_peer_sees_whole_images_without_the_class_token(cifar: None, tmp_path: Path) -> None:
-    # MAE's backbone masks unless it is told not to, and then returns the order of the patches last.
-    run = job(tmp_path, 'mae-norm-pix')
-    model = stages.build_model(run.config(), run.seed).eval()
-    images = torch.rand(4, 3, 32, 32)
-    tokens = model.backbone(images, mask=None)[-1]
-    assert tokens.shape == (4, 65, 16)
-    torch.testing.assert_close(stages.ProbedEncoder(model)(images), tokens[:, 1:])
-    judged: list[torch.Tensor] = []
-    model.backbone.register_forward_hook(lambda module, inputs, output: judged.append(output[-1].detach()))
-    stages.judge_model(model, LabelledImages(images, torch.arange(4)), LabelledImages(images, torch.arange(4)), k=1)
-    assert [output.shape for output in judged] == [(4, 65, 16)] * 2
-
-
-def test_untrained_models_of_one_seed_are_the_same_and_leave_the_generator_alone(cifar: None, tmp_path: Path) -> None:
-    cfg = job(tmp_path).config()
-    torch.manual_seed(5)
-    expected = torch.rand(3)
-    torch.manual_seed(5)
-    one, two, other = (stages.build_model(cfg, seed).backbone.layers[0].ffn.layers[1].weight for seed in (1, 1, 2))
-    assert torch.equal(one, two)
-    assert not torch.equal(one, other)
-    assert torch.equal(torch.rand(3), expected)
+    assert 'claim of the paper' not in text

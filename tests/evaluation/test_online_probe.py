@@ -1,4 +1,4 @@
-"""Contract: the online probe judges as its parts do, at the right steps, and the training does not notice it."""
+"""Contract: the online probe scores as its parts do, at the right steps, and training does not change by a bit."""
 
 import copy
 import json
@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from evaluation.online_runs import MAE, PROBE, RANDSAC, STEPS, TWO_STREAM, Noisy, Stop, log, run_config, state, train
+from evaluation.probed_runs import MAE, PROBE, RANDSAC, STEPS, TWO_STREAM, Noisy, Stop, log, run_config, state, train
 from mmengine.config import Config
 from mmengine.hooks import Hook
-from mmengine.registry import HOOKS
+from mmengine.registry import HOOKS, DefaultScope
 from mmengine.runner import Runner
+from mmpretrain.registry import MODELS
 
 from randsac_mm.datasets import Digits
 from randsac_mm.engine.launch import find_checkpoint
@@ -22,9 +23,10 @@ from randsac_mm.evaluation import (
     extract_features,
     knn_accuracy,
     linear_probe_accuracy,
-    online_features,
+    online_probe,
 )
-from randsac_mm.evaluation.online_data import stratified
+from randsac_mm.evaluation.labelled_images import choose_stratified
+from randsac_mm.evaluation.online_probe import run_on_all_ranks, undisturbed
 
 KNN = dict(PROBE, judges=('knn',))
 BETWEEN = dict(KNN, by_epoch=False, interval=3)
@@ -33,7 +35,7 @@ RUNS = {
     'epochs': (KNN, {}),
     'in bfloat16, between accumulated gradients': (BETWEEN, dict(type='AutocastOptimWrapper', accumulative_counts=2)),
     'iterations': (BETWEEN, dict(iters=7)),
-    'both judges': (dict(PROBE, by_epoch=False, interval=3), {}),
+    'kNN and linear': (dict(PROBE, by_epoch=False, interval=3), {}),
     'bfloat16 in one part': (BETWEEN, dict(type='AutocastOptimWrapper', modules=['backbone'])),
     'two streams': (BETWEEN, dict(model=TWO_STREAM)),
     'MAE': (BETWEEN, dict(model=MAE)),
@@ -60,39 +62,42 @@ def test_the_comparison_notices_lost_random_states_and_modes(tmp_path, monkeypat
         return not torch.equal(expected['head.proj.weight'], state(train(tmp_path / name, probe))['head.proj.weight'])
 
     with monkeypatch.context() as patch:
-        patch.setattr(online_features.random_state, 'restore', lambda states: None)
+        patch.setattr(online_probe.random_state, 'restore', lambda states: None)
         assert is_noticed('random states')
     with monkeypatch.context() as patch:
-        judged = OnlineProbeHook._judged
-        patch.setattr(OnlineProbeHook, '_judged', lambda self, *data: [self._encoder.eval(), judged(self, *data)][1])
+        extract = online_probe.extract_features
+        patch.setattr(online_probe, 'extract_features', lambda model, *args: [extract(model, *args), model.eval()][0])
         assert is_noticed('modes')
 
 
-def by_hand(model, judge):
-    """Judge a model on the images that the probe has chosen, step by step."""
+def by_hand(model, accuracy):
+    """Evaluate a model on the images that the probe has chosen, step by step."""
     features, labels = [], []
     for split, size in (('train', 101), ('test', 53)):
         digits = Digits(split)
-        chosen = stratified(digits.labels.numpy(), size, 0)
+        chosen = choose_stratified(digits.labels.numpy(), size, 0)
         images = (digits.images[chosen].float() - 77.9) / 95.9
         features.append(extract_features(model.backbone, images))
         labels.append(digits.labels[chosen])
-    return judge(features[0], labels[0], features[1], labels[1])
+    return accuracy(features[0], labels[0], features[1], labels[1])
 
 
-class Untrained(Hook):
-    """Keeps a copy of the model as it is before the first step."""
+class Copies(Hook):
+    """Keeps a copy of the model as it is before each step."""
 
     def before_train(self, runner):
-        self.model = copy.deepcopy(runner.model)
+        self.models = []
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        self.models.append(copy.deepcopy(runner.model))
 
 
 def test_scores_are_those_of_the_encoder_at_that_step(tmp_path):
-    untrained = Untrained()
-    runner = train(tmp_path, PROBE, untrained)
+    copies = Copies()
+    runner = train(tmp_path, PROBE, copies)
     first, middle, last = log(runner)
     assert [entry['step'] for entry in (first, middle, last)] == [0, STEPS, 2 * STEPS]
-    for entry, model in ((first, untrained.model), (last, runner.model)):
+    for entry, model in ((first, copies.models[0]), (last, runner.model)):
         assert entry['probe/knn'] == pytest.approx(by_hand(model, lambda *data: knn_accuracy(*data, k=7)))
         assert entry['probe/linear'] == pytest.approx(by_hand(model, linear_probe_accuracy))
         assert entry['probe/seconds'] > 0
@@ -104,22 +109,14 @@ def test_scores_are_those_of_the_encoder_at_that_step(tmp_path):
     assert runner.message_hub.get_scalar('probe/knn').current() == last['probe/knn']
 
 
-class Third(Stop):
-    """Keeps a copy of the model as it is after three steps."""
-
-    def before_train_iter(self, runner, batch_idx, data_batch=None):
-        if runner.iter == 3:
-            self.model = copy.deepcopy(runner.model)
-
-
 def test_probe_between_steps_sees_the_model_of_that_step(tmp_path, monkeypatch):
-    judged, third = [], Third(3)
-    monkeypatch.setattr(OnlineProbeHook, '_judged', lambda self, *data: judged.append(data) or {'knn': 1.0})
-    runner = train(tmp_path, BETWEEN, third, epochs=1)
+    seen, copies = [], Copies()
+    monkeypatch.setattr(online_probe, 'knn_accuracy', lambda *data, k: seen.append(data) or 1.0)
+    runner = train(tmp_path, BETWEEN, copies, epochs=1)
     assert [entry['step'] for entry in log(runner)] == [0, 3, 4]
-    expected = by_hand(third.model, lambda *data: data)
-    assert all(torch.equal(found, part) for found, part in zip(judged[1], expected, strict=True))
-    assert not torch.equal(judged[2][0], expected[0])
+    expected = by_hand(copies.models[3], lambda *data: data)
+    assert all(torch.equal(found, part) for found, part in zip(seen[1], expected, strict=True))
+    assert not torch.equal(seen[2][0], expected[0])
 
 
 @pytest.mark.parametrize(
@@ -179,11 +176,11 @@ def test_time_of_the_probe_is_no_time_of_a_step(tmp_path, monkeypatch, options, 
         clock = getattr(time, name)
         monkeypatch.setattr(f'time.{name}', lambda clock=clock: clock() + waited[0])
 
-    def slow(self):
+    def slow(*data, k):
         waited[0] += 1000
-        return {'knn': 10.0}
+        return 10.0
 
-    monkeypatch.setattr(OnlineProbeHook, '_scores', slow)
+    monkeypatch.setattr(online_probe, 'knn_accuracy', slow)
     infos = []
     monkeypatch.setattr(logging.Logger, 'info', lambda self, text, *args: infos.append(str(text)))
     runner = train(tmp_path, dict(KNN, by_epoch=by_epoch, interval=1 if by_epoch else 2), **options)
@@ -205,51 +202,43 @@ def test_failure_after_the_first_probe_is_a_warning(tmp_path, monkeypatch):
     runner = Runner(**run_config(tmp_path, BETWEEN))
     messages = []
     monkeypatch.setattr(runner.logger, 'warning', messages.append)
-    judge, calls = OnlineProbeHook._judged, []
+    calls = []
 
-    def fail_once(self, *data):
-        calls.append(data)
-        return judge(self, *(data if len(calls) != 2 else (data[0] * torch.nan, *data[1:])))
+    def fail_once(x, *data, k):
+        calls.append(x)
+        return knn_accuracy(x * torch.nan if len(calls) == 2 else x, *data, k=k)
 
-    monkeypatch.setattr(OnlineProbeHook, '_judged', fail_once)
+    monkeypatch.setattr(online_probe, 'knn_accuracy', fail_once)
     runner.train()
     assert [entry['step'] for entry in log(runner)] == [0, 6, 8]
     (text,) = [text for text in messages if 'Online probe' in text]
-    assert text.startswith('Online probe at iteration 3 failed: ValueError: 101 of 101 train features are NaN')
+    assert 'iteration 3 failed: ValueError: 101 of 101' in text
 
 
 def test_failure_of_the_first_probe_ends_the_run_before_any_step(tmp_path):
     colour = copy.deepcopy(RANDSAC)
     colour['backbone']['in_channels'] = colour['head']['in_channels'] = 3
     runner = Runner(**run_config(tmp_path, KNN, model=colour))
-    with pytest.raises(ValueError, match=r'images have shape \(101, 1, 8, 8\), but this backbone reads \(B, 3, H, W\)'):
+    with pytest.raises(ValueError, match=r'\(101, 1, 8, 8\)'):
         runner.train()
     assert runner.iter == 0
 
 
 @pytest.mark.parametrize(
-    ('change', 'message'),
+    ('name', 'value'),
     [
-        (dict(interval=0), r'interval=0 must be an integer of at least 1'),
-        (dict(interval=1.5), r'interval=1\.5 must be an integer'),
-        (dict(interval=True), r'interval=True must be an integer'),
-        (dict(judges='knn'), r"judges='knn' must list one or more of knn, linear"),
-        (dict(judges=()), r'judges=\(\) must list'),
-        (dict(judges=('knn', 'svm')), r"judges=\('knn', 'svm'\) must list one or more of knn, linear"),
-        (dict(max_train=6), r'max_train=6 images hold no k=7 neighbours: raise max_train or lower k'),
-        (dict(max_test=0), r'max_test=0 must be an integer of at least 1'),
-        (dict(batch_size=-1), r'batch_size=-1 must be'),
-        (dict(max_bytes=0), r'max_bytes=0 must be'),
-        (dict(max_iter=0), r'max_iter=0 must be'),
-        (dict(seed=-1), r'seed=-1 must be an integer of at least 0'),
-        (dict(temperature=0), r'temperature=0 and l2=0\.001 must be positive'),
-        (dict(l2=-1), r'l2=-1 must be positive'),
+        *[('interval', value) for value in (0, 1.5, True)],
+        *[('judges', value) for value in ('knn', (), ('knn', 'svm'))],
+        ('max_train', 0),
+        ('max_test', 0),
+        ('k', 0),
+        ('batch_size', -1),
     ],
 )
-def test_bad_arguments_are_refused_at_once(change, message):
-    arguments = {**PROBE, **change}
+def test_bad_arguments_are_refused_at_once(name, value):
+    arguments = {**PROBE, name: value}
     arguments.pop('type')
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=re.escape(f'{name}={value!r}')):
         OnlineProbeHook(**arguments)
 
 
@@ -265,17 +254,66 @@ def test_base_config_joins_a_recipe(root, tmp_path, name):
     assert cfg.train_cfg.max_epochs % hook.interval == 0
 
 
+class MMDeepSpeedEngineWrapper(torch.nn.Linear):
+    """Stands for a model whose weights are spread over processes."""
+
+
 @pytest.mark.parametrize(
-    ('change', 'options', 'message'),
+    ('change', 'options', 'model', 'message'),
     [
-        ({}, dict(iters=3), 'by_epoch=True does not fit an iteration-based loop: set by_epoch=False'),
-        (dict(train=Noisy(), k=41), {}, r'train of OnlineProbeHook has 40 images, fewer than k=41: give it more, or'),
-        (dict(extract='features'), {}, r"extract='features' is no method of RandSAC"),
-        (dict(max_bytes=7000), {}, r'test of OnlineProbeHook \(Digits\): 53 images .* more than max_bytes=536 leaves'),
+        ({}, dict(iters=3), None, 'by_epoch=False'),
+        (dict(max_train=6), {}, None, '6 images, fewer than k=7'),
+        (dict(train=Noisy(), k=41), {}, None, '40 images, fewer than k=41'),
+        ({}, {}, torch.nn.Linear(2, 2), 'Linear has no backbone'),
+        ({}, {}, MMDeepSpeedEngineWrapper(2, 2), 'MMDeepSpeedEngineWrapper'),
     ],
 )
-def test_what_cannot_be_probed_is_refused_before_any_step(tmp_path, change, options, message):
+def test_what_cannot_be_probed_is_refused_before_any_step(tmp_path, change, options, model, message):
     runner = Runner(**run_config(tmp_path, {**KNN, **change}, **options))
+    if model is not None:
+        runner.model = model
+        (hook,) = (hook for hook in runner.hooks if isinstance(hook, OnlineProbeHook))
+        with pytest.raises(ValueError, match=message):
+            hook.before_train(runner)
+        return
     with pytest.raises(ValueError, match=message):
         runner.train()
     assert runner.iter == 0
+
+
+# ---- parts -----------------------------------------------------------------------------------------------------------
+
+
+@slow
+def test_compiled_code_is_set_aside_and_not_compiled_again():
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        model = MODELS.build(RANDSAC)
+    seen, layer = [], model.backbone.layers[0]
+
+    def backend(graph, inputs):
+        seen.append(inputs[0].shape)
+        return graph
+
+    layer.compile(backend=backend, dynamic=False)
+    layer(torch.zeros(2, 15, 16))
+    compiled = layer._compiled_call_impl
+    with undisturbed(model):
+        extract_features(model.backbone, torch.zeros(5, 1, 8, 8))
+    assert layer._compiled_call_impl is compiled
+    layer(torch.zeros(2, 15, 16))
+    assert len(seen) == 1
+    layer(torch.zeros(3, 15, 16))
+    assert len(seen) == 2, 'the layer is still a compiled one'
+
+
+def fail():
+    raise KeyError('here')
+
+
+def test_failure_of_another_rank_is_one_here_too(monkeypatch):
+    assert run_on_all_ranks(lambda: 3) == [3]
+    monkeypatch.setattr(online_probe, 'all_gather_object', lambda own: [own, ('OSError: gone', None)])
+    with pytest.raises(RuntimeError, match=r'rank 1: OSError: gone'):
+        run_on_all_ranks(lambda: 3)
+    with pytest.raises(KeyError, match='here'):
+        run_on_all_ranks(fail)

@@ -1,0 +1,215 @@
+"""Contract: labelled images of any data set, chosen by class, decoded once, the same ones for the same seed."""
+
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from evaluation.probed_runs import Noisy
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from PIL import Image
+from torch.utils.data import Dataset
+
+from randsac_mm.datasets import Digits
+from randsac_mm.evaluation.labelled_images import choose_stratified, find_labelled, load_images, load_labelled
+
+CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
+
+
+@pytest.fixture(autouse=True)
+def _scope() -> None:
+    init_default_scope('mmpretrain')
+
+
+def load(source, size=None, rank=0, world_size=1):
+    return load_images(source, 'test', size, 0, rank, world_size)
+
+
+@settings(max_examples=40)
+@given(
+    counts=st.lists(st.integers(1, 40), min_size=1, max_size=5), share=st.floats(0.01, 1), seed=st.integers(0, 10**6)
+)
+def test_every_class_keeps_its_share(counts, share, seed):
+    labels = np.random.default_rng(seed).permutation(np.repeat(np.arange(len(counts)), counts))
+    size = max(1, round(share * len(labels)))
+    chosen = choose_stratified(labels, size, seed)
+    assert len(chosen) == len(set(chosen.tolist())) == size
+    assert (np.diff(chosen) > 0).all()
+    found = np.bincount(labels[chosen], minlength=len(counts))
+    assert np.abs(found - np.array(counts) * size / len(labels)).max() <= 1
+    assert (choose_stratified(labels, size, seed) == chosen).all()
+
+
+def test_choice_depends_on_its_seed_only():
+    labels = np.arange(1000) % 10
+    states = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state()
+    first, again, other = (choose_stratified(labels, 200, seed).tolist() for seed in (0, 0, 1))
+    assert first == again
+    assert first != other
+    assert len(set(first) & set(other)) < 100, 'not simply the first ones'
+    assert random.getstate() == states[0]
+    assert np.random.get_state()[1].tolist() == states[1]
+    assert torch.equal(torch.get_rng_state(), states[2])
+
+
+@pytest.fixture(scope='module')
+def folders(tmp_path_factory):
+    """Two classes of 3 and 2 grey pictures of 8 x 8, all different."""
+    root = tmp_path_factory.mktemp('labelled')
+    for number in range(5):
+        folder = root / 'ab'[number >= 3]
+        folder.mkdir(exist_ok=True)
+        Image.fromarray(np.full((8, 8, 3), 10 * number, np.uint8)).save(folder / f'{number}.png')
+    return root
+
+
+def folder_config(root, **options):
+    return dict(type='CustomDataset', data_root=str(root), pipeline=[dict(type='LoadImageFromFile')], **options)
+
+
+@pytest.mark.parametrize('kind', ['digits', 'in memory', 'folders', 'items'])
+def test_labelled_data_sets_of_all_kinds(kind, folders):
+    source = {
+        'digits': dict(type='Digits', split='test', with_label=False),
+        'in memory': dict(type='InMemoryDataset', dataset=dict(type='Digits', split='test'), device='cpu'),
+        'folders': folder_config(folders),
+        'items': Items([dict(inputs=torch.full((1, 2, 2), i, dtype=torch.uint8), gt_label=i) for i in range(3)]),
+    }[kind]
+    images, labels = load(source)
+    assert images.dtype == torch.uint8
+    assert len(images) == len(labels)
+    if kind in ('digits', 'in memory'):
+        digits = Digits('test')
+        assert torch.equal(images, digits.images)
+        assert torch.equal(labels, digits.labels)
+    elif kind == 'folders':
+        assert images[:, 0, 0, 0].tolist() == [0, 10, 20, 30, 40]
+        assert labels.tolist() == [0, 0, 0, 1, 1]
+    else:
+        assert labels.tolist() == images[:, 0, 0, 0].tolist() == [0, 1, 2]
+
+
+class Items(Dataset):
+    """Gives the items it is told, and counts how often."""
+
+    def __init__(self, items):
+        self.items, self.reads = items, 0
+
+    def __len__(self):
+        return len(self.items)
+
+    def __getitem__(self, idx):
+        self.reads += 1
+        return self.items[idx]
+
+
+def test_processes_share_the_images():
+    whole = load(Noisy(), size=11)
+    shares = [load(Noisy(), size=11, rank=rank, world_size=3) for rank in range(3)]
+    for rank, (images, labels) in enumerate(shares):
+        assert torch.equal(images, whole[0][rank::3])
+        assert torch.equal(labels, whole[1])
+    assert load(Noisy(), size=2, rank=2, world_size=3)[0] is None
+
+
+def pixels(*shape, dtype=torch.uint8):
+    return torch.zeros(shape, dtype=dtype)
+
+
+@pytest.mark.parametrize(
+    ('items', 'message'),
+    [
+        ([], r'test \(Items\) has no images'),
+        ([dict(inputs=pixels(1, 2, 2))], r'image 0 of test \(Items\) has no gt_label'),
+        ([dict(inputs=pixels(1, 2, 2), gt_label=[1, 2])], r'image 0 of test \(Items\) has 2 labels'),
+        ([dict(inputs=pixels(1, 2, 2, dtype=torch.float32), gt_label=0)], r'test \(Items\): .*uint8'),
+        ([dict(inputs=pixels(1, 2, size), gt_label=0) for size in (2, 3)], r'test \(Items\): item 1 .*\(1, 2, 3\)'),
+        ([dict(inputs=pixels(1).expand(1, 2**15, 2**15), gt_label=0)] * 5, r'test \(Items\): 5 images .*max_bytes'),
+    ],
+)
+def test_unusable_data_sets_are_refused(items, message):
+    with pytest.raises(ValueError, match=message):
+        load(Items(items))
+
+
+def test_folder_without_labels_is_refused_before_it_is_decoded(folders):
+    with pytest.raises(ValueError, match=r'test \(UnlabelledImageFolder\) has no gt_label'):
+        load(dict(type='UnlabelledImageFolder', data_root=str(folders)))
+
+
+@pytest.mark.slow
+def test_broken_file_is_an_error_and_not_another_image(folders, tmp_path):
+    (tmp_path / 'a').mkdir()
+    (tmp_path / 'a' / 'broken.png').write_bytes(b'no picture')
+    with pytest.raises(Exception, match=r'broken|None'):
+        load(folder_config(tmp_path))
+
+
+def test_labels_of_what_is_not_chosen_are_read_without_decoding():
+    data = Items([dict(inputs=pixels(1, 2, 2), gt_label=1)] * 9)
+    data.get_data_info = lambda idx: data.items[idx]
+    assert load(data, size=2)[1].tolist() == [1, 1]
+    assert data.reads == 2
+
+
+# ---- data sets by name or folder -------------------------------------------------------------------------------------
+
+
+def write_folder(root: Path, classes: str = 'ab', held_out: str = 'val', other: str = 'ab') -> Path:
+    """Class folders of 2 red (a) and 2 blue (b) pictures of several sizes."""
+    for folder, names in (('train', classes), (held_out, other)):
+        for name in names:
+            (root / folder / name).mkdir(parents=True)
+            for i in range(2):
+                picture = np.zeros((20 + i, 30, 3), np.uint8)
+                picture[..., 0 if name == 'a' else 2] = 200
+                Image.fromarray(picture).save(root / folder / name / f'{i}.png')
+    return root
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('held_out', ['val', 'test'])
+def test_a_folder_of_class_folders(held_out: str, tmp_path: Path) -> None:
+    data = load_labelled(str(write_folder(tmp_path, held_out=held_out)), (16, 8))
+    assert data.name == f'2 classes in {tmp_path}'
+    for part in (data.train, data.test):
+        assert part.images.shape == (4, 3, 16, 8)
+        assert part.labels.tolist() == [0, 0, 1, 1]
+        assert part.images.amax((2, 3)).tolist() == [[200, 0, 0]] * 2 + [[0, 0, 200]] * 2  # RGB
+    grey = load_labelled(str(tmp_path), (8, 8), channels=1, subset=2)
+    assert grey.train.images.shape == (2, 1, 8, 8)
+    assert grey.train.labels.tolist() == [0, 1]
+    assert len(grey.test.labels) == 4
+
+
+def test_what_is_no_labelled_data(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match='nowhere'):
+        load_labelled(str(tmp_path / 'nowhere'), (8, 8))
+    with pytest.raises(ValueError, match='subset=0'):
+        load_labelled('digits', (8, 8), subset=0)
+    write_folder(tmp_path, classes='abc')
+    with pytest.raises(ValueError, match=r"\['c'\]"):
+        load_labelled(str(tmp_path), (8, 8))
+
+
+@pytest.mark.parametrize(
+    ('name', 'where'),
+    [
+        ('smoke/randsac_vit_digits', 'digits'),
+        ('randsac/vit-t_cifar10', 'data/cifar10'),
+        ('randsac/vit-s_cifar100', 'data/cifar100'),
+        ('randsac/vit-b_in1k', 'data/imagenet'),
+        ('finetune/finetune_vit-s_in100', 'data/imagenet100'),
+    ],
+)
+def test_data_of_a_config(name: str, where: str) -> None:
+    assert find_labelled(Config.fromfile(CONFIGS / f'{name}.py')) == where
+
+
+def test_data_of_an_unlabelled_config() -> None:
+    with pytest.raises(ValueError, match=r'UnlabelledImageFolder.*--data'):
+        find_labelled(Config.fromfile(CONFIGS / 'randsac' / 'vit-b_folder.py'))
