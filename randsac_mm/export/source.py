@@ -24,9 +24,9 @@ from randsac_mm.models import RandSACViT
 from randsac_mm.models.layers import EPS
 from randsac_mm.transfer import load_backbone
 from randsac_mm.transfer.architecture import ANCHORS, read_architecture
-from randsac_mm.transfer.strict_loading import choose_prefix
 from randsac_mm.transfer.reading import find_state, read_checkpoint
 from randsac_mm.transfer.resize import resize_positions
+from randsac_mm.transfer.strict_loading import choose_prefix
 
 _LEARNED = 'deit'  # the method whose positions are learned
 

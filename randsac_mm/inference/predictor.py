@@ -16,10 +16,10 @@ from PIL import Image
 from randsac_mm.datasets import find_fault
 from randsac_mm.datasets.images import UnreadableImageError, printable
 from randsac_mm.engine.launch import load_config
+from randsac_mm.transfer.model_loading import load_model
 
 from .files import check_no_input, find_images
 from .preparation import build_inferencer, describe_classes, find_scope, prepare
-from randsac_mm.transfer.model_loading import load_model
 
 _FOLDERS = {'mmseg': ('pictures', 'labels'), 'mmdet': ('pictures', 'instances')}
 _INDEX = 'results.json'

@@ -2,7 +2,6 @@
 
 from .algorithm import RandSAC, Reconstruction
 from .backbone import RandSACViT
-
 from .decoder import RandSACDecoder, SkipConnection
 from .head import RandSACHead
 from .preprocessor import BatchAugmentDataPreprocessor, RandSACDataPreprocessor, build_serialization

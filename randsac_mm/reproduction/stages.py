@@ -16,8 +16,8 @@ from torch import nn
 
 from randsac_mm.datasets import InMemoryDataset
 from randsac_mm.engine import launch
-from randsac_mm.engine.resources import fit_workers
 from randsac_mm.engine.origin import describe_origin
+from randsac_mm.engine.resources import fit_workers
 from randsac_mm.engine.schedule import set_epochs
 from randsac_mm.evaluation import LabelledImages, evaluate_backbone, knn_accuracy, ridge_accuracy
 from randsac_mm.evaluation.evaluate import build_untrained
