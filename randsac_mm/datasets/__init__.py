@@ -3,7 +3,7 @@
 from .cache import CachedImages
 from .cifar import PreparedCIFAR10
 from .digits import Digits
-from .images import UnreadableImageError, find_fault, read_image
+from .images import UnreadableImageError, find_fault, find_image_files, read_image
 from .in_memory import InMemoryDataset, WholeBatch, collate_whole_batch
 from .loading import LoadImageStrict
 from .shapes import make_shapes
@@ -20,6 +20,7 @@ __all__ = [
     'WholeBatch',
     'collate_whole_batch',
     'find_fault',
+    'find_image_files',
     'make_shapes',
     'read_image',
 ]

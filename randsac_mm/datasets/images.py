@@ -1,14 +1,20 @@
-"""Reading and checking of single image files, by Pillow.
+"""Finding, checking and reading image files, by Pillow.
 
 Pillow and not cv2: Pillow refuses a truncated file where cv2 may return half a picture, tells apart what cv2 reports as
 None, knows the size of an image before decoding it, and reads more formats.
 """
 
 import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+IMG_EXTENSIONS = (
+    *('.bmp', '.gif', '.jfif', '.jpe', '.jpeg', '.jpg', '.pbm', '.pgm'),
+    *('.png', '.pnm', '.ppm', '.tif', '.tiff', '.webp'),
+)
 MAX_PIXELS = 89_478_485  # where Pillow begins to suspect a decompression bomb; 9459 x 9459
 _TAILS = {'JPEG': b'\xff\xd9', 'PNG': b'IEND\xaeB`\x82'}  # what a complete file ends with
 _ORIENTATION = 0x0112  # the EXIF tag; 1 is upright
@@ -25,6 +31,59 @@ _UPRIGHT = {
 
 class UnreadableImageError(ValueError):
     """Raised for a file that is no image, is damaged, or is larger than allowed."""
+
+
+def find_image_files(folder: str | os.PathLike, skip: Sequence[Path] = ()) -> list[Path]:
+    """Search a folder for images, by the endings in ``IMG_EXTENSIONS`` (upper or lower case), without opening any.
+
+    Broken links are returned as well, so that whoever reads them can report them.
+
+    Args:
+        folder: The folder; see :func:`walk_files` for what is searched.
+        skip: Folders below it that are left out.
+
+    Returns:
+        The files, each beginning with ``folder``, sorted as strings.
+
+    Raises:
+        OSError: If a folder cannot be read.
+    """
+
+    def fail(error: OSError) -> None:
+        raise error
+
+    found = sorted(name for name in walk_files(folder, fail, skip) if name.lower().endswith(IMG_EXTENSIONS))
+    return [Path(folder, name) for name in found]
+
+
+def walk_files(
+    root: str | os.PathLike, onerror: Callable[[OSError], None], skip: Sequence[Path] = ()
+) -> Iterator[str]:
+    """List the files below a folder, of any nesting.
+
+    Links to folders are followed, and a folder that is reached twice is read once. Hidden files and folders
+    (``.name``) are skipped.
+
+    Args:
+        root: The folder.
+        onerror: Called with the error, whose ``filename`` is the folder, for each folder that cannot be read.
+        skip: Folders below it that are left out.
+
+    Yields:
+        Paths relative to ``root``.
+    """
+    seen = {os.path.realpath(folder) for folder in skip} - {os.path.realpath(root)}
+    for folder, folders, files in os.walk(root, onerror=onerror, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = sorted(name for name in folders if not name.startswith('.'))
+        relative = os.path.relpath(folder, root)
+        for name in files:
+            if not name.startswith('.'):
+                yield name if relative == '.' else os.path.join(relative, name)
 
 
 def read_image(path: str | os.PathLike, max_pixels: int = MAX_PIXELS) -> np.ndarray:

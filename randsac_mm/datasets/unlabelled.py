@@ -16,12 +16,8 @@ from PIL import Image
 
 from randsac_mm.registry import register
 
-from .images import MAX_PIXELS, check_max_pixels, find_fault, printable
+from .images import IMG_EXTENSIONS, MAX_PIXELS, check_max_pixels, find_fault, printable, walk_files
 
-IMG_EXTENSIONS = (
-    *('.bmp', '.gif', '.jfif', '.jpe', '.jpeg', '.jpg', '.pbm', '.pgm'),
-    *('.png', '.pnm', '.ppm', '.tif', '.tiff', '.webp'),
-)
 _NAMED = 10  # files of a kind that the log names
 _CHUNK = 32  # files that a thread checks at a time
 _PROGRESS_SECONDS = 30
@@ -123,7 +119,14 @@ class UnlabelledImageFolder(BaseDataset):
             raise FileNotFoundError(
                 f'data_root={self.data_root!r} is not a folder; set it to the folder of your images'
             )
-        found, others, unreadable = list_files(self.data_root, self.extensions)
+        found, others, unreadable = [], [], []
+
+        def note(error: OSError) -> None:
+            unreadable.append((os.path.relpath(error.filename, self.data_root), error.strerror))
+
+        for path in sorted(walk_files(self.data_root, note)):
+            wanted = self.extensions is None or path.lower().endswith(self.extensions)
+            (found if wanted else others).append(path)
         if self.check != 'none':
             found, faults = self._sound(found)
             unreadable += faults
@@ -179,42 +182,6 @@ class UnlabelledImageFolder(BaseDataset):
         if self.report and is_main_process():
             with open(self.report, 'w', encoding='utf-8') as file:
                 file.writelines(f'{reason}\t{printable(path)}\n' for reason, path in left_out)
-
-
-def list_files(root: str, extensions: Sequence[str] | None) -> tuple[list[str], list[str], list[tuple[str, str]]]:
-    """List the files below a folder, without opening any.
-
-    Args:
-        root: The folder.
-        extensions: Endings, in lower case, of what is wanted; None for all.
-
-    Returns:
-        Sorted paths relative to ``root``: of files with a wanted ending, of other files, and of folders that could
-        not be read, each with the reason. Hidden files and folders are in none.
-    """
-    wanted, others, unreadable = [], [], []
-    folders, seen = [''], set()
-    while folders:
-        folder = folders.pop()
-        try:
-            real = os.stat(os.path.join(root, folder))
-            if (real.st_dev, real.st_ino) in seen:  # reached before, through a link
-                continue
-            seen.add((real.st_dev, real.st_ino))
-            with os.scandir(os.path.join(root, folder)) as entries:
-                entries = sorted((entry for entry in entries if entry.name[0] != '.'), key=lambda entry: entry.name)
-        except OSError as error:
-            unreadable.append((folder, error.strerror))
-            continue
-        for entry in entries:
-            path = os.path.join(folder, entry.name)
-            if entry.is_dir():
-                folders.append(path)
-            elif extensions is None or entry.name.lower().endswith(tuple(extensions)):
-                wanted.append(path)
-            else:
-                others.append(path)
-    return sorted(wanted), sorted(others), unreadable
 
 
 def _types(paths: Iterable[str]) -> str:

@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from randsac_mm.datasets.unlabelled import IMG_EXTENSIONS
+from randsac_mm.datasets.images import IMG_EXTENSIONS
 
 
 def find_images(paths: Sequence[str | os.PathLike], without: Sequence[Path] = ()) -> dict[Path, str]:
