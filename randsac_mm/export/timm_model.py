@@ -86,6 +86,8 @@ class TimmModel(Target):
                 'crop_pct': 1.0,
                 'mean': [value / 255 for value in self.encoder.mean],
                 'std': [value / 255 for value in self.encoder.std],
+                'num_classes': 0,
+                'classifier': 'head',  # may be missing in the file, so that create_model(num_classes=...) adds one
             },
         }
 
