@@ -21,8 +21,6 @@ hypothesis.settings.register_profile('local', deadline=None)
 hypothesis.settings.register_profile('ci', deadline=None, derandomize=True, print_blob=True)
 hypothesis.settings.load_profile('ci' if os.environ.get('CI') else 'local')
 
-# No measurement of kernels decides what a test computes, and none writes to the user's cache.
-os.environ.update(RANDSAC_MM_ATTENTION='sdpa', RANDSAC_MM_LINEAR='torch')
 
 torch.set_num_threads(int(os.environ.get('OMP_NUM_THREADS', '2')))
 

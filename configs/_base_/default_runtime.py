@@ -8,8 +8,6 @@ default_hooks = dict(
     runtime_info=dict(type='DeferredRuntimeInfoHook'),
     # Shares of data, launch and compute, and images per second, in each line of the log.
     where_time_goes=dict(type='WhereTimeGoesHook'),
-    # Measures attention and linear back-ends on the model's own shapes, once a machine, and takes the fastest.
-    kernels=dict(type='KernelHook'),
     timer=dict(type='IterTimerHook'),
     logger=dict(type='LoggerHook', interval=50),
     param_scheduler=dict(type='ParamSchedulerHook'),

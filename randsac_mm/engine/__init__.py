@@ -6,7 +6,6 @@ from randsac_mm.engine.compile import CompileHook, compile_model
 from randsac_mm.engine.deferred_log import DeferredRuntimeInfoHook
 from randsac_mm.engine.distributed import prepare_cpu_processes
 from randsac_mm.engine.host_syncs import count_host_syncs
-from randsac_mm.engine.kernel_choice import KernelHook
 from randsac_mm.engine.optim import AutocastOptimWrapper
 from randsac_mm.engine.where_time_goes import WhereTimeGoesHook
 from randsac_mm.engine.workers import seed_worker
@@ -15,7 +14,6 @@ __all__ = [
     'AutocastOptimWrapper',
     'CompileHook',
     'DeferredRuntimeInfoHook',
-    'KernelHook',
     'ResumableCheckpointHook',
     'WhereTimeGoesHook',
     'compile_model',

@@ -1,139 +1,122 @@
-"""One attention, several back-ends: the same function of queries, keys, values and ranks, computed in different ways.
+"""Attention with ranks in place of a mask: back-ends that compute the same function.
 
-``'sdpa'``    PyTorch's fused kernels with one additive bias, the default.
-``'plain'``   matrix product, softmax, matrix product: the reference, deterministic, fused by ``torch.compile``.
-``'flex'``    FlexAttention, compiled for the mask; behind a flag.
-``'triton'``  our own kernels, which read ranks.
+``'sdpa'``    PyTorch's fused kernels with an additive bias.
+``'plain'``   matrix product, softmax, matrix product: deterministic, fused by ``torch.compile``.
+``'triton'``  our own kernels for GPUs, which read the ranks.
 
-They agree wherever a query has a key. Where it has none the result is finite and means nothing: 0 without gradients,
-with ``'sdpa'`` the mean of all values.
+They agree for queries that have a key. Other queries get finite values without a meaning: 0 without gradients, with
+``'sdpa'`` the mean of all values.
+
+Shapes: B images, h heads, Q queries, N keys, d dims of a head.
 """
 
 from __future__ import annotations
 
+import contextlib
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from . import flex, triton_ranks
-from .masks import Mask, additive_bias, check_fit, check_ranks
-from .plain import plain_attention
-from .sdpa import sdpa_attention
+from randsac_mm.segments import Mask
 
-_BACKENDS = {
-    'sdpa': sdpa_attention,
-    'plain': plain_attention,
-    'flex': flex.flex_attention,
-    'triton': triton_ranks.triton_attention,
-}
-ATTENTION_BACKENDS = tuple(_BACKENDS)
+from . import triton_ranks
 
-_backend = 'sdpa'
+try:
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+except ImportError:  # before torch 2.3, where cuDNN attention did not exist either
+    sdpa_kernel = None
+_is_compiling = getattr(getattr(torch, 'compiler', None), 'is_compiling', lambda: False)  # of torch 2.3
 
 
-def attention(query: Tensor, key: Tensor, value: Tensor, mask: Mask | Tensor | None = None) -> Tensor:
-    """Attend with scaled dot products, by the back-end in force.
+def choose_backend(name: str, device: torch.device, dtype: torch.dtype) -> str:
+    """Return the attention back-end for a name; ``'auto'`` is a fixed rule, so that equal configs give equal numbers.
+
+    Args:
+        name: ``'auto'`` or a back-end.
+        device: Device of the tensors.
+        dtype: Type of the queries.
+
+    Returns:
+        For ``'auto'`` ``'plain'`` in deterministic runs and in compiled bfloat16 code on a CPU, where fused code is
+        faster than SDPA's kernel; else ``'sdpa'``. Any other name as it is.
+    """
+    if name != 'auto':
+        return name
+    if torch.are_deterministic_algorithms_enabled():
+        return 'plain'
+    return 'plain' if device.type == 'cpu' and dtype == torch.bfloat16 and _is_compiling() else 'sdpa'
+
+
+def check_backend(name: str) -> None:
+    """Check that an attention back-end exists and works on this machine.
+
+    Raises:
+        ValueError: If not; the message names the reason.
+    """
+    if name not in ('auto', *BACKENDS):
+        raise ValueError(f'attention={name!r} must be one of {("auto", *BACKENDS)}')
+    reason = triton_ranks.missing() if name == 'triton' else None
+    if reason:
+        raise ValueError(f"attention='triton' is not available: {reason}. Use 'auto'")
+
+
+def attention(query: Tensor, key: Tensor, value: Tensor, mask: Mask | None = None) -> Tensor:
+    """Compute scaled dot-product attention.
 
     Args:
         query: Queries (B, h, Q, d).
         key: Keys (B, h, N, d).
         value: Values (B, h, N, d).
-        mask: Who may attend to whom, from :func:`make_mask`. A tensor is added to the logits instead, (B or 1, h or 1,
-            Q or 1, N), always by SDPA; every row of it must leave something to attend to. None: everybody to everybody.
+        mask: The mask, whose ``backend`` computes, see :meth:`randsac_mm.segments.Mask.prepare`. None: every query
+            attends to every key, by SDPA.
 
     Returns:
         Attended values (B, Q, h * d), heads side by side.
 
     Raises:
-        ValueError: If the mask is for other tokens, or the back-end in force cannot handle these tensors.
+        ValueError: If the mask is for other numbers of images or tokens, or the back-end cannot handle these tensors.
 
     Example:
         >>> q = k = v = torch.eye(2)[None, None]  # one image, one head, two tokens
         >>> rank = torch.tensor([[0, 1]])
-        >>> attention(q, k, v, make_mask(rank, rank, q.dtype))[0, 0]
+        >>> attention(q, k, v, Mask(rank, rank))[0, 0]
         tensor([1., 0.])
     """
-    backend = _BACKENDS[_backend]
-    if isinstance(mask, Mask):
-        check_fit(mask, query, key)
-    elif mask is not None:
-        backend = sdpa_attention
-    return backend(query, key, value, mask).transpose(1, 2).flatten(2)
+    if mask is None:
+        return sdpa_attention(query, key, value, None).transpose(1, 2).flatten(2)
+    for rank, tokens in ((mask.query_rank, query), (mask.key_rank, key)):
+        if rank.shape[1] != tokens.shape[2] or rank.shape[0] not in (1, tokens.shape[0]):
+            raise ValueError(
+                f'the mask has ranks of shape {tuple(rank.shape)}, but there are {tokens.shape[0]} images of '
+                f'{tokens.shape[2]} tokens'
+            )
+    return BACKENDS[mask.backend](query, key, value, mask).transpose(1, 2).flatten(2)
 
 
-def make_mask(query_rank: Tensor, key_rank: Tensor, dtype: torch.dtype) -> Mask:
-    """Prepare a mask for the back-end in force; once a step, for all layers that share it.
-
-    Args:
-        query_rank: Ranks of the queries (B or 1, Q), integers.
-        key_rank: Ranks of the keys (B or 1, N), integers; :data:`NEVER` hides a key from everyone.
-        dtype: Type that the queries will have.
-
-    Returns:
-        A mask by which query i may attend to key j where ``query_rank >= key_rank``. Every back-end can use it; another
-        than the one in force makes up what it misses, at every call.
-
-    Raises:
-        ValueError: If ranks are no integer matrices of matching batch sizes.
-    """
-    check_ranks(query_rank, key_rank)
-    query_rank, key_rank = query_rank.to(torch.int32).contiguous(), key_rank.to(torch.int32).contiguous()
-    bias = additive_bias(query_rank, key_rank, dtype) if _backend == 'sdpa' else None
-    blocks = flex.make_blocks(query_rank, key_rank) if _backend == 'flex' else None
-    return Mask(query_rank, key_rank, bias, blocks)
+def plain_attention(query: Tensor, key: Tensor, value: Tensor, mask: Mask) -> Tensor:
+    """Compute attention (B, h, Q, d) by matrix products; the softmax of half-precision inputs is float32."""
+    wide = torch.promote_types(query.dtype, torch.float32)
+    logits = torch.matmul(query, key.transpose(-2, -1)).to(wide) * query.shape[-1] ** -0.5
+    # The lowest number instead of minus infinity keeps even an empty row finite, in both directions.
+    logits = logits.masked_fill(~mask.dense()[:, None], torch.finfo(wide).min)
+    attended = torch.matmul(logits.softmax(dim=-1).to(value.dtype), value)
+    return attended.masked_fill(~mask.has_key()[:, None, :, None], 0)
 
 
-def attention_backends(device: torch.device | None = None) -> dict[str, str | None]:
-    """List the back-ends.
-
-    Args:
-        device: Where the tensors will be. None: anywhere on this machine.
-
-    Returns:
-        For each name None if it works here, else the reason why it does not.
-
-    Example:
-        >>> attention_backends()['plain'] is None
-        True
-    """
-    return {'sdpa': None, 'plain': None, 'flex': flex.missing(), 'triton': triton_ranks.missing(device)}
+def sdpa_attention(query: Tensor, key: Tensor, value: Tensor, mask: Mask | None) -> Tensor:
+    """Compute attention (B, h, Q, d) by ``scaled_dot_product_attention``."""
+    bias = None if mask is None else mask.bias.to(query.dtype)
+    with _trusted_kernels(query.device, bias is not None):
+        return F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
 
 
-def attention_backend() -> str:
-    """Name the back-end in force."""
-    return _backend
+def _trusted_kernels(device: torch.device, masked: bool) -> contextlib.AbstractContextManager:
+    """Leave out cuDNN: with a mask and 64 tokens its query gradient can be NaN (PyTorch issue 196678)."""
+    if device.type != 'cuda' or sdpa_kernel is None:
+        return contextlib.nullcontext()
+    flash = [] if masked else [SDPBackend.FLASH_ATTENTION]
+    return sdpa_kernel([*flash, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH])
 
 
-class use_attention:  # noqa: N801  # it reads like a function, as torch.no_grad does
-    """Set the back-end of :func:`attention` for the whole process; in a ``with`` statement, until its end.
-
-    Compiled code notices, and compiles anew.
-
-    Args:
-        name: One of ``'sdpa'``, ``'plain'``, ``'flex'``, ``'triton'``.
-
-    Raises:
-        ValueError: If there is no such back-end, or it does not work on this machine; the message says why.
-
-    Example:
-        >>> with use_attention('plain'):
-        ...     attention_backend()
-        'plain'
-        >>> attention_backend()
-        'sdpa'
-    """
-
-    def __init__(self, name: str) -> None:
-        global _backend
-        if name not in _BACKENDS:
-            raise ValueError(f'attention back-end {name!r} must be one of {", ".join(map(repr, _BACKENDS))}')
-        reason = attention_backends()[name]
-        if reason:
-            raise ValueError(f"attention back-end {name!r} is not available: {reason}. Choose 'sdpa' or 'plain'")
-        self._previous, _backend = _backend, name
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, *_: object) -> None:
-        global _backend
-        _backend = self._previous
+BACKENDS = {'sdpa': sdpa_attention, 'plain': plain_attention, 'triton': triton_ranks.triton_attention}

@@ -1,27 +1,24 @@
-"""Linear layers on the fastest matrix product of the processor.
+"""Linear layers by the fastest float32 matrix product of the processor.
 
-In float32 PyTorch multiplies with MKL, which on AMD processors leaves half of an AVX-512 unit idle; oneDNN, which
-PyTorch carries as well and uses for bfloat16, does not. Same arithmetic, same precision, other kernel.
+On AMD processors with AVX-512 oneDNN, which PyTorch carries and uses for bfloat16, multiplies large float32 matrices up
+to twice as fast as MKL, PyTorch's choice. Same arithmetic and precision, other kernel; a fixed rule decides.
 """
 
+from __future__ import annotations
+
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .autocast import autocast_dtype
-
-LINEAR_BACKENDS = ('torch', 'onednn')
-_MIN_PRODUCTS = 1 << 20  # below, the call costs more than the faster kernel saves
-
-_backend = 'torch'
-_onednn: Any = None  # the operator; None where it cannot be had
+_MIN_PRODUCTS = 1 << 26  # multiply-adds; in smaller products the call costs more than the faster kernel saves
 
 
 def _define() -> Any:
     """Register two operators over oneDNN, opaque to torch.compile, which would copy transposed operands."""
-    if not (torch.backends.mkldnn.is_available() and hasattr(torch.library, 'register_autograd')):
+    if not (torch.backends.mkldnn.is_available() and hasattr(torch.library, 'register_autograd')):  # torch 2.4
         return None
     try:
         product = torch.ops.mkldnn._linear_pointwise.default
@@ -50,19 +47,16 @@ def _setup(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor | None], output: Tenso
 def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
     x, weight = ctx.saved_tensors
     for_x, for_weight, for_bias = ctx.needs_input_grad
-    multiply = torch.ops.randsac_mm.matmul_transposed
     return (
-        multiply(grad, weight.t(), None) if for_x else None,
+        torch.ops.randsac_mm.matmul_transposed(grad, weight.t(), None) if for_x else None,
         _multiply_for_weight(grad, x) if for_weight else None,
         grad.sum(dim=0) if for_bias else None,
     )
 
 
 def _multiply_for_weight(grad: Tensor, x: Tensor) -> Tensor:
-    """Multiply (M, O) and (M, K) to (O, K), transposing in memory what is smaller.
-
-    The transposed copy is made here, not in the operator, because compiled code makes it several times faster.
-    """
+    """Multiply (M, O) and (M, K) to (O, K), transposing in memory the smaller one."""
+    # The copy is made here and not in the operator, because compiled code makes it several times faster.
     multiply = torch.ops.randsac_mm.matmul_transposed
     (rows, wide), narrow = grad.shape, x.shape[1]
     if rows * wide <= narrow * (rows + wide):
@@ -70,8 +64,20 @@ def _multiply_for_weight(grad: Tensor, x: Tensor) -> Tensor:
     return multiply(x.t().contiguous(), grad.t(), None).t().contiguous()
 
 
+def _is_amd_with_avx512() -> bool:
+    try:
+        maker = 'AuthenticAMD' in Path('/proc/cpuinfo').read_text()
+    except OSError:
+        return False
+    return maker and torch.backends.cpu.get_cpu_capability() == 'AVX512'
+
+
+_onednn = _define()
+ONEDNN = _onednn is not None and _is_amd_with_avx512()
+
+
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Apply a linear layer with the back-end in force; small products and other devices and types always PyTorch's.
+    """Compute a linear layer, by oneDNN where :data:`ONEDNN` is set and the product is large and float32 on a CPU.
 
     Args:
         x: Inputs (..., D_in).
@@ -85,12 +91,12 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         >>> linear(torch.ones(2, 3), torch.ones(4, 3)).shape
         torch.Size([2, 4])
     """
-    if _backend == 'onednn' and _suits(x, weight):
+    if ONEDNN and _suits_onednn(x, weight):
         return _onednn(x.flatten(0, -2), weight, bias).unflatten(0, x.shape[:-1])
     return F.linear(x, weight, bias)
 
 
-def _suits(x: Tensor, weight: Tensor) -> bool:
+def _suits_onednn(x: Tensor, weight: Tensor) -> bool:
     return (
         x.device.type == 'cpu'
         and x.dtype == weight.dtype == torch.float32
@@ -99,51 +105,10 @@ def _suits(x: Tensor, weight: Tensor) -> bool:
     )
 
 
-def linear_backends() -> dict[str, str | None]:
-    """List the back-ends: for each name None if it works here, else the reason why it does not.
-
-    Example:
-        >>> linear_backends()['torch'] is None
-        True
-    """
-    global _onednn
-    _onednn = _onednn or _define()
-    reason = f'it needs PyTorch 2.4 or later, built with oneDNN; this is {torch.__version__}'
-    return {'torch': None, 'onednn': None if _onednn is not None else reason}
-
-
-class use_linear:  # noqa: N801  # it reads like a function, as torch.no_grad does
-    """Set the back-end of :func:`linear` for the whole process; in a ``with`` statement, until its end.
-
-    Args:
-        name: ``'torch'`` or ``'onednn'``.
-
-    Raises:
-        ValueError: If there is no such back-end, or it does not work here; the message says why.
-
-    Example:
-        >>> with use_linear('torch'):
-        ...     linear(torch.ones(2, 3), torch.ones(4, 3)).shape
-        torch.Size([2, 4])
-    """
-
-    def __init__(self, name: str) -> None:
-        global _backend
-        if name not in LINEAR_BACKENDS:
-            raise ValueError(f'linear back-end {name!r} must be one of {", ".join(map(repr, LINEAR_BACKENDS))}')
-        reason = linear_backends()[name]
-        if reason:
-            raise ValueError(f"linear back-end {name!r} is not available: {reason}. Choose 'torch'")
-        self._previous, _backend = _backend, name
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, *_: object) -> None:
-        global _backend
-        _backend = self._previous
-
-
-def linear_backend() -> str:
-    """Name the back-end in force."""
-    return _backend
+def autocast_dtype(device: str) -> torch.dtype | None:
+    """Return the type in which autocast computes matrix products on a type of device, None if autocast is off."""
+    if hasattr(torch, 'get_autocast_dtype'):
+        return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
+    if device == 'cpu':  # before torch 2.4 one function for each device
+        return torch.get_autocast_cpu_dtype() if torch.is_autocast_cpu_enabled() else None
+    return torch.get_autocast_gpu_dtype() if torch.is_autocast_enabled() else None

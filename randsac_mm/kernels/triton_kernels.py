@@ -1,11 +1,11 @@
 """Triton kernels of attention that reads ranks: a query sees a key where ``query_rank >= key_rank``. No mask is stored.
 
-Each program handles one tile of tokens of one head of one image and walks over the tiles of the other side. If one tile
+Each program handles one tile of tokens of one head of one image and loops over the tiles of the other side. If one tile
 holds all keys, its program makes all three gradients at once. Logits are scaled to powers of two, because the hardware
-has exp2; everything is accumulated in float32. A kernel's name says what it makes; :mod:`.triton_ranks` calls them.
+has exp2; everything is accumulated in float32. They are launched by :mod:`.triton_ranks`.
 
 Shapes: B images, h heads, Q queries, N keys, d head dims. ``q``, ``out``, ``grad``, ``grad_q`` (B, h, Q, d) and ``k``,
-``v``, ``grad_k``, ``grad_v`` (B, h, N, d) come with their strides of images, heads and rows; dims lie side by side.
+``v``, ``grad_k``, ``grad_v`` (B, h, N, d) come with their strides of images, heads and rows; dims are contiguous.
 ``lse`` (B, h, Q), contiguous: logarithm to base 2 of a row's sum, plus infinity for a query without any key.
 """
 
@@ -14,7 +14,7 @@ from __future__ import annotations
 try:
     import triton
     import triton.language as tl
-except ImportError:  # an optional part; `triton_ranks.missing` says so before anybody launches a kernel
+except ImportError:  # optional; `triton_ranks.missing` is checked before a launch
     triton = tl = None
 
 
@@ -24,7 +24,7 @@ def _jit(function: object) -> object:
 
 @_jit
 def _place(COUNT: tl.constexpr, BLOCK: tl.constexpr):
-    """Give the image-and-head and the tile of this program; tiles of one head run next to each other."""
+    """Return the image-and-head and the tile of this program; tiles of one head run next to each other."""
     tiles: tl.constexpr = (COUNT + BLOCK - 1) // BLOCK
     return tl.program_id(0) // tiles, tl.program_id(0) % tiles * BLOCK + tl.arange(0, BLOCK)
 
@@ -57,18 +57,16 @@ def make_out(
     q, k, v, query_rank, key_rank, out, lse,
     q_image, q_head, q_row, k_image, k_head, k_row, v_image, v_head, v_row, out_image, out_head, out_row,
     query_rank_image, key_rank_image, heads, scale,
-    QUERIES: tl.constexpr, KEYS: tl.constexpr, DIMS: tl.constexpr, PRECISION: tl.constexpr, MASKED: tl.constexpr,
+    QUERIES: tl.constexpr, KEYS: tl.constexpr, DIMS: tl.constexpr, PRECISION: tl.constexpr,
     BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
-    """Attend from a tile of queries to all keys, with a running maximum and sum; save ``out`` and ``lse``."""
+    """Compute the output of a tile of queries, with a running maximum and sum over keys; store ``out`` and ``lse``."""
     place, rows = _place(QUERIES, BLOCK_Q)
     image, head = (place // heads).to(tl.int64), place % heads
     k += image * k_image + head * k_head
     v += image * v_image + head * v_head
     q_tile = _load(q + image * q_image + head * q_head, rows, q_row, QUERIES, DIMS, BLOCK_D)
-    rank_q = rows
-    if MASKED:
-        rank_q = tl.load(query_rank + image * query_rank_image + rows, mask=rows < QUERIES, other=0)
+    rank_q = tl.load(query_rank + image * query_rank_image + rows, mask=rows < QUERIES, other=0)
     top = tl.full([BLOCK_Q], float('-inf'), tl.float32)
     total = tl.full([BLOCK_Q], 0.0, tl.float32)
     mixed = tl.full([BLOCK_Q, BLOCK_D], 0.0, tl.float32)
@@ -77,9 +75,8 @@ def make_out(
         k_tile = _load(k, columns, k_row, KEYS, DIMS, BLOCK_D)
         v_tile = _load(v, columns, v_row, KEYS, DIMS, BLOCK_D)
         visible = (columns < KEYS)[None, :]
-        if MASKED:
-            rank_k = tl.load(key_rank + image * key_rank_image + columns, mask=columns < KEYS, other=0)
-            visible = visible & (rank_q[:, None] >= rank_k[None, :])
+        rank_k = tl.load(key_rank + image * key_rank_image + columns, mask=columns < KEYS, other=0)
+        visible = visible & (rank_q[:, None] >= rank_k[None, :])
         logits = _dot(q_tile, tl.trans(k_tile), PRECISION) * scale
         logits = tl.where(visible, logits, float('-inf'))
         new_top = tl.maximum(top, tl.max(logits, 1))
@@ -102,10 +99,10 @@ def make_grad_k_v(
     grad_image, grad_head, grad_row, grad_q_image, grad_q_head, grad_q_row,
     grad_k_image, grad_k_head, grad_k_row, grad_v_image, grad_v_head, grad_v_row,
     query_rank_image, key_rank_image, heads, scale, natural_scale,
-    QUERIES: tl.constexpr, KEYS: tl.constexpr, DIMS: tl.constexpr, PRECISION: tl.constexpr, MASKED: tl.constexpr,
+    QUERIES: tl.constexpr, KEYS: tl.constexpr, DIMS: tl.constexpr, PRECISION: tl.constexpr,
     ALL_KEYS: tl.constexpr, BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
-    """Make the gradients of a tile of keys and values from all queries; with ``ALL_KEYS`` those of the queries too."""
+    """Compute the gradients of a tile of keys and values; with ``ALL_KEYS`` those of the queries too."""
     place, columns = _place(KEYS, BLOCK_K)
     image, head = (place // heads).to(tl.int64), place % heads
     q += image * q_image + head * q_head
@@ -114,9 +111,7 @@ def make_grad_k_v(
     grad_q += image * grad_q_image + head * grad_q_head
     k_tile = _load(k + image * k_image + head * k_head, columns, k_row, KEYS, DIMS, BLOCK_D)
     v_tile = _load(v + image * v_image + head * v_head, columns, v_row, KEYS, DIMS, BLOCK_D)
-    rank_k = columns
-    if MASKED:
-        rank_k = tl.load(key_rank + image * key_rank_image + columns, mask=columns < KEYS, other=0)
+    rank_k = tl.load(key_rank + image * key_rank_image + columns, mask=columns < KEYS, other=0)
     sum_k = tl.full([BLOCK_K, BLOCK_D], 0.0, tl.float32)
     sum_v = tl.full([BLOCK_K, BLOCK_D], 0.0, tl.float32)
     for first in range(0, QUERIES, BLOCK_Q):
@@ -127,9 +122,8 @@ def make_grad_k_v(
         mean = tl.sum(out_tile.to(tl.float32) * grad_tile.to(tl.float32), 1)
         row_lse = tl.load(lse + place * QUERIES + rows, mask=rows < QUERIES, other=float('inf'))
         visible = (columns < KEYS)[:, None] & (rows < QUERIES)[None, :]  # everything is transposed: keys by queries
-        if MASKED:
-            rank_q = tl.load(query_rank + image * query_rank_image + rows, mask=rows < QUERIES, other=0)
-            visible = visible & (rank_q[None, :] >= rank_k[:, None])
+        rank_q = tl.load(query_rank + image * query_rank_image + rows, mask=rows < QUERIES, other=0)
+        visible = visible & (rank_q[None, :] >= rank_k[:, None])
         logits = _dot(k_tile, tl.trans(q_tile), PRECISION) * scale
         weights = tl.exp2(tl.where(visible, logits - row_lse[None, :], float('-inf')))
         sum_v += _dot(weights.to(grad_tile.dtype), grad_tile, PRECISION)
@@ -151,10 +145,10 @@ def make_grad_q(
     q_image, q_head, q_row, k_image, k_head, k_row, v_image, v_head, v_row, out_image, out_head, out_row,
     grad_image, grad_head, grad_row, grad_q_image, grad_q_head, grad_q_row,
     query_rank_image, key_rank_image, heads, scale, natural_scale,
-    QUERIES: tl.constexpr, KEYS: tl.constexpr, DIMS: tl.constexpr, PRECISION: tl.constexpr, MASKED: tl.constexpr,
+    QUERIES: tl.constexpr, KEYS: tl.constexpr, DIMS: tl.constexpr, PRECISION: tl.constexpr,
     BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
-    """Make the gradients of a tile of queries from all keys."""
+    """Compute the gradients of a tile of queries."""
     place, rows = _place(QUERIES, BLOCK_Q)
     image, head = (place // heads).to(tl.int64), place % heads
     k += image * k_image + head * k_head
@@ -164,18 +158,15 @@ def make_grad_q(
     out_tile = _load(out + image * out_image + head * out_head, rows, out_row, QUERIES, DIMS, BLOCK_D)
     mean = tl.sum(out_tile.to(tl.float32) * grad_tile.to(tl.float32), 1)
     row_lse = tl.load(lse + place * QUERIES + rows, mask=rows < QUERIES, other=float('inf'))
-    rank_q = rows
-    if MASKED:
-        rank_q = tl.load(query_rank + image * query_rank_image + rows, mask=rows < QUERIES, other=0)
+    rank_q = tl.load(query_rank + image * query_rank_image + rows, mask=rows < QUERIES, other=0)
     sum_q = tl.full([BLOCK_Q, BLOCK_D], 0.0, tl.float32)
     for first in range(0, KEYS, BLOCK_K):
         columns = first + tl.arange(0, BLOCK_K)
         k_tile = _load(k, columns, k_row, KEYS, DIMS, BLOCK_D)
         v_tile = _load(v, columns, v_row, KEYS, DIMS, BLOCK_D)
         visible = (rows < QUERIES)[:, None] & (columns < KEYS)[None, :]
-        if MASKED:
-            rank_k = tl.load(key_rank + image * key_rank_image + columns, mask=columns < KEYS, other=0)
-            visible = visible & (rank_q[:, None] >= rank_k[None, :])
+        rank_k = tl.load(key_rank + image * key_rank_image + columns, mask=columns < KEYS, other=0)
+        visible = visible & (rank_q[:, None] >= rank_k[None, :])
         logits = _dot(q_tile, tl.trans(k_tile), PRECISION) * scale
         weights = tl.exp2(tl.where(visible, logits - row_lse[:, None], float('-inf')))
         slope = _dot(grad_tile, tl.trans(v_tile), PRECISION)

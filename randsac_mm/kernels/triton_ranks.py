@@ -1,7 +1,7 @@
-"""Attention by our own Triton kernels, as PyTorch operators that autograd and ``torch.compile`` know.
+"""Attention by our Triton kernels, as PyTorch operators with gradients that ``torch.compile`` can trace.
 
-Only ranks are read, two small rows of integers instead of a mask of Q x N, and only the output and one number a row are
-kept for the backward pass, which computes the weights again.
+They read ranks, two rows of integers, instead of a mask of Q x N, and keep only the output and one number a row for the
+backward pass, which computes the weights again.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ import os
 import torch
 from torch import Tensor
 
-from .masks import Mask
+from randsac_mm.segments import Mask
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 MAX_DIMS = 128  # of a head; wider ones do not fit a program's registers
-# Both are settled when the process starts, and known here without importing Triton, which takes a while.
+# Known without importing Triton, which takes a while.
 INSTALLED = importlib.util.find_spec('triton') is not None
 INTERPRETED = os.environ.get('TRITON_INTERPRET', '').lower() in ('1', 'true', 'on', 'yes', 'y')
 # How float32 is multiplied: on NVIDIA's chips by three products on tensor cores, nearly as exact as float32 itself.
@@ -25,7 +25,7 @@ PRECISION = 'interpreted' if INTERPRETED else 'ieee' if torch.version.hip else '
 
 
 def missing(device: torch.device | None = None) -> str | None:
-    """Say why these kernels cannot be used here, or on a device; None if they can."""
+    """Return why these kernels cannot be used on a device, or on this machine; None if they can."""
     if not hasattr(torch.library, 'custom_op'):
         return f'it needs torch 2.4 or newer, this is {torch.__version__}'
     if not INSTALLED:
@@ -36,11 +36,9 @@ def missing(device: torch.device | None = None) -> str | None:
 
 
 def _tiles(queries: int, keys: int, dims: int, bytes_each: int) -> tuple[dict, dict]:
-    """Choose tiles and warps: for kernels that walk over keys, and for the one that walks over queries.
+    """Return tiles and warps of the kernels that loop over keys, and of the one that loops over queries.
 
-    Sizes are constants of the kernels, which unrolls short loops; a model has few of them.
-
-    Chosen so that NVIDIA's assembler for sm_80 and sm_90 keeps tiles in registers and within 99 KB of shared memory.
+    With them NVIDIA's assembler for sm_80 and sm_90 keeps tiles in registers and within 99 KB of shared memory.
     """
 
     def cover(tokens: int) -> int:
@@ -71,16 +69,16 @@ def _strides(*tensors: Tensor) -> tuple[int, ...]:
 
 
 def _rows(tensor: Tensor) -> Tensor:
-    """Let dims lie side by side, as kernels expect; they do after any usual projection."""
+    """Return a tensor whose last axis is contiguous, as kernels expect; after any usual projection it is."""
     return tensor if tensor.stride(-1) == 1 else tensor.contiguous()
 
 
-def _rank_step(rank: Tensor | None) -> int:
-    return 0 if rank is None or rank.shape[0] == 1 else rank.stride(0)
+def _rank_step(rank: Tensor) -> int:
+    return 0 if rank.shape[0] == 1 else rank.stride(0)
 
 
 def _empty(like: Tensor) -> Tensor:
-    """Make room for (B, h, N, d), stored as (B, N, h, d): what a projection's gradient wants to be."""
+    """Return an empty (B, h, N, d), stored as (B, N, h, d), the layout of a projection's gradient."""
     images, heads, tokens, dims = like.shape
     return like.new_empty(images, tokens, heads, dims).transpose(1, 2)
 
@@ -89,9 +87,7 @@ def _new_outputs(query: Tensor) -> tuple[Tensor, Tensor]:
     return _empty(query), query.new_empty(query.shape[:3], dtype=torch.float32)
 
 
-def _forward(
-    query: Tensor, key: Tensor, value: Tensor, query_rank: Tensor | None, key_rank: Tensor | None
-) -> tuple[Tensor, Tensor]:
+def _forward(query: Tensor, key: Tensor, value: Tensor, query_rank: Tensor, key_rank: Tensor) -> tuple[Tensor, Tensor]:
     from .triton_kernels import make_out
 
     query, key, value = _rows(query), _rows(key), _rows(value)
@@ -105,7 +101,6 @@ def _forward(
             *_strides(query, key, value, out),
             *(_rank_step(query_rank), _rank_step(key_rank), heads, math.log2(math.e) * dims**-0.5),
             **tiles,
-            MASKED=query_rank is not None,
         )
     return out, lse
 
@@ -115,8 +110,8 @@ def _backward(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    query_rank: Tensor | None,
-    key_rank: Tensor | None,
+    query_rank: Tensor,
+    key_rank: Tensor,
     out: Tensor,
     lse: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -131,19 +126,17 @@ def _backward(
     strides = _strides(query, key, value, out, grad, grad_q)
     steps = (_rank_step(query_rank), _rank_step(key_rank), heads)
     scales = (math.log2(math.e) * dims**-0.5, dims**-0.5)
-    masked = query_rank is not None
     with torch.cuda.device_of(query):
         programs = images * heads * -(-keys // over_queries['BLOCK_K'])
         make_grad_k_v[(programs,)](
             *(*inputs, grad_k, grad_v),
             *(*strides, *_strides(grad_k, grad_v), *steps, *scales),
             **over_queries,
-            MASKED=masked,
             ALL_KEYS=one_tile,
         )
         if not one_tile:
             programs = images * heads * -(-queries // over_keys['BLOCK_Q'])
-            make_grad_q[(programs,)](*inputs, *strides, *steps, *scales, **over_keys, MASKED=masked)
+            make_grad_q[(programs,)](*inputs, *strides, *steps, *scales, **over_keys)
     return grad_q, grad_k, grad_v
 
 
@@ -157,7 +150,7 @@ def _differentiate(ctx: torch.autograd.function.FunctionCtx, grad: Tensor, _: No
 
 
 if hasattr(torch.library, 'custom_op'):
-    _INPUTS = 'Tensor query, Tensor key, Tensor value, Tensor? query_rank, Tensor? key_rank'
+    _INPUTS = 'Tensor query, Tensor key, Tensor value, Tensor query_rank, Tensor key_rank'
     _rank_attention = torch.library.custom_op(
         'randsac_mm::rank_attention', _forward, mutates_args=(), schema=f'({_INPUTS}) -> (Tensor, Tensor)'
     )
@@ -172,14 +165,14 @@ if hasattr(torch.library, 'custom_op'):
     _rank_attention.register_autograd(_differentiate, setup_context=_save)
 
 
-def triton_attention(query: Tensor, key: Tensor, value: Tensor, mask: Mask | None) -> Tensor:
-    """Attend with kernels that read ranks.
+def triton_attention(query: Tensor, key: Tensor, value: Tensor, mask: Mask) -> Tensor:
+    """Compute attention by kernels that read ranks.
 
     Args:
         query: Queries (B, h, Q, d), float32, bfloat16 or float16.
         key: Keys (B, h, N, d).
         value: Values (B, h, N, d).
-        mask: Who may attend to whom; None: everybody to everybody.
+        mask: The mask; only its ranks are read.
 
     Returns:
         Attended values (B, h, Q, d). Queries without any key get exactly 0 and pass no gradient on.
@@ -189,13 +182,12 @@ def triton_attention(query: Tensor, key: Tensor, value: Tensor, mask: Mask | Non
     """
     reason = missing(query.device)
     if reason:
-        raise ValueError(f"attention back-end 'triton' is not available: {reason}. Choose 'sdpa' or 'plain'")
+        raise ValueError(f"attention='triton' is not available: {reason}. Use 'auto'")
     if query.dtype not in DTYPES or not query.dtype == key.dtype == value.dtype:
         raise ValueError(
-            f"attention back-end 'triton' got {query.dtype}, {key.dtype} and {value.dtype}: queries, keys and values "
-            f"must share one of {', '.join(map(str, DTYPES))}; choose 'sdpa' for others"
+            f"attention='triton' got {query.dtype}, {key.dtype} and {value.dtype}: all must be one of "
+            f"{', '.join(map(str, DTYPES))}. Use attention='sdpa' for others"
         )
     if query.shape[3] > MAX_DIMS:
-        raise ValueError(f"attention back-end 'triton': heads of {query.shape[3]} dims, at most {MAX_DIMS}; use 'sdpa'")
-    ranks = (None, None) if mask is None else (mask.query_rank, mask.key_rank)
-    return _rank_attention(query, key, value, *ranks)[0]
+        raise ValueError(f"attention='triton' got heads of {query.shape[3]} dims, at most {MAX_DIMS} fit. Use 'sdpa'")
+    return _rank_attention(query, key, value, mask.query_rank.contiguous(), mask.key_rank.contiguous())[0]

@@ -1,4 +1,4 @@
-"""The algorithm: serialize, encode, decode, compare (paper sections 3 and 4)."""
+"""The algorithm: serialize, encode, decode, compute the loss (paper sections 3 and 4)."""
 
 import math
 from collections.abc import Callable
@@ -6,8 +6,10 @@ from typing import NamedTuple
 
 import torch
 from mmpretrain.models.selfsup import BaseSelfSupervisor
-from torch import Tensor
+from mmpretrain.registry import MODELS
+from torch import Tensor, nn
 
+from randsac_mm.kernels import autocast_dtype, check_backend, choose_backend
 from randsac_mm.registry import register
 from randsac_mm.segments import Layout, dense_rank, raster_layout, sorted_layout
 
@@ -15,11 +17,11 @@ from .preprocessor import RandSACDataPreprocessor
 
 
 class Reconstruction(NamedTuple):
-    """Hold what a model predicts for whole images.
+    """Predictions for whole images.
 
     Attributes:
         pred: Predicted patches (B, N, P * P * C) in raster order, in the space of the head's target (normalised per
-            patch if ``norm_pix``); 0 for the first segment, which nothing can predict.
+            patch if ``norm_pix``); 0 for the first segment, which is not predicted.
         rank: The serialization (B, N).
         predicted: Whether a token was predicted (B, N), bool: all but the first segment.
     """
@@ -31,17 +33,20 @@ class Reconstruction(NamedTuple):
 
 @register('MODELS')
 class RandSAC(BaseSelfSupervisor):
-    """Learn features by predicting random segments of an image from all segments before them.
+    """Self-supervised pre-training by predicting random segments of an image from all segments before them.
 
     Args:
         backbone: Config of the encoder, a :class:`RandSACViT`.
-        neck: Config of the decoder, a :class:`RandSACDecoder`.
-        head: Config of the :class:`RandSACHead`.
-        data_preprocessor: Config of the :class:`RandSACDataPreprocessor`, which holds the serialization.
+        head: Config of the :class:`RandSACHead`. Sizes that follow from the backbone and neck may be left out.
+        data_preprocessor: Config of the :class:`RandSACDataPreprocessor`, which draws the serialization.
+        neck: Config of the decoder, a :class:`RandSACDecoder`; sizes of the encoder may be left out.
+        attention: Attention back-end in pre-training: ``'auto'``, ``'sdpa'``, ``'plain'`` or ``'triton'``, see
+            :func:`randsac_mm.kernels.choose_backend`.
         init_cfg: Initialisation from a checkpoint, as in mmengine.
 
     Raises:
-        ValueError: If sizes of the parts do not fit each other, or the serialization does not fit the token grid.
+        ValueError: If sizes of the parts do not fit each other, the serialization does not fit the token grid, or the
+            attention back-end does not work on this machine.
 
     Paper:
         "Self-supervision through Random Segments with Autoregressive Coding", arXiv 2203.12054.
@@ -56,15 +61,40 @@ class RandSAC(BaseSelfSupervisor):
         head: dict,
         data_preprocessor: dict,
         neck: dict | None = None,
+        attention: str = 'auto',
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
-        super().__init__(
-            backbone=backbone, neck=neck, head=head, data_preprocessor=data_preprocessor, init_cfg=init_cfg
+        check_backend(attention)
+        encoder = MODELS.build(backbone)
+        decoder = self._build_decoder(neck, encoder)
+        head = _fill_in(
+            head,
+            embed_dims=(encoder if decoder is None else decoder).embed_dims,
+            patch_size=encoder.patch_size,
+            in_channels=encoder.in_channels,
         )
-        self._check_parts()
-        self.data_preprocessor.patch_size = self.backbone.patch_size
-        # Fail before the first epoch, not in it.
-        self.data_preprocessor.serialization.partition.check(self.backbone.patch_resolution)
+        super().__init__(
+            backbone=encoder, neck=decoder, head=head, data_preprocessor=data_preprocessor, init_cfg=init_cfg
+        )
+        self.attention = attention
+        if not isinstance(self.data_preprocessor, RandSACDataPreprocessor):
+            raise ValueError(
+                f'data_preprocessor={type(self.data_preprocessor).__name__} draws no serialization: set '
+                'data_preprocessor=dict(type="RandSACDataPreprocessor", serialization=...)'
+            )
+        if self.data_preprocessor.patch_size not in (None, encoder.patch_size):
+            raise ValueError(
+                f"data_preprocessor.patch_size={self.data_preprocessor.patch_size} must be the backbone's "
+                f'{encoder.patch_size}: leave it out'
+            )
+        self.data_preprocessor.patch_size = encoder.patch_size
+        self.data_preprocessor.serialization.partition.check(encoder.patch_resolution)  # fails before the first epoch
+
+    @staticmethod
+    def _build_decoder(neck: dict | None, encoder: nn.Module) -> nn.Module | None:
+        if neck is None:
+            raise ValueError('RandSAC needs neck=dict(type="RandSACDecoder", ...); TwoStreamRandSAC has no decoder')
+        return MODELS.build(_fill_in(neck, encoder_dims=encoder.embed_dims, encoder_layers=encoder.num_layers))
 
     def forward(
         self,
@@ -74,11 +104,11 @@ class RandSAC(BaseSelfSupervisor):
         rank: Tensor | None = None,
         tokens_per_segment: int | None = None,
     ) -> dict[str, Tensor] | tuple[Tensor, ...]:
-        """Run the model as mmengine asks for it.
+        """Run the model in one of mmengine's modes.
 
         Args:
             inputs: Normalised images (B, C, H, W).
-            data_samples: Not read; there are no labels.
+            data_samples: Ignored; there are no labels.
             mode: ``'loss'``, or ``'tensor'`` for the backbone's features.
             rank: The serialization (B, N), see :meth:`loss`.
             tokens_per_segment: See :meth:`loss`.
@@ -97,11 +127,11 @@ class RandSAC(BaseSelfSupervisor):
         rank: Tensor | None = None,
         tokens_per_segment: int | None = None,
     ) -> dict[str, Tensor]:
-        """Predict every segment from all earlier ones and compare.
+        """Compute the loss of predicting every segment from all earlier ones.
 
         Args:
             inputs: Normalised images (B, C, H, W).
-            data_samples: Not read; there are no labels.
+            data_samples: Ignored; there are no labels.
             rank: The serialization (B, N), tokens in raster order, dense from 0. Drawn if not given.
             tokens_per_segment: Size of every segment of ``rank`` in tokens, if all are equal, for a faster layout.
 
@@ -109,8 +139,7 @@ class RandSAC(BaseSelfSupervisor):
             ``loss``, the mean squared error over all predicted patches, a scalar.
 
         Raises:
-            ValueError: If ``rank`` has the wrong shape. Its values are not looked at, which would stop a GPU; see
-                :meth:`reconstruct`.
+            ValueError: If ``rank`` has the wrong shape. Its values are not checked, because a GPU would have to wait.
         """
         if rank is None:
             rank, tokens_per_segment = self.data_preprocessor.draw(inputs).values()
@@ -118,7 +147,7 @@ class RandSAC(BaseSelfSupervisor):
         return {'loss': (self.compiled_loss or self.compute_loss)(inputs, rank, tokens_per_segment)}
 
     def compute_loss(self, inputs: Tensor, rank: Tensor, tokens_per_segment: int | None) -> Tensor:
-        """Compute the loss from tensors alone: what :func:`randsac_mm.engine.compile_model` compiles.
+        """Compute the loss from tensors; :func:`randsac_mm.engine.compile_model` compiles this function.
 
         Args:
             inputs: Normalised images (B, C, H, W).
@@ -142,6 +171,7 @@ class RandSAC(BaseSelfSupervisor):
         Returns:
             Predicted patches (B, T, P * P * C), in the order of ``layout.target``.
         """
+        layout = self._prepare(layout)
         hidden = self.backbone.encode(inputs, layout)
         return self.head(self.neck(hidden, layout, self.backbone.grid(*inputs.shape[2:])))
 
@@ -170,6 +200,12 @@ class RandSAC(BaseSelfSupervisor):
         state.pop('compiled_loss', None)
         return state
 
+    def _prepare(self, layout: Layout) -> Layout:
+        """Prepare the masks of a layout for the attention back-end, once a step."""
+        weight = self.head.proj.weight
+        dtype = autocast_dtype(weight.device.type) or weight.dtype
+        return layout.prepare(choose_backend(self.attention, weight.device, dtype), dtype)
+
     def _check_shape(self, inputs: Tensor, rank: Tensor) -> None:
         expected = (len(inputs), math.prod(self.backbone.grid(*inputs.shape[2:])))
         if tuple(rank.shape) != expected:
@@ -179,36 +215,18 @@ class RandSAC(BaseSelfSupervisor):
         self._check_shape(inputs, rank)
         if not torch.equal(rank, dense_rank(rank)) or not (rank.amax(dim=1) > 0).all():
             raise ValueError(
-                'rank must count the segments of every image from 0 without gaps and have at least two of them; '
+                'rank must count at least two segments of every image from 0 without gaps; '
                 'randsac_mm.segments.dense_rank closes gaps'
             )
         return rank
 
-    def _check_parts(self) -> None:
-        """Compare the sizes that a config states more than once."""
-        backbone, neck, head = self.backbone, self.neck, self.head
-        if not isinstance(self.data_preprocessor, RandSACDataPreprocessor):
-            raise ValueError(
-                f'{type(self).__name__} draws serializations in its data preprocessor, but that is a '
-                f'{type(self.data_preprocessor).__name__}: set data_preprocessor=dict(type="RandSACDataPreprocessor", '
-                'serialization=...)'
-            )
-        given = self.data_preprocessor.patch_size
-        pairs = [
-            ('data_preprocessor.patch_size', given or backbone.patch_size, 'backbone.patch_size', backbone.patch_size),
-            ('head.patch_size', head.patch_size, 'backbone.patch_size', backbone.patch_size),
-            ('head.in_channels', head.in_channels, 'backbone.in_channels', backbone.in_channels),
-            *self._decoder_pairs(neck, head, backbone),
-        ]
-        for name, value, other, expected in pairs:
-            if value != expected:
-                raise ValueError(f'{name}={value} does not fit {other}={expected}: set them equal')
 
-    def _decoder_pairs(self, neck: object, head: object, backbone: object) -> list[tuple[str, int, str, int]]:
-        if neck is None:
-            raise ValueError('RandSAC needs a neck: RandSACDecoder. (The baseline without one is TwoStreamRandSAC)')
-        return [
-            ('neck.encoder_dims', neck.encoder_dims, 'backbone.embed_dims', backbone.embed_dims),
-            ('neck.encoder_layers', neck.encoder_layers, 'backbone.num_layers', backbone.num_layers),
-            ('head.embed_dims', head.embed_dims, 'neck.embed_dims', neck.embed_dims),
-        ]
+def _fill_in(part: dict | nn.Module, **sizes: int) -> dict | nn.Module:
+    """Fill sizes that follow from another part into a config; given ones must be equal."""
+    if isinstance(part, nn.Module):
+        return part
+    cfg = dict(part)
+    for key, value in sizes.items():
+        if cfg.setdefault(key, value) != value:
+            raise ValueError(f'{cfg.get("type")}: {key}={cfg[key]} must be {value} to fit the backbone: leave it out')
+    return cfg

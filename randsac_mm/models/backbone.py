@@ -2,30 +2,28 @@
 
 from collections.abc import Sequence
 
+from mmpretrain.models.backbones import VisionTransformer
+from mmpretrain.models.backbones.base_backbone import BaseBackbone
 from torch import Tensor, nn
 
 from randsac_mm.registry import register
 from randsac_mm.segments import Layout
+from randsac_mm.transfer import pyramid_indices
 from randsac_mm.transfer.strict_loading import strict_init_cfg
 
-from .embedding import ViTEmbedding
-from .encoder_layer import EncoderLayer
-from .layers import EPS, advance, attention_mask, init_projections
-from .options import arch_settings, choose_method, layer_indices, window_layers
-from .relative_position import RelativePositionBias
-from .windows import padding_bias
+from .layers import EPS, EncoderLayer, PatchEmbed, init_projections, run_layer
+from .positions import find_grid, sincos_positions
 
+_ARCH_KEYS = ('embed_dims', 'num_layers', 'num_heads', 'feedforward_channels')
 _OUT_TYPES = ('raw', 'featmap', 'avg_featmap')
 
 
 @register('MODELS')
-class RandSACViT(ViTEmbedding):
-    """Encode images with a Vision Transformer without class token.
+class RandSACViT(BaseBackbone):
+    """Vision Transformer encoder without class token, with fixed sine-cosine positions.
 
     :meth:`forward` is mmpretrain's ``VisionTransformer`` in parameter names and numbers, so a checkpoint needs no
-    conversion; :meth:`encode` is the pre-training view of the same weights. The defaults are the paper's plain ViT
-    with fixed sine-cosine positions; windows, position biases and the ``method`` of somebody else's checkpoint are for
-    transfer.
+    conversion; :meth:`encode` is the pre-training view of the same weights.
 
     Args:
         arch: Name in mmpretrain's zoo (``'deit-tiny'``, ``'deit-small'``, ``'base'``, ``'large'``, ...; its ``'small'``
@@ -38,24 +36,15 @@ class RandSACViT(ViTEmbedding):
             and ``'detection'`` choose four by :func:`randsac_mm.transfer.pyramid_indices`.
         out_type: ``'featmap'`` (B, D, H / P, W / P), ``'raw'`` (B, N, D) or ``'avg_featmap'`` (B, D), the normalised
             average of all tokens.
-        drop_path_rate: Probability of leaving out a branch of the last layer, growing linearly from 0 at the first.
+        drop_path_rate: Probability of skipping a branch of the last layer, growing linearly from 0 at the first.
         qkv_bias: Whether queries, keys and values have a bias.
-        final_norm: Whether the last layer's output is normalised. None: if the method's checkpoints have that norm.
-        frozen_stages: Number of layers, from the input, that are not trained; -1: none, 0: only the patch embedding
-            and positions. A bias that all layers share is frozen with the first of them.
-        with_cp: Whether training computes the inside of each layer again for the gradient, instead of storing it.
-        window_size: Side in tokens of the windows that layers attend in, as in ViTDet. 0: every token sees all.
-        global_layers: With windows, the layers that see the whole image; negative ones count from the end. None: the
-            ends of four equal groups.
-        rel_pos_bias: Relative position bias as in BEiT, of each ``'layer'`` or ``'shared'`` by all. None: as the
-            method has it. At 4,096 tokens each matrix is 0.8 GB; see :mod:`randsac_mm.models.relative_position`.
-        method: Whose checkpoints it can read: ``'randsac'``, or mmpretrain's ``'mae'``, ``'beitv2'``, ``'mocov3'``,
-            ``'maskfeat'``, ``'cae'`` and ``'deit'``, converted by :func:`randsac_mm.transfer.peers.convert`. Decides
-            on positions, layer scale and relative position bias.
+        final_norm: Whether the last layer's output is normalised.
+        frozen_stages: Number of layers, from the input, that are not trained; -1: none, 0: only the patch embedding.
+        with_cp: Whether training recomputes the inside of each layer in the backward pass instead of storing it.
         init_cfg: Initialisation from a checkpoint, as in mmengine. Without it the weights are Xavier uniform.
 
     Raises:
-        ValueError: If a choice or a size is not possible.
+        ValueError: If an option or a size is not possible.
 
     Paper:
         Section 4.1, "Autoregressive Segment Encoder".
@@ -77,20 +66,20 @@ class RandSACViT(ViTEmbedding):
         out_type: str = 'featmap',
         drop_path_rate: float = 0.0,
         qkv_bias: bool = True,
-        final_norm: bool | None = None,
+        final_norm: bool = True,
         frozen_stages: int = -1,
         with_cp: bool = False,
-        window_size: int = 0,
-        global_layers: int | Sequence[int] | None = None,
-        rel_pos_bias: str | None = None,
-        method: str = 'randsac',
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
-        settings, traits = arch_settings(arch), choose_method(method)
-        super().__init__(settings['embed_dims'], img_size, patch_size, in_channels, traits, init_cfg)
-        self.method = method
+        super().__init__(init_cfg)
+        settings = _arch_settings(arch)
+        self.embed_dims = settings['embed_dims']
         self.num_layers = settings['num_layers']
-        self.out_indices = layer_indices('out_indices', out_indices, self.num_layers)
+        self.patch_size = patch_size
+        self.in_channels = in_channels
+        self.img_size = (img_size, img_size) if isinstance(img_size, int) else tuple(img_size)
+        self.patch_resolution = self.grid(*self.img_size)
+        self.out_indices = _layer_indices(out_indices, self.num_layers)
         if out_type not in _OUT_TYPES:
             raise ValueError(f'out_type={out_type!r} must be one of {_OUT_TYPES}: there is no class token')
         self.out_type = out_type
@@ -98,18 +87,12 @@ class RandSACViT(ViTEmbedding):
             raise ValueError(f'frozen_stages={frozen_stages} must lie between -1 and num_layers={self.num_layers}')
         self.frozen_stages = frozen_stages
         self.with_cp = with_cp
-        self.window_size = window_size
-        self.windowed = windowed = window_layers(window_size, global_layers, self.num_layers)
-        if rel_pos_bias not in (None, 'layer', 'shared'):
-            raise ValueError(f"rel_pos_bias={rel_pos_bias!r} must be 'layer', 'shared' or None")
-        rel_pos_bias = rel_pos_bias or traits.rel_pos_bias
-        self._biased = rel_pos_bias is not None
 
-        # A table that is also used in windows is made for these, so that one pre-trained at their size fits as it is.
-        window, whole = (window_size, window_size), self.patch_resolution
-        self.rel_pos_bias = None
-        if rel_pos_bias == 'shared':
-            self.rel_pos_bias = RelativePositionBias(window if windowed else whole, settings['num_heads'])
+        self.patch_embed = PatchEmbed(in_channels, self.embed_dims, patch_size)
+        # Positions of the pre-training grid, which they identify; once a checkpoint is loaded, of its grid.
+        self.positions_grid = self.patch_resolution
+        table = sincos_positions(self.positions_grid, self.embed_dims).clone()
+        self.pos_embed = nn.Parameter(table, requires_grad=False)
         last = max(self.num_layers - 1, 1)
         self.layers = nn.ModuleList(
             EncoderLayer(
@@ -118,22 +101,40 @@ class RandSACViT(ViTEmbedding):
                 settings['feedforward_channels'],
                 drop_path_rate=drop_path_rate * i / last,
                 qkv_bias=qkv_bias,
-                layer_scale=traits.layer_scale,
-                window_size=window_size if i in windowed else 0,
-                bias_grid=(window if i in windowed else whole) if rel_pos_bias == 'layer' else None,
             )
             for i in range(self.num_layers)
         )
-        self.final_norm = traits.final_norm if final_norm is None else final_norm
-        if self.final_norm:
+        self.final_norm = final_norm
+        if final_norm:
             self.ln1 = nn.LayerNorm(self.embed_dims, eps=EPS)
         if out_type == 'avg_featmap':
             self.ln2 = nn.LayerNorm(self.embed_dims, eps=EPS)
         init_projections(self.layers)
         self._freeze()
 
+    def grid(self, height: int, width: int) -> tuple[int, int]:
+        """Return the token grid of an image.
+
+        Args:
+            height: Image height H in pixels.
+            width: Image width W in pixels.
+
+        Returns:
+            Rows and columns of tokens.
+
+        Raises:
+            ValueError: If the patch size does not divide the image size.
+        """
+        p = self.patch_size
+        if height < p or width < p or height % p or width % p:
+            raise ValueError(
+                f'an image of {height} x {width} pixels cannot be cut in patches of {p} x {p}. Resize, crop or pad it '
+                f'to multiples of {p} (for example pad_size_divisor={p} in the data preprocessor)'
+            )
+        return height // p, width // p
+
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Extract features of whole images, without any mask.
+        """Return features of whole images, computed without a mask.
 
         Args:
             images: Normalised images (B, C, H, W); H and W are multiples of the patch size.
@@ -144,12 +145,11 @@ class RandSACViT(ViTEmbedding):
         Raises:
             ValueError: If the number of channels or the image size does not fit.
         """
-        grid = self.grid_of(images)
-        x = self.embed(images)
-        whole, inside = self._biases(grid, x)
+        grid = self._check_images(images)
+        x = self.patch_embed(images) + self.positions(grid)
         outs = []
         for i, layer in enumerate(self.layers):
-            x = advance(layer, self.with_cp, x, inside if layer.window_size else whole, grid)
+            x = run_layer(layer, self.with_cp, x)
             if i == self.num_layers - 1 and self.final_norm:
                 x = self.ln1(x)
             if i in self.out_indices:
@@ -157,7 +157,7 @@ class RandSACViT(ViTEmbedding):
         return tuple(outs)
 
     def encode(self, images: Tensor, layout: Layout) -> list[Tensor]:
-        """Encode serialized tokens: each sees its own segment and earlier ones.
+        """Encode serialized tokens: each attends to its own segment and to earlier ones.
 
         Args:
             images: Normalised images (B, C, H, W).
@@ -167,37 +167,37 @@ class RandSACViT(ViTEmbedding):
             The hidden states H^1 .. H^L of all layers, each (B, S, D), the last one normalised if ``final_norm``.
 
         Raises:
-            ValueError: If the number of channels or the image size does not fit, or this is not the paper's plain ViT:
-                windows and relative position biases need whole images, and other methods are for transfer only.
+            ValueError: If the number of channels or the image size does not fit.
 
         Paper:
             Section 4.1, Figure 4 left.
         """
         x = self.embed_source(images, layout)
-        mask = attention_mask(layout.source_mask, x)
         hidden = []
         for layer in self.layers:
-            x = advance(layer, self.with_cp, x, mask)
+            x = run_layer(layer, self.with_cp, x, layout.source_mask)
             hidden.append(x)
         if self.final_norm:
             hidden[-1] = self.ln1(x)
         return hidden
 
     def embed_source(self, images: Tensor, layout: Layout) -> Tensor:
-        """Embed the tokens that a layout lets into the encoder, H^0 (B, S, D); arguments as :meth:`encode`."""
-        if self.method != 'randsac' or self.window_size or self._biased:
-            raise ValueError(
-                f"a backbone with method='{self.method}', window_size={self.window_size} or a relative position bias "
-                "is for transfer: pre-train the plain ViT, with method='randsac', window_size=0, rel_pos_bias=None"
-            )
-        return super().embed_source(images, layout)
+        """Return the embedded source tokens of a layout with their positions, H^0 (B, S, D); see :meth:`encode`."""
+        grid = self._check_images(images)
+        return self.patch_embed.forward_some(images, layout.source) + self.positions(grid)[0, layout.source]
+
+    def positions(self, grid: tuple[int, int]) -> Tensor:
+        """Return the positions (1, N, D) of a grid of N tokens; of another than the pre-training grid computed anew."""
+        if grid == self.positions_grid:
+            return self.pos_embed
+        return sincos_positions(grid, self.embed_dims, self.pos_embed.device).to(self.pos_embed.dtype)
 
     def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
-        """Tell how deep a parameter lies, for learning rates that decay from layer to layer.
+        """Return the depth of a parameter, for learning rates that decay from layer to layer.
 
         Args:
             param_name: Full name of the parameter.
-            prefix: What stands before the backbone's own names, as ``'backbone.'``.
+            prefix: Prefix of the backbone's names, as ``'backbone.'``.
 
         Returns:
             Depth, from 0 for the patch embedding to ``num_layers + 1`` for whatever follows the layers, and
@@ -205,11 +205,9 @@ class RandSACViT(ViTEmbedding):
         """
         depths = self.num_layers + 2
         name = param_name.removeprefix(prefix)
-        if not param_name.startswith(prefix):
-            return depths - 1, depths
-        if name.startswith(('patch_embed.', 'pos_embed')):
+        if param_name.startswith(prefix) and name.startswith(('patch_embed.', 'pos_embed')):
             return 0, depths
-        if name.startswith('layers.'):
+        if param_name.startswith(prefix) and name.startswith('layers.'):
             return int(name.split('.')[1]) + 1, depths
         return depths - 1, depths
 
@@ -224,16 +222,32 @@ class RandSACViT(ViTEmbedding):
         self._freeze()
         return self
 
-    def _biases(self, grid: tuple[int, int], like: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        """Make what layers share, once: the bias of those that see the whole image and of those with windows."""
-        shared, size = self.rel_pos_bias, self.window_size
-        inside = padding_bias(grid, size, len(like), like) if self.windowed else None
-        if shared is None:
-            return None, inside
-        if self.windowed:
-            own = shared((size, size))
-            inside = own if inside is None else inside + own
-        return (shared(grid) if len(self.windowed) < self.num_layers else None), inside
+    def _load_from_state_dict(self, state_dict: dict, prefix: str, *args: object) -> None:
+        """Adopt the pre-training grid of a state dict; refuse positions that are no sine-cosine ones."""
+        key = prefix + 'pos_embed'
+        if key in state_dict:
+            saved = state_dict[key]
+            grid = find_grid(saved) if saved.shape[-1] == self.embed_dims else None
+            if grid is None:
+                raise ValueError(
+                    f'{key} of the checkpoint, shape {tuple(saved.shape)}, holds no sine-cosine positions of '
+                    f'{self.embed_dims} channels: the checkpoint is of another architecture, or has learned positions. '
+                    "mmpretrain's VisionTransformer reads those"
+                )
+            self.positions_grid = grid
+            exact = sincos_positions(grid, self.embed_dims).to(self.pos_embed, copy=True)  # saved ones may be bfloat16
+            self.pos_embed.data = exact
+            state_dict[key] = exact
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+    def _check_images(self, images: Tensor) -> tuple[int, int]:
+        """Return the token grid of images (B, C, H, W) that fit."""
+        if images.ndim != 4 or images.shape[1] != self.in_channels:
+            raise ValueError(
+                f'images have shape {tuple(images.shape)}, but this backbone reads (B, {self.in_channels}, H, W): set '
+                'in_channels, or convert the images'
+            )
+        return self.grid(*images.shape[2:])
 
     def _format(self, x: Tensor, grid: tuple[int, int]) -> Tensor:
         if self.out_type == 'raw':
@@ -245,13 +259,29 @@ class RandSACViT(ViTEmbedding):
     def _freeze(self) -> None:
         if self.frozen_stages < 0:
             return
-        if self.pos_embed is not None:
-            self.pos_embed.requires_grad_(False)
-        if self.frozen_stages and self.rel_pos_bias is not None:
-            self.rel_pos_bias.requires_grad_(False)
         frozen = [self.patch_embed, *self.layers[: self.frozen_stages]]
         if self.frozen_stages == self.num_layers:
             frozen += [getattr(self, name) for name in ('ln1', 'ln2') if hasattr(self, name)]
         for module in frozen:
             nn.Module.train(module, False)
             module.requires_grad_(False)
+
+
+def _arch_settings(arch: str | dict) -> dict[str, int]:
+    if isinstance(arch, str):
+        if arch.lower() not in VisionTransformer.arch_zoo:
+            raise ValueError(f'arch={arch!r} must be one of {sorted(VisionTransformer.arch_zoo)}, or a dict')
+        return VisionTransformer.arch_zoo[arch.lower()]
+    if set(arch) != set(_ARCH_KEYS):
+        raise ValueError(f'arch={dict(arch)} must have exactly the keys {_ARCH_KEYS}')
+    return arch
+
+
+def _layer_indices(choice: int | str | Sequence[int], num_layers: int) -> list[int]:
+    if isinstance(choice, str):
+        return pyramid_indices(choice, num_layers)
+    indices = [choice] if isinstance(choice, int) else list(choice)
+    for i in indices:
+        if not -num_layers <= i < num_layers:
+            raise ValueError(f'out_indices={indices} has {i}, but there are only {num_layers} layers')
+    return [i % num_layers for i in indices]

@@ -1,4 +1,4 @@
-"""The decoder: positions in, predictions out; it reads all encoder layers by learned skip connections (4.1, 4.2)."""
+"""The decoder and its learned skip connections to all encoder layers (paper sections 4.1 and 4.2)."""
 
 from typing import Literal
 
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from randsac_mm.registry import register
 from randsac_mm.segments import Layout
 
-from .layers import EPS, DecoderLayer, NormPosition, advance, attention_mask, init_projections
+from .layers import EPS, DecoderLayer, NormPosition, init_projections, run_layer
 from .positions import sincos_positions
 
 SkipInit = Literal['last', 'mean', 'normal']
@@ -17,7 +17,7 @@ MemoryNorm = Literal['none', 'before', 'after']
 
 
 class SkipConnection(BaseModule):
-    """Mix the hidden states of all encoder layers, anew for each decoder layer: Z^l = sum_k W[k, l] H^k.
+    """Learned mix of the hidden states of all encoder layers for each decoder layer: Z^l = sum_k W[k, l] H^k.
 
     The sum runs over the encoder's layers, not its embedding, and has no bias and no softmax, as in the paper.
 
@@ -25,15 +25,15 @@ class SkipConnection(BaseModule):
         encoder_layers: Number of encoder layers, rows of W.
         decoder_layers: Number of decoder layers, columns of W.
         encoder_dims: Width D of the hidden states.
-        init: First value of W, which the paper does not give. ``'mean'``: all layers alike, so that each is
-            taught from the first step. ``'last'``: all weight on the last layer, which is the masked transformer
-            without skips. ``'normal'``: independent normal numbers of variance 1 / L_enc.
-        norm: Whether hidden states are normalised, which the paper does not say. ``'before'``: each H^k first, by a
-            norm of its own, because the residual stream grows from layer to layer and deep layers would drown the
-            others. ``'none'``: mixed as they are. ``'after'``: each Z^l, by a norm of its own.
+        init: First value of W, which the paper does not state. ``'mean'``: 1 / L_enc, so that all layers get gradients
+            from the first step. ``'last'``: all weight on the last layer, as in the masked transformer without skips.
+            ``'normal'``: independent normal numbers of variance 1 / L_enc.
+        norm: Whether hidden states are normalised, which the paper does not state. ``'before'``: each H^k by a norm of
+            its own, because the residual stream grows from layer to layer and deep layers would dominate. ``'none'``:
+            no norm. ``'after'``: each Z^l by a norm of its own.
 
     Raises:
-        ValueError: If ``init`` or ``norm`` is none of these.
+        ValueError: If ``init`` or ``norm`` is another word.
 
     Paper:
         Section 4.2, appendix A.3.
@@ -65,7 +65,7 @@ class SkipConnection(BaseModule):
         self.norms = nn.ModuleList(nn.LayerNorm(encoder_dims, eps=EPS) for _ in range(norms))
 
     def forward(self, hidden: list[Tensor]) -> list[Tensor]:
-        """Make the memory of every decoder layer.
+        """Compute the memory of every decoder layer.
 
         Args:
             hidden: Hidden states H^1 .. H^L_enc, each (B, S, D).
@@ -75,7 +75,7 @@ class SkipConnection(BaseModule):
         """
         if self.norm == 'before':
             hidden = [norm(h) for norm, h in zip(self.norms, hidden, strict=True)]
-        # One small matrix product. In compiled code the norms write straight into the stack; nothing is copied.
+        # One small matrix product; compiled code writes the norms straight into the stack.
         mixed = torch.einsum('kl,kbsd->lbsd', self.weight, torch.stack(hidden)).unbind(0)
         if self.norm == 'after':
             return [norm(z) for norm, z in zip(self.norms, mixed, strict=True)]
@@ -84,24 +84,22 @@ class SkipConnection(BaseModule):
 
 @register('MODELS')
 class RandSACDecoder(BaseModule):
-    """Predict every segment from all earlier ones, given nothing but the positions to be predicted.
+    """Decoder whose input is positions alone: it predicts every segment from the memory of all earlier ones.
 
     Args:
         num_layers: Number of decoder layers L_dec.
         embed_dims: Width D of the decoder; it may differ from the encoder's.
         num_heads: Number of heads; it divides ``embed_dims``.
-        encoder_dims: Width of the encoder.
-        encoder_layers: Number of encoder layers L_enc.
+        encoder_dims: Width of the encoder. :class:`RandSAC` fills it in from its backbone.
+        encoder_layers: Number of encoder layers L_enc, filled in likewise.
         feedforward_channels: Width of the feed-forward networks' hidden layers. Default: 4 D.
-        drop_path_rate: Probability of leaving out a branch, the same in every layer. The paper uses none.
         qkv_bias: Whether queries, keys and values have a bias.
-        skip: Whether decoder layers read a learned mixture of all encoder layers (4.2), or all read the last one (4.1).
-        skip_init: First value of the mixture, see :class:`SkipConnection`.
-        memory_norm: Normalisation around the mixture, see :class:`SkipConnection`.
-        norm_position: ``'pre'`` puts norms at the entrance of each branch and one after the last layer, as in the
-            encoder, which trains without warm-up tricks; ``'post'`` after each sum, as in Vaswani et al. The paper does
-            not say.
-        with_cp: Whether training computes the inside of each layer again for the gradient, instead of storing it.
+        skip: Whether decoder layers read a learned mix of all encoder layers (4.2), or all read the last one (4.1).
+        skip_init: First value of the mix, see :class:`SkipConnection`.
+        memory_norm: Normalisation of the mix, see :class:`SkipConnection`.
+        norm_position: ``'pre'`` puts norms before each branch and one after the last layer, as in the encoder;
+            ``'post'`` after each sum, as in Vaswani et al. The paper does not state it.
+        with_cp: Whether training recomputes the inside of each layer in the backward pass instead of storing it.
         init_cfg: Initialisation from a checkpoint, as in mmengine. Without it the weights are Xavier uniform.
 
     Raises:
@@ -119,7 +117,6 @@ class RandSACDecoder(BaseModule):
         encoder_dims: int,
         encoder_layers: int,
         feedforward_channels: int | None = None,
-        drop_path_rate: float = 0.0,
         qkv_bias: bool = True,
         skip: bool = True,
         skip_init: SkipInit = 'mean',
@@ -130,8 +127,8 @@ class RandSACDecoder(BaseModule):
     ) -> None:
         super().__init__(init_cfg)
         if num_layers < 1:
-            raise ValueError(f'num_layers={num_layers} must be at least 1: the decoder makes the predictions')
-        sincos_positions((1, 1), embed_dims)  # raises now, not in the first step, if positions cannot be that wide
+            raise ValueError(f'num_layers={num_layers} must be at least 1')
+        sincos_positions((1, 1), embed_dims)  # raises before the first step if positions cannot be that wide
         self.num_layers = num_layers
         self.embed_dims = embed_dims
         self.encoder_dims = encoder_dims
@@ -144,7 +141,6 @@ class RandSACDecoder(BaseModule):
                 encoder_dims,
                 num_heads,
                 feedforward_channels or 4 * embed_dims,
-                drop_path_rate,
                 qkv_bias,
                 norm_position,
             )
@@ -154,7 +150,7 @@ class RandSACDecoder(BaseModule):
         init_projections(self.layers)
 
     def forward(self, hidden: list[Tensor], layout: Layout, grid: tuple[int, int]) -> Tensor:
-        """Decode the targets of a layout.
+        """Decode the target tokens of a layout.
 
         Args:
             hidden: Hidden states H^1 .. H^L_enc of the encoder, each (B, S, D_enc).
@@ -167,10 +163,6 @@ class RandSACDecoder(BaseModule):
         memory = self.skip(hidden) if self.skip is not None else [hidden[-1]] * self.num_layers
         x = sincos_positions(grid, self.embed_dims, memory[0].device)[0, layout.target]  # (B, T, D), no content
         x = x.to(self.layers[0].ln1.weight.dtype)  # not the memory's, which is half precision under autocast
-        target_mask = attention_mask(layout.target_mask, x)
-        memory_mask = target_mask
-        if layout.memory_mask is not layout.target_mask:  # segments of equal size share one
-            memory_mask = attention_mask(layout.memory_mask, x)
         for layer, z in zip(self.layers, memory, strict=True):
-            x = advance(layer, self.with_cp, x, z, target_mask, memory_mask)
+            x = run_layer(layer, self.with_cp, x, z, layout.target_mask, layout.memory_mask)
         return self.ln(x)

@@ -13,10 +13,10 @@ _VARIANCE_EPS = 1e-6  # keeps blank patches finite, as in MAE
 
 @register('MODELS')
 class RandSACHead(BaseModule):
-    """Predict the pixels of patches and compare them with the image, by mean squared error.
+    """Linear head that predicts the pixels of patches, with the mean squared error as its loss.
 
     Args:
-        embed_dims: Width D of the tokens that come in.
+        embed_dims: Width D of the incoming tokens. :class:`RandSAC` fills in this and the next two.
         patch_size: Side P of a patch, in pixels.
         in_channels: Number of image channels C.
         norm_pix: Whether a patch's target is normalised by the mean and standard deviation of that patch. The paper
@@ -24,7 +24,7 @@ class RandSACHead(BaseModule):
         init_cfg: Initialisation from a checkpoint, as in mmengine.
 
     Raises:
-        ValueError: If ``norm_pix`` is asked for patches of a single number.
+        ValueError: If ``norm_pix`` is set for patches of a single number.
 
     Paper:
         Section 5 "General Implementation Details", appendix B.4.
@@ -56,19 +56,19 @@ class RandSACHead(BaseModule):
         return apply_linear(self.proj, tokens)
 
     def patchify(self, images: Tensor) -> Tensor:
-        """Cut images (B, C, H, W) into patches (B, N, P * P * C) in raster order; rows, columns, channels inside."""
+        """Split images (B, C, H, W) into patches (B, N, P * P * C) in raster order; rows, columns, channels inside."""
         p = self.patch_size
         cut = images.unflatten(3, (-1, p)).unflatten(2, (-1, p))  # (B, C, h, P, w, P)
         return cut.permute(0, 2, 4, 3, 5, 1).flatten(3).flatten(1, 2)
 
     def unpatchify(self, patches: Tensor, grid: tuple[int, int]) -> Tensor:
-        """Put patches (B, N, P * P * C) of a token grid together to images (B, C, H, W)."""
+        """Merge patches (B, N, P * P * C) of a token grid to images (B, C, H, W)."""
         p = self.patch_size
         cut = patches.unflatten(2, (p, p, -1)).unflatten(1, grid)  # (B, h, w, P, P, C)
         return cut.permute(0, 5, 1, 3, 2, 4).flatten(4).flatten(2, 3)
 
     def target(self, images: Tensor) -> Tensor:
-        """Give the targets of images (B, C, H, W): patches (B, N, P * P * C), normalised if ``norm_pix``."""
+        """Return the targets of images (B, C, H, W): patches (B, N, P * P * C), normalised if ``norm_pix``."""
         patches = self.patchify(images)
         if not self.norm_pix:
             return patches
@@ -77,12 +77,12 @@ class RandSACHead(BaseModule):
 
     @staticmethod
     def patch_statistics(patches: Tensor) -> tuple[Tensor, Tensor]:
-        """Give mean and standard deviation, each (B, N, 1), of patches (B, N, P * P * C)."""
+        """Return mean and standard deviation, each (B, N, 1), of patches (B, N, P * P * C)."""
         variance, mean = torch.var_mean(patches, dim=-1, keepdim=True)
         return mean, (variance + _VARIANCE_EPS).sqrt()
 
     def loss(self, pred: Tensor, images: Tensor, target: Tensor, predicted: Tensor) -> Tensor:
-        """Compare predictions with the image.
+        """Compute the loss of predictions.
 
         Args:
             pred: Predicted patches (B, T, P * P * C).

@@ -1,7 +1,6 @@
-"""What layers are made of. Attention and linear maps run on :mod:`randsac_mm.kernels`.
+"""Layers of encoder and decoder. Attention and linear maps run on :mod:`randsac_mm.kernels`.
 
-A mask is made once a step, by :func:`attention_mask`, and shared by all layers; layers for transfer take a tensor that
-is added to the logits instead. Tokens: (B, N, D); heads: h of d = D / h dims each.
+Shapes: B images, N tokens of D dims; h heads of d = D / h dims.
 """
 
 from typing import Literal
@@ -12,39 +11,24 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from randsac_mm.kernels import Mask, attention, autocast_dtype, linear, make_mask
-from randsac_mm.segments import RankMask
-
-from .relative_position import relative_bias, zero_table
+from randsac_mm.kernels import attention, linear
+from randsac_mm.segments import Mask
 
 NormPosition = Literal['pre', 'post']
 EPS = 1e-6  # of every layer norm, as in mmpretrain's and MAE's ViT
 
 
-def attention_mask(mask: RankMask, tokens: Tensor) -> Mask:
-    """Prepare a mask for the attention kernel in force.
-
-    Args:
-        mask: Who may attend to whom.
-        tokens: Tokens that enter the layers, of any shape; with autocast they decide only on the device.
-
-    Returns:
-        What :func:`randsac_mm.kernels.attention` takes as a mask.
-    """
-    return make_mask(mask.query_rank, mask.key_rank, autocast_dtype(tokens.device.type) or tokens.dtype)
-
-
-def advance(layer: nn.Module, with_cp: bool, *args: object) -> Tensor:
-    """Run a layer; with ``with_cp``, in training, its inside is computed again for the gradient instead of stored."""
+def run_layer(layer: nn.Module, with_cp: bool, *args: object) -> Tensor:
+    """Run a layer; with ``with_cp``, in training, its inside is recomputed in the backward pass."""
     if with_cp and layer.training and torch.is_grad_enabled():
         return checkpoint(layer, *args, use_reentrant=False)
     return layer(*args)
 
 
 def apply_linear(layer: nn.Module, x: Tensor) -> Tensor:
-    """Map (..., D_in) to (..., D_out) as ``layer`` does, on the matrix product in force.
+    """Map (..., D_in) to (..., D_out) by :func:`randsac_mm.kernels.linear`.
 
-    A layer that is more than its weight and bias, such as an adapter that was put in its place, is called as it is.
+    A layer that is more than its weight and bias, as an adapter in its place or one with hooks, is called as it is.
     """
     plain = type(layer) is nn.Linear and not (layer._forward_hooks or layer._forward_pre_hooks)
     return linear(x, layer.weight, layer.bias) if plain else layer(x)
@@ -52,19 +36,19 @@ def apply_linear(layer: nn.Module, x: Tensor) -> Tensor:
 
 def _check_heads(embed_dims: int, num_heads: int) -> None:
     if embed_dims % num_heads:
-        raise ValueError(f'embed_dims={embed_dims} is not divisible by num_heads={num_heads}: heads need equal widths')
+        raise ValueError(f'embed_dims={embed_dims} is not divisible by num_heads={num_heads}')
 
 
 def _split_heads(x: Tensor, parts: int, num_heads: int) -> tuple[Tensor, ...]:
-    """Cut the output of a joint projection (B, N, parts * D) into ``parts`` tensors (B, h, N, d)."""
+    """Split the output of a joint projection (B, N, parts * D) into ``parts`` tensors (B, h, N, d)."""
     return x.unflatten(2, (parts, num_heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
 
 
 def init_projections(module: nn.Module) -> None:
     """Initialise all linear layers below ``module``: Xavier uniform weights, zero biases, as MAE's and BEiT's ViT.
 
-    Done when modules are made, never in ``init_weights``: what a checkpoint has filled must not be drawn again. Joint
-    projections (``qkv``, ``kv``) are drawn as the separate square matrices they stand for.
+    Called when modules are made, not in ``init_weights``, so that weights of a checkpoint are not drawn again. Joint
+    projections (``qkv``, ``kv``) are drawn as separate square matrices.
     """
     for name, layer in module.named_modules():
         if isinstance(layer, nn.Linear):
@@ -76,7 +60,7 @@ def init_projections(module: nn.Module) -> None:
 
 
 class PatchEmbed(BaseModule):
-    """Project patches of pixels to tokens; one weight, read as a convolution or as a matrix.
+    """Linear projection of patches to tokens; one weight, applied as a convolution or as a matrix.
 
     Args:
         in_channels: Number of image channels C.
@@ -105,53 +89,38 @@ class PatchEmbed(BaseModule):
 
 
 class SelfAttention(BaseModule):
-    """Attend among tokens of one sequence; parameter names and numbers of mmpretrain's ``MultiheadAttention``.
+    """Multi-head self-attention; parameter names and numbers of mmpretrain's ``MultiheadAttention``.
 
     Args:
         embed_dims: Width D.
         num_heads: Number of heads; it divides D.
         qkv_bias: Whether queries, keys and values have a bias.
-        bias_grid: Rows and columns of tokens that a relative position bias of its own is made for. None: no such bias.
 
     Raises:
         ValueError: If the heads do not divide the width.
     """
 
-    def __init__(
-        self,
-        embed_dims: int,
-        num_heads: int,
-        qkv_bias: bool = True,
-        bias_grid: tuple[int, int] | None = None,
-    ) -> None:
+    def __init__(self, embed_dims: int, num_heads: int, qkv_bias: bool = True) -> None:
         super().__init__()
         _check_heads(embed_dims, num_heads)
         self.num_heads = num_heads
-        self.bias_grid = bias_grid
-        self.relative_position_bias_table = zero_table(bias_grid, num_heads) if bias_grid else None
         self.qkv = nn.Linear(embed_dims, 3 * embed_dims, bias=qkv_bias)
         self.proj = nn.Linear(embed_dims, embed_dims)
 
-    def relative_bias(self, grid: tuple[int, int]) -> Tensor | None:
-        """Make this layer's relative position bias (1, h, N, N) for a grid of N tokens; None if it has none."""
-        if self.bias_grid is None:
-            return None
-        return relative_bias(self.relative_position_bias_table, self.bias_grid, grid)[None]
-
-    def forward(self, x: Tensor, mask: Mask | Tensor | None = None) -> Tensor:
-        """Map (B, N, D) to (B, N, D); ``mask`` as in :func:`randsac_mm.kernels.attention`."""
+    def forward(self, x: Tensor, mask: Mask | None = None) -> Tensor:
+        """Map (B, N, D) to (B, N, D); None as ``mask``: every token attends to every token."""
         return apply_linear(self.proj, attention(*_split_heads(apply_linear(self.qkv, x), 3, self.num_heads), mask))
 
     def forward_streams(
         self, query: Tensor, content: Tensor, memory_mask: Mask, source_mask: Mask | None
     ) -> tuple[Tensor, Tensor | None]:
-        """Attend from two streams to the content with the same weights (two-stream baseline, A.3).
+        """Attend from two streams to the content, with shared weights (two-stream baseline, A.3).
 
         Args:
-            query: Tokens that only ask (B, T, D).
-            content: Tokens that are read (B, S, D).
-            memory_mask: What queries may read, T queries and S keys.
-            source_mask: What the content's tokens may read, S queries and S keys; None if they need not ask.
+            query: Query stream (B, T, D).
+            content: Content stream (B, S, D).
+            memory_mask: Mask of the query stream, T queries and S keys.
+            source_mask: Mask of the content stream, S queries and S keys; None if its output is not needed.
 
         Returns:
             Attended queries (B, T, D) and content (B, S, D), the latter None without ``source_mask``.
@@ -169,7 +138,7 @@ class SelfAttention(BaseModule):
 
 
 class CrossAttention(BaseModule):
-    """Attend from decoder tokens to the encoder's memory.
+    """Multi-head attention of decoder tokens to the encoder's memory.
 
     Args:
         embed_dims: Width D of the decoder.
@@ -189,15 +158,15 @@ class CrossAttention(BaseModule):
         self.kv = nn.Linear(memory_dims, 2 * embed_dims, bias=qkv_bias)
         self.proj = nn.Linear(embed_dims, embed_dims)
 
-    def forward(self, x: Tensor, memory: Tensor, mask: Mask | Tensor | None) -> Tensor:
-        """Map (B, T, D) to (B, T, D), reading ``memory`` (B, S, memory_dims); ``mask`` of T queries and S keys."""
+    def forward(self, x: Tensor, memory: Tensor, mask: Mask) -> Tensor:
+        """Map (B, T, D) and ``memory`` (B, S, memory_dims) to (B, T, D); ``mask`` of T queries and S keys."""
         (q,) = _split_heads(apply_linear(self.q, x), 1, self.num_heads)
         k, v = _split_heads(apply_linear(self.kv, memory), 2, self.num_heads)
         return apply_linear(self.proj, attention(q, k, v, mask))
 
 
 class FeedForward(BaseModule):
-    """Two linear layers with a GELU between them; parameter names of mmcv's ``FFN``.
+    """Feed-forward network of two linear layers and a GELU; parameter names of mmcv's ``FFN``.
 
     Args:
         embed_dims: Width D.
@@ -215,6 +184,51 @@ class FeedForward(BaseModule):
         return apply_linear(narrow, activation(apply_linear(widen, x)))
 
 
+class EncoderLayer(BaseModule):
+    """One pre-norm ViT layer; parameter names and numbers of mmpretrain's, with an optional mask.
+
+    Args:
+        embed_dims: Width D.
+        num_heads: Number of heads; it divides D.
+        feedforward_channels: Width of the hidden layer of the feed-forward network.
+        drop_path_rate: Probability of skipping a branch for an image during training.
+        qkv_bias: Whether queries, keys and values have a bias.
+
+    Raises:
+        ValueError: If the heads do not divide the width.
+    """
+
+    def __init__(
+        self,
+        embed_dims: int,
+        num_heads: int,
+        feedforward_channels: int,
+        drop_path_rate: float = 0.0,
+        qkv_bias: bool = True,
+    ) -> None:
+        super().__init__()
+        self.ln1 = nn.LayerNorm(embed_dims, eps=EPS)
+        self.attn = SelfAttention(embed_dims, num_heads, qkv_bias)
+        self.ln2 = nn.LayerNorm(embed_dims, eps=EPS)
+        self.ffn = FeedForward(embed_dims, feedforward_channels)
+        self.drop_path = DropPath(drop_path_rate) if drop_path_rate else nn.Identity()
+
+    def forward(self, x: Tensor, mask: Mask | None = None) -> Tensor:
+        """Map tokens (B, N, D) to tokens (B, N, D); ``mask`` of N queries and N keys."""
+        return self._add_branches(x, self.attn(self.ln1(x), mask))
+
+    def forward_streams(
+        self, query: Tensor, content: Tensor, memory_mask: Mask, source_mask: Mask | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Run the layer on both streams of the two-stream baseline, see :meth:`SelfAttention.forward_streams`."""
+        asked, read = self.attn.forward_streams(self.ln1(query), self.ln1(content), memory_mask, source_mask)
+        return self._add_branches(query, asked), None if read is None else self._add_branches(content, read)
+
+    def _add_branches(self, x: Tensor, attended: Tensor) -> Tensor:
+        x = x + self.drop_path(attended)
+        return x + self.drop_path(self.ffn(self.ln2(x)))
+
+
 class DecoderLayer(BaseModule):
     """One decoder layer: self-attention, cross-attention, feed-forward network.
 
@@ -223,12 +237,11 @@ class DecoderLayer(BaseModule):
         memory_dims: Width of the memory.
         num_heads: Number of heads; it divides D.
         feedforward_channels: Width of the hidden layer of the feed-forward network.
-        drop_path_rate: Probability of leaving a branch out for an image during training.
         qkv_bias: Whether queries, keys and values have a bias.
-        norm_position: ``'pre'``: norms at the entrance of each branch. ``'post'``: after each sum, as in Vaswani et al.
+        norm_position: ``'pre'``: norms before each branch. ``'post'``: after each sum, as in Vaswani et al.
 
     Raises:
-        ValueError: If the heads do not divide the width, or ``norm_position`` is neither word.
+        ValueError: If the heads do not divide the width, or ``norm_position`` is neither.
     """
 
     def __init__(
@@ -237,7 +250,6 @@ class DecoderLayer(BaseModule):
         memory_dims: int,
         num_heads: int,
         feedforward_channels: int,
-        drop_path_rate: float = 0.0,
         qkv_bias: bool = True,
         norm_position: NormPosition = 'pre',
     ) -> None:
@@ -251,14 +263,13 @@ class DecoderLayer(BaseModule):
         self.cross_attn = CrossAttention(embed_dims, memory_dims, num_heads, qkv_bias)
         self.ln3 = nn.LayerNorm(embed_dims, eps=EPS)
         self.ffn = FeedForward(embed_dims, feedforward_channels)
-        self.drop_path = DropPath(drop_path_rate) if drop_path_rate else nn.Identity()
 
     def forward(self, x: Tensor, memory: Tensor, target_mask: Mask, memory_mask: Mask) -> Tensor:
-        """Decode one layer further.
+        """Map target tokens to target tokens.
 
         Args:
             x: Target tokens (B, T, D).
-            memory: What this layer reads of the encoder (B, S, memory_dims).
+            memory: The layer's mix of encoder states (B, S, memory_dims).
             target_mask: Mask of the self-attention, T queries and T keys.
             memory_mask: Mask of the cross-attention, T queries and S keys.
 
@@ -271,5 +282,5 @@ class DecoderLayer(BaseModule):
             (self.ln3, self.ffn),
         )
         for norm, branch in branches:
-            x = x + self.drop_path(branch(norm(x))) if self.pre else norm(x + self.drop_path(branch(x)))
+            x = x + branch(norm(x)) if self.pre else norm(x + branch(x))
         return x

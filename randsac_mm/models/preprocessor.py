@@ -1,4 +1,4 @@
-"""The data preprocessor: stacks, augments and normalises images and draws their serialization."""
+"""The data preprocessor of pre-training: it also draws the serialization."""
 
 from collections.abc import Sequence
 
@@ -52,7 +52,7 @@ def build_serialization(cfg: dict | segments.Serialization) -> segments.Serializ
 
 @register('MODELS')
 class RandSACDataPreprocessor(BatchAugmentDataPreprocessor):
-    """Stack, convert and normalise images and, in training, augment them and draw a serialization for each.
+    """Data preprocessor that stacks and normalises images and, in training, augments them and draws serializations.
 
     Seeds come from torch's global generator on the CPU, one number a step for the serialization and one for the
     augmentation if there is any, so that a run repeats and, with that generator's state in the checkpoint, resumes

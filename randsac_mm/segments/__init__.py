@@ -1,8 +1,8 @@
-"""Segments: who comes before whom. Pure torch, readable alone (paper sections 3 and 4.1)."""
+"""Segments and the order in which they are predicted. Pure torch (paper sections 3 and 4.1)."""
 
 from .blob import BlobPartition
 from .layout import Layout, raster_layout, sorted_layout
-from .masks import NEVER, RankMask, memory_mask, source_mask, target_mask
+from .masks import NEVER, Mask, memory_mask, source_mask, target_mask
 from .partition import Partition, PatchPartition, ShuffledPartition, SquarePartition
 from .serialization import RandomSerialization, RasterSerialization, Serialization, dense_rank
 
@@ -10,10 +10,10 @@ __all__ = [
     'NEVER',
     'BlobPartition',
     'Layout',
+    'Mask',
     'Partition',
     'PatchPartition',
     'RandomSerialization',
-    'RankMask',
     'RasterSerialization',
     'Serialization',
     'ShuffledPartition',

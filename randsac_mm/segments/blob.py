@@ -14,17 +14,16 @@ _EXTENT = 2.0  # token positions span [-2, 2] on both axes (A.2)
 
 
 class BlobPartition(Partition):
-    """Give each token to the closest of K random axis-aligned Gaussians, and group the blobs in the same way.
+    """Elliptical segments: each token belongs to the closest of K random axis-aligned Gaussians.
 
     A token at (y, x) goes to the component with the least ((y - m_y) / s_y)^2 + ((x - m_x) / s_x)^2. Coarser levels
     follow "the same logic" (section 3.3): fresh Gaussians, and each blob goes whole to the one closest to the centroid
-    of its tokens. A component may win nothing, so an image can have fewer segments than asked, but never fewer than
-    two.
+    of its tokens. A component may win no token, so an image can have fewer segments than asked, but at least two.
 
     Args:
         hierarchy: Number of Gaussians per level, from fine to coarse: ``11`` or ``(11, 5)``.
         mean_range: Interval of the uniform distribution of the means. The paper names the distribution, its published
-            text lost the numbers. Default: the whole grid, so that no place is special.
+            text lost the numbers. Default: the whole grid.
         std_range: Interval of the uniform distribution of the standard deviations, same units (the grid is 4 wide).
             Lost as well. Only the ratio of its ends matters, since distances are compared and never thresholded.
             Default (0.5, 1.5): ellipses up to three times as long as wide and clearly unequal in size, while of 11
@@ -101,7 +100,7 @@ def _parse_range(name: str, ends: Sequence[float], above: float) -> tuple[float,
 
 
 def _positions(grid: Grid, device: torch.device) -> Tensor:
-    """Give the normalised positions (N, 2) of all tokens: (-2, -2) top left, (2, 2) bottom right."""
+    """Return the normalised positions (N, 2) of all tokens: (-2, -2) top left, (2, 2) bottom right."""
     axes = [
         torch.linspace(-_EXTENT, _EXTENT, n, device=device) if n > 1 else torch.zeros(1, device=device) for n in grid
     ]
@@ -117,10 +116,7 @@ def _centroids(points: Tensor, ids: Tensor, k: int) -> Tensor:
 
 
 def _at_least_two(closest: Tensor, runner_up: Tensor, margin: Tensor) -> Tensor:
-    """Split off one token where a single blob has swallowed an image, since one segment cannot be predicted.
-
-    The token that was closest to belonging elsewhere goes there. All on the device: no loop, no synchronisation.
-    """
+    """Split off the token with the smallest margin where one blob covers a whole image, which cannot be predicted."""
     alone = (closest == closest[:, :1]).all(dim=1, keepdim=True)  # (B, 1)
     undecided = torch.zeros_like(alone.expand_as(closest)).scatter(1, margin.argmin(dim=1, keepdim=True), True)
     return torch.where(alone & undecided, runner_up, closest)

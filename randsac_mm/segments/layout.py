@@ -1,8 +1,8 @@
-"""Layouts: which tokens the encoder and the decoder see, in which order, and who may attend to whom.
+"""Layouts: which tokens encoder and decoder read, in which order, and with which masks.
 
-Two layouts, one meaning (section 4.1). In :func:`raster_layout` everything stays where it is: easy to check. In
+Two layouts, one meaning (section 4.1). In :func:`raster_layout` all tokens stay in raster order: easy to check. In
 :func:`sorted_layout` tokens are sorted by rank, the last segment is left out of the encoder and the first out of the
-decoder, as the paper describes, and with segments of equal size all three masks become one that the whole batch shares.
+decoder, as the paper describes; with segments of equal size all three masks are one, shared by the batch.
 """
 
 from __future__ import annotations
@@ -12,33 +12,41 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .masks import RankMask, memory_mask, source_mask, target_mask
+from .masks import Mask, memory_mask, source_mask, target_mask
 
 
 class Layout(NamedTuple):
-    """Describe one forward pass of encoder and decoder.
+    """Tokens and masks of one forward pass of encoder and decoder.
+
+    Queries of the first segment may attend to nothing in the decoder. Their values mean nothing and are never read.
 
     Attributes:
         source: Tokens that enter the encoder, as places in raster order (B, S).
         target: Tokens that the decoder predicts, as places in raster order (B, T).
-        source_mask: Encoder self-attention, of B images or 1 for all, S queries and S keys.
+        source_mask: Encoder self-attention, S queries and S keys.
         target_mask: Decoder self-attention, T queries and T keys.
         memory_mask: Decoder cross-attention, T queries and S keys.
         predicted: Which of the decoder's tokens have a predecessor, so that their prediction counts (B, T), bool.
-
-    Queries of the first segment may attend to nothing in the decoder. What they hold means nothing and is never read.
     """
 
     source: Tensor
     target: Tensor
-    source_mask: RankMask
-    target_mask: RankMask
-    memory_mask: RankMask
+    source_mask: Mask
+    target_mask: Mask
+    memory_mask: Mask
     predicted: Tensor
+
+    def prepare(self, backend: str, dtype: torch.dtype) -> Layout:
+        """Return the layout with masks as an attention back-end reads them, see :meth:`Mask.prepare`."""
+        source = self.source_mask.prepare(backend, dtype)
+        if self.memory_mask is self.source_mask:  # segments of equal size
+            return self._replace(source_mask=source, target_mask=source, memory_mask=source)
+        target, memory = self.target_mask.prepare(backend, dtype), self.memory_mask.prepare(backend, dtype)
+        return self._replace(source_mask=source, target_mask=target, memory_mask=memory)
 
 
 def raster_layout(rank: Tensor) -> Layout:
-    """Lay out all N tokens in raster order, with masks of their own for every image: the simple path.
+    """Return all N tokens in raster order, with masks for each image: the simple path.
 
     Args:
         rank: Ranks (B, N), tokens in raster order.
@@ -58,13 +66,13 @@ def raster_layout(rank: Tensor) -> Layout:
 
 
 def sorted_layout(rank: Tensor, tokens_per_segment: int | None = None) -> Layout:
-    """Lay out tokens by rank and leave out what nobody reads: the fast path.
+    """Return tokens sorted by rank, without those that nothing reads: the fast path.
 
     Args:
         rank: Ranks (B, N), tokens in raster order, dense from 0, at least two segments per image.
-        tokens_per_segment: Size of every segment in tokens if all are equal, else None. With it the masks are built
-            once for the batch and a whole segment is left out at both ends. Without it one token is left out at both
-            ends (a segment has at least one), so that shapes do not depend on what was drawn.
+        tokens_per_segment: Size of every segment in tokens if all are equal, else None. With it one mask serves the
+            batch and a whole segment is left out at both ends. Without it one token is left out at both ends (a segment
+            has at least one), so that shapes do not depend on what was drawn.
 
     Returns:
         A layout with S = T = N - tokens_per_segment, or N - 1.

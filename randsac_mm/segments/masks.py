@@ -1,4 +1,9 @@
-"""Attention masks of the block-causal model, from ranks (paper section 4.1, Figure 4). True = may attend."""
+"""Attention masks of the block-causal model (paper section 4.1, Figure 4). True = may attend.
+
+One relation covers all masks: query i may attend to key j where ``query_rank[i] >= key_rank[j]``. Source mask: both are
+the tokens' ranks. Target mask: keys of the first segment get the rank :data:`NEVER`. Memory mask (strictly earlier
+segments): queries get their rank minus one.
+"""
 
 from __future__ import annotations
 
@@ -7,29 +12,51 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-NEVER = torch.iinfo(torch.int32).max  # rank of a key that nobody may attend to
+NEVER = torch.iinfo(torch.int32).max  # rank of a key that no query may attend to
+ALIGNMENT = 16  # elements; memory-efficient attention copies a bias whose rows start elsewhere, at every call
 
 
-class RankMask(NamedTuple):
-    """Hold a mask as two rows of numbers: a query may attend to a key unless the key's number is greater.
-
-    All three masks of the model are of this form, so a kernel can compare numbers instead of reading a matrix.
+class Mask(NamedTuple):
+    """Attention mask of Q queries and N keys, of B images or 1 for all.
 
     Attributes:
-        query_rank: Numbers of the queries (B or 1, Q), int32.
-        key_rank: Numbers of the keys (B or 1, N), int32.
+        query_rank: Ranks of the queries (B or 1, Q), int32.
+        key_rank: Ranks of the keys (B or 1, N), int32.
+        backend: Name of the attention back-end that reads the mask, see :func:`randsac_mm.kernels.attention`.
+        bias: Additive form (B or 1, 1, Q, N) that back-end ``'sdpa'`` reads: 0 = may attend, minus infinity = may not.
+            Rows of queries without any key are 0, because a softmax over nothing is undefined.
     """
 
     query_rank: Tensor
     key_rank: Tensor
+    backend: str = 'plain'
+    bias: Tensor | None = None
 
     def dense(self) -> Tensor:
-        """Write the mask out: (B or 1, Q, N), bool, True = may attend."""
+        """Return the mask as a matrix (B or 1, Q, N), bool, True = may attend."""
         return self.query_rank[:, :, None] >= self.key_rank[:, None, :]
 
+    def has_key(self) -> Tensor:
+        """Return which queries may attend to at least one key (B or 1, Q), bool."""
+        return self.query_rank >= self.key_rank.amin(dim=1, keepdim=True)
 
-def source_mask(query_rank: Tensor, key_rank: Tensor) -> RankMask:
-    """Let a token attend to its own segment and to earlier ones: encoder and decoder self-attention.
+    def prepare(self, backend: str, dtype: torch.dtype) -> Mask:
+        """Return the mask as a back-end reads it; once a step, for all layers that share it.
+
+        Args:
+            backend: Name of the attention back-end.
+            dtype: Type of the queries.
+        """
+        if backend != 'sdpa':
+            return self._replace(backend=backend, bias=None)
+        hidden = ~(self.dense() | ~self.has_key()[:, :, None])[:, None]  # (B or 1, 1, Q, N)
+        row = -(-hidden.shape[3] // ALIGNMENT) * ALIGNMENT
+        bias = torch.zeros(*hidden.shape[:3], row, dtype=dtype, device=hidden.device)[..., : hidden.shape[3]]
+        return self._replace(backend=backend, bias=bias.masked_fill_(hidden, float('-inf')))
+
+
+def source_mask(query_rank: Tensor, key_rank: Tensor) -> Mask:
+    """Return the mask of self-attention in the encoder: a token attends to its own segment and to earlier ones.
 
     Drawn for three segments of which the first and last have two tokens::
 
@@ -43,17 +70,14 @@ def source_mask(query_rank: Tensor, key_rank: Tensor) -> RankMask:
     Args:
         query_rank: Ranks of the queries (B, Q).
         key_rank: Ranks of the keys (B, N).
-
-    Returns:
-        The mask; :meth:`RankMask.dense` writes it out.
     """
-    return RankMask(query_rank.int(), key_rank.int())
+    return Mask(query_rank.int(), key_rank.int())
 
 
-def target_mask(query_rank: Tensor, key_rank: Tensor) -> RankMask:
-    """Let a query attend to queries of its own and earlier segments, but never of the first: decoder self-attention.
+def target_mask(query_rank: Tensor, key_rank: Tensor) -> Mask:
+    """Return the mask of self-attention in the decoder: own and earlier segments, but never the first.
 
-    The first segment has no predecessor to be predicted from, so its queries mean nothing, not even as keys::
+    The first segment has no predecessor to be predicted from, so its queries are no keys either::
 
         rank_k   0 0 1 2 2
         rank_q 1 . . x . .
@@ -63,15 +87,12 @@ def target_mask(query_rank: Tensor, key_rank: Tensor) -> RankMask:
     Args:
         query_rank: Ranks of the queries (B, Q).
         key_rank: Ranks of the keys (B, N).
-
-    Returns:
-        The mask; :meth:`RankMask.dense` writes it out.
     """
-    return RankMask(query_rank.int(), key_rank.int().masked_fill(key_rank == 0, NEVER))
+    return Mask(query_rank.int(), key_rank.int().masked_fill(key_rank == 0, NEVER))
 
 
-def memory_mask(query_rank: Tensor, key_rank: Tensor) -> RankMask:
-    """Let a query attend to the tokens of strictly earlier segments: cross-attention.
+def memory_mask(query_rank: Tensor, key_rank: Tensor) -> Mask:
+    """Return the mask of cross-attention: a query attends to the tokens of strictly earlier segments.
 
     ::
 
@@ -83,8 +104,5 @@ def memory_mask(query_rank: Tensor, key_rank: Tensor) -> RankMask:
     Args:
         query_rank: Ranks of the queries (B, Q).
         key_rank: Ranks of the memory's tokens (B, N).
-
-    Returns:
-        The mask; :meth:`RankMask.dense` writes it out.
     """
-    return RankMask(query_rank.int() - 1, key_rank.int())
+    return Mask(query_rank.int() - 1, key_rank.int())

@@ -1,4 +1,4 @@
-"""Partitions: which tokens belong together (paper sections 3.1, 3.2, 3.3 and appendix A.2).
+"""Partitions of the token grid into segments (paper sections 3.1, 3.2, 3.3 and appendix A.2).
 
 A partition maps the token grid of every image in a batch to segment ids on one or more levels:
 
@@ -22,14 +22,11 @@ Grid = tuple[int, int]
 
 
 class Partition(ABC):
-    """Divide the token grid of each image into segments, and segments into groups.
-
-    Subclasses give segment ids, all levels at once, for a whole batch.
-    """
+    """Base class of divisions of token grids into segments, and of segments into groups."""
 
     @abstractmethod
     def check(self, grid: Grid) -> None:
-        """Verify that a grid of tokens can be divided as asked.
+        """Check that a grid of tokens can be divided as asked.
 
         Args:
             grid: Height and width of the token grid, in tokens.
@@ -53,7 +50,7 @@ class Partition(ABC):
         """
 
     def tokens_per_segment(self, grid: Grid) -> int | None:
-        """Tell how many tokens every segment has, or None if that number varies.
+        """Return how many tokens every segment has, or None if that number varies.
 
         Args:
             grid: Height and width of the token grid, in tokens.
@@ -65,7 +62,7 @@ class Partition(ABC):
 
 
 def parse_hierarchy(hierarchy: int | Sequence[int]) -> tuple[int, ...]:
-    """Bring a hierarchy into its normal form, numbers of segments from fine to coarse.
+    """Parse a hierarchy, numbers of segments from fine to coarse.
 
     Args:
         hierarchy: A number of segments, or such numbers from fine to coarse: ``16`` or ``(16, 4)``.
@@ -99,7 +96,7 @@ def _check_two_tokens(grid: Grid) -> None:
 
 
 class PatchPartition(Partition):
-    """Make every token a segment of its own: "patch-raster" and "patch-random" of the paper.
+    """Every token is a segment: "patch-raster" and "patch-random" of the paper.
 
     Paper:
         Section 3.1; the square partition with M = 1.
@@ -120,7 +117,7 @@ class PatchPartition(Partition):
 
 
 class SquarePartition(Partition):
-    """Divide the grid into squares of M x M neighbouring tokens, and those into larger squares.
+    """Squares of M x M neighbouring tokens, in larger squares.
 
     Args:
         hierarchy: Number of squares per level, from fine to coarse. The side M follows from it: K = HW / M^2.
@@ -141,7 +138,7 @@ class SquarePartition(Partition):
         self.hierarchy = parse_hierarchy(hierarchy)
 
     def _sides(self, grid: Grid) -> tuple[int, ...]:
-        """Give the side of the squares on every level, in tokens.
+        """Return the side of the squares on every level, in tokens.
 
         Raises:
             ValueError: If a level cannot be made of equal squares, or one level's squares cut another's.
@@ -191,7 +188,7 @@ class SquarePartition(Partition):
 
 
 class ShuffledPartition(Partition):
-    """Scatter the segments of another partition: same sizes, tokens permuted at random per image.
+    """Segments of another partition with all tokens permuted at random per image.
 
     Args:
         partition: The partition whose tokens are permuted, all levels alike.

@@ -17,10 +17,10 @@ from .partition import Grid, Partition, random_order
 
 
 class Serialization(ABC):
-    """Put the segments of a partition in an order: whole groups one after the other, level by level.
+    """Base class of orders of the segments of a partition: whole groups one after the other, level by level.
 
     Args:
-        partition: Says which tokens belong together.
+        partition: The division of the grid into segments.
     """
 
     def __init__(self, partition: Partition) -> None:
@@ -28,7 +28,7 @@ class Serialization(ABC):
 
     @abstractmethod
     def _places(self, ids: Tensor, generator: torch.Generator) -> Tensor:
-        """Give every token the place of its segment among all segments of one level.
+        """Return for every token the place of its segment among all segments of one level.
 
         Args:
             ids: Segment ids of one level (B, N).
@@ -61,12 +61,12 @@ class Serialization(ABC):
         return rank
 
     def tokens_per_segment(self, grid: Grid) -> int | None:
-        """Tell how many tokens every segment has, or None if that number varies (see :class:`Partition`)."""
+        """Return how many tokens every segment has, or None if that number varies (see :class:`Partition`)."""
         return self.partition.tokens_per_segment(grid)
 
 
 class RandomSerialization(Serialization):
-    """Visit groups in random order and, inside each, its segments in random order, per image.
+    """Groups in random order and, inside each, its segments in random order, per image.
 
     All orders that keep groups together are equally likely.
 
@@ -88,7 +88,7 @@ class RandomSerialization(Serialization):
 
 
 class RasterSerialization(Serialization):
-    """Visit segments row by row, by their first token: the fixed order of image GPT, the paper's baseline.
+    """Segments row by row, by their first token: the fixed order of image GPT, the paper's baseline.
 
     Paper:
         Section 3.1 ("pixel-raster", "patch-raster").

@@ -56,7 +56,8 @@ def load_or_restore(
     own = {key: value.detach().clone() for key, value in module.state_dict().items()}
     missing, unexpected, mismatched = [], [], []
     try:
-        result = module.load_state_dict({key: value for key, value in state.items() if key not in may_have}, strict=False)
+        wanted = {key: value for key, value in state.items() if key not in may_have}
+        result = module.load_state_dict(wanted, strict=False)
         missing = sorted(set(result.missing_keys) - set(may_lack))
         unexpected = sorted(result.unexpected_keys)
     except (RuntimeError, ValueError) as error:  # ValueError: a loading hook refuses a tensor

@@ -1,4 +1,4 @@
-"""From the maps of a plain ViT to a feature pyramid, for mmseg's and mmdet's heads alike (paper B.1, B.2)."""
+"""A feature pyramid from the maps of a plain ViT, for mmseg's and mmdet's heads (paper B.1, B.2)."""
 
 import math
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ _TWELFTHS = {
 
 
 def pyramid_indices(task: str, num_layers: int) -> list[int]:
-    """Choose the four layers whose outputs make the pyramid.
+    """Return the four layers whose outputs make the pyramid.
 
     Args:
         task: ``'segmentation'``: at 4, 6, 8 and 12 twelfths of the depth, for UPerNet. ``'detection'``: the ends of
@@ -30,7 +30,7 @@ def pyramid_indices(task: str, num_layers: int) -> list[int]:
         Four rising indices from 0; the last is ``num_layers - 1``.
 
     Raises:
-        ValueError: If ``task`` is neither word, or there are fewer than four layers.
+        ValueError: If ``task`` is neither, or there are fewer than four layers.
 
     Paper:
         Appendix B.1 and B.2.
@@ -40,7 +40,7 @@ def pyramid_indices(task: str, num_layers: int) -> list[int]:
         ([3, 5, 7, 11], [2, 5, 8, 11], [7, 11, 15, 23])
     """
     if task not in _TWELFTHS:
-        raise ValueError(f'{task!r} names no choice of layers; give one of {sorted(_TWELFTHS)}, or the indices')
+        raise ValueError(f'out_indices={task!r} must be one of {sorted(_TWELFTHS)}, or a list of layers')
     if num_layers < 4:
         raise ValueError(f'num_layers={num_layers}: a pyramid of four maps needs at least 4 layers')
     ends = [math.floor(num_layers * part / 12 + 0.5) for part in _TWELFTHS[task]]
@@ -51,11 +51,11 @@ def pyramid_indices(task: str, num_layers: int) -> list[int]:
 
 @register('MODELS', everywhere=True)
 class ViTPyramid(BaseModule):
-    """Bring four maps of a plain ViT, all of stride P, to rising strides.
+    """Neck that resizes four maps of a plain ViT, all of stride P, to rising strides.
 
-    Each map is doubled or halved as often as brings it closest to its stride: by transposed convolutions (kernel 2,
-    with norm and GELU between two of them), or by max pooling. If P is no power of two, what is missing is done by
-    bilinear sampling at the exact places, so that pixel x always lies at x / stride. Maps cover the image: a last row
+    Each map is doubled or halved until it is closest to its stride: by transposed convolutions (kernel 2,
+    with norm and GELU between two of them), or by max pooling. If P is no power of two, bilinear
+    sampling follows, so that pixel x always lies at x / stride. Maps cover the image: a last row
     or column that is only partly inside is kept.
 
     Registered in mmengine's root registry: ``type='ViTPyramid'`` works in mmpretrain, mmseg and mmdet.
@@ -105,7 +105,7 @@ class ViTPyramid(BaseModule):
         self._reached = [patch_size / 2**doubling for doubling in doublings]
 
     def forward(self, maps: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """Scale the maps.
+        """Resize the maps.
 
         Args:
             maps: One map (B, D, h, w) per stride, from shallow to deep; h = H / P and w = W / P.

@@ -1,4 +1,4 @@
-"""From a file, or an address on the web, to the tensors of a model; nothing of what the file says is executed."""
+"""Reading of checkpoints from files and web addresses without running any code in them."""
 
 import contextlib
 import hashlib
@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from mmengine.dist import barrier, get_rank
 from mmengine.logging import print_log
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor
 
 # Where a checkpoint keeps the state dict, best first; a flat state dict is accepted as well.
@@ -22,7 +24,7 @@ _OLD_FORMAT = b'\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.'  # of torch.save befor
 
 
 class _Placeholder(dict):
-    """Stands for an object of the file that is no tensor and no plain value; swallows its contents."""
+    """Empty stand-in for an object of the file that is no tensor and no plain value."""
 
     def __new__(cls, *args: Any) -> '_Placeholder':
         return super().__new__(cls)
@@ -31,7 +33,7 @@ class _Placeholder(dict):
         super().__init__()
 
     def __setstate__(self, state: Any) -> None:
-        """Forget the state."""
+        """Ignore the state."""
 
     __hash__ = object.__hash__  # it may be a key of a dictionary
 
@@ -41,8 +43,8 @@ def _stand_in(name: str) -> type:
     return type(attribute, (_Placeholder,), {'__module__': module, '__qualname__': attribute})
 
 
-# What mmengine, mmpretrain and their relatives put beside the weights: logs, scores, settings. Under these names
-# torch.load finds a placeholder, never the real thing (some, as getattr, are not harmless).
+# What mmengine and its relatives store beside the weights: logs, scores, settings. Under these names torch.load finds a
+# placeholder, never the real object (some, as getattr, are not harmless).
 _STAND_INS = [
     _stand_in(name)
     for name in (
@@ -67,15 +69,15 @@ _STAND_INS = [
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """Read a checkpoint without running any code of it.
 
-    Files of ``torch.save`` are read with ``weights_only=True``. What mmengine's own ``CheckpointHook`` stores beside
-    the weights (``HistoryBuffer``, numpy scalars, ...) is read as empty placeholders.
+    Files of ``torch.save`` are read with ``weights_only=True``; objects that mmengine's ``CheckpointHook`` stores beside
+    the weights become empty placeholders.
 
     Args:
-        path: A file (``.safetensors``, or anything of ``torch.save``), or an http(s) address. What is downloaded is
-            kept in the ``checkpoints`` folder of ``torch.hub.get_dir()``.
+        path: A file (``.safetensors`` or of ``torch.save``) or an http(s) address, which is downloaded once to the
+            ``checkpoints`` folder of ``torch.hub.get_dir()``.
 
     Returns:
-        What the file holds; tensors are on the CPU.
+        The entries of the file; tensors are on the CPU.
 
     Raises:
         FileNotFoundError: If there is no such file, or it cannot be downloaded.
@@ -95,25 +97,23 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         raise ValueError(f'{path} is no checkpoint that can be read safely: {_explain(local, head, error)}') from error
     if not isinstance(checkpoint, dict):
         raise ValueError(
-            f'{path} holds a {type(checkpoint).__name__}, no state dict. Save torch.save(model.state_dict(), ...)'
+            f'{path} is a {type(checkpoint).__name__}, not a state dict. Save torch.save(model.state_dict(), ...)'
         )
     return checkpoint
 
 
 def find_state(checkpoint: dict[str, Any], path: str | Path) -> dict[str, Tensor]:
-    """Find the state dict in a checkpoint.
-
-    In files of mmengine's ``EMAHook`` ``state_dict`` already holds the averaged weights, and that is what is taken.
+    """Return the state dict of a checkpoint; in files of mmengine's ``EMAHook`` it holds the averaged weights.
 
     Args:
         checkpoint: What :func:`read_checkpoint` returned.
         path: Its file, for the error.
 
     Returns:
-        All tensors of the state dict by name. Entries that are no tensors are no weights, and left out.
+        All tensors of the state dict by name, without entries that are no tensors.
 
     Raises:
-        ValueError: If there is no tensor in it.
+        ValueError: If there is no tensor.
 
     Example:
         >>> find_state({'meta': {'epoch': 1}, 'state_dict': {'weight': torch.zeros(2)}}, 'a.pth')
@@ -125,28 +125,23 @@ def find_state(checkpoint: dict[str, Any], path: str | Path) -> dict[str, Tensor
         if tensors:
             return tensors
     raise ValueError(
-        f'{path} holds no tensors: its entries are {sorted(map(str, checkpoint))}, and the weights should be under '
-        f'one of {_STATE_KEYS} or at the top. Give the checkpoint of a model'
+        f'{path} has no tensors: its entries are {sorted(map(str, checkpoint))}, and weights are expected under one of '
+        f'{_STATE_KEYS} or at the top'
     )
 
 
 def _locate(path: str | Path) -> Path:
-    """Give the local file of a path or an address."""
+    """Return the local file of a path or an address."""
     if str(path).startswith(('http://', 'https://')):
         return _download(str(path))
     if '://' in str(path):
-        raise ValueError(f'{path}: only files and http(s) addresses can be read. Download it and give the local path')
+        raise ValueError(f'{path}: only files and http(s) addresses can be read. Download it and use the local path')
     local = Path(path).expanduser()
     if local.is_dir():
         inside = sorted(file.name for pattern in ('*.pth', '*.pt', '*.safetensors') for file in local.glob(pattern))
-        raise ValueError(
-            f'{path} is a folder. Name a file in it'
-            + (f': {", ".join(inside)}' if inside else ', of which none is a checkpoint (.pth, .pt, .safetensors)')
-        )
+        raise ValueError(f'{path} is a folder; name a checkpoint in it: {", ".join(inside) or "there is none"}')
     if not local.is_file():
-        raise FileNotFoundError(
-            f'there is no checkpoint {path}; paths are relative to {Path.cwd()}. Correct the path, or give it in full'
-        )
+        raise FileNotFoundError(f'there is no checkpoint {path}; relative paths start at {Path.cwd()}')
     return local
 
 
@@ -166,7 +161,7 @@ def _download(url: str) -> Path:
             torch.hub.download_url_to_file(url, str(target), progress=False)
         except (urllib.error.URLError, ConnectionError, TimeoutError, ValueError) as error:
             raise FileNotFoundError(
-                f'{url} cannot be downloaded ({error}). Download it elsewhere and give the local path'
+                f'{url} cannot be downloaded ({error}). Download it elsewhere and use the local path'
             ) from error
 
     try:
@@ -179,11 +174,6 @@ def _download(url: str) -> Path:
 
 
 def _read_safetensors(local: Path) -> dict[str, Any]:
-    try:
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-    except ImportError as error:
-        raise ImportError(f'{local} needs the package safetensors: pip install safetensors') from error
     try:
         return load_file(local)
     except SafetensorError as error:
@@ -210,7 +200,7 @@ def _check_sums(local: Path) -> None:
 
 
 def _explain(local: Path, head: bytes, error: Exception) -> str:
-    """Say what is wrong with a file that torch.load refuses, and what to do."""
+    """Return what is wrong with a file that torch.load refuses, and the fix."""
     again = f'it has {local.stat().st_size:,} bytes. Copy or download it again'
     cut = head.startswith(b'PK') and not zipfile.is_zipfile(local)
     if head and (cut or isinstance(error, EOFError) or 'unexpected EOF' in str(error)):
@@ -220,7 +210,7 @@ def _explain(local: Path, head: bytes, error: Exception) -> str:
     refused = re.search(r'GLOBAL ([\w.]+)', str(error))
     if refused:
         return (
-            f'beside tensors and plain values it holds {refused[1]}. Where it was written, save '
+            f'beside tensors and plain values it has {refused[1]}. Where it was written, save '
             "torch.save({'state_dict': model.state_dict()}, ...), or train with ResumableCheckpointHook"
         )
     if head.startswith(_OLD_FORMAT):

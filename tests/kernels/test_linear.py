@@ -1,7 +1,6 @@
-"""Contract: every back-end of linear layers is the same function, forward and backward, as float64 has it."""
+"""Contract: both kernels of linear layers are the same function, forward and backward, as in float64."""
 
 import sys
-import time
 
 import pytest
 import torch
@@ -9,22 +8,30 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from randsac_mm.kernels import choose_linear, linear, linear_backend, linear_backends, use_linear
-from randsac_mm.kernels.linear import LINEAR_BACKENDS
-from randsac_mm.kernels.linear_choice import LinearShape
+from randsac_mm.kernels import linear
 from randsac_mm.models.layers import apply_linear
 
 BIG = (7, 61, 131, 257)  # images, tokens, inputs, outputs: enough products for the faster kernel
 
 
-@pytest.fixture(autouse=True)
-def put_back():
-    yield
-    use_linear('torch')
+@pytest.fixture
+def onednn(monkeypatch):
+    """The rule as on an AMD processor with AVX-512, for products of any size but the smallest."""
+    module = sys.modules['randsac_mm.kernels.linear']  # the package has a function of this name
+    monkeypatch.setattr(module, 'ONEDNN', True)
+    monkeypatch.setattr(module, '_MIN_PRODUCTS', 1 << 20)
+
+
+@pytest.fixture(params=['onednn', 'torch'])
+def kernel(request, monkeypatch):
+    if request.param == 'onednn':
+        request.getfixturevalue('onednn')
+    else:
+        monkeypatch.setattr(sys.modules['randsac_mm.kernels.linear'], 'ONEDNN', False)
 
 
 class Operators(TorchDispatchMode):
-    """Write down which operators run."""
+    """Record which operators run."""
 
     def __init__(self):
         super().__init__()
@@ -49,23 +56,22 @@ def run(tensors, grad):
     return [y, *torch.autograd.grad(y, tensors, grad)]
 
 
-@pytest.mark.parametrize('name', LINEAR_BACKENDS)
+@pytest.mark.usefixtures('kernel')
 @pytest.mark.parametrize('bias', [True, False], ids=['bias', 'no-bias'])
 @pytest.mark.parametrize('sizes', [BIG, (409, 131, 257), (61, 257, 131), (67, 11, 503, 127), (5, 3, 7)], ids=str)
-def test_against_float64(name, sizes, bias):
+def test_against_float64(sizes, bias):
     tensors, grad = problem(sizes, bias=bias)
     exact = [t.detach().double().requires_grad_() for t in tensors]
     expected = F.linear(*exact)
     gradients = torch.autograd.grad(expected, exact, grad.double())
-    use_linear(name)
     for ours, theirs in zip(run(tensors, grad), [expected, *gradients], strict=True):
         assert ours.shape == theirs.shape
         assert (ours.double() - theirs).abs().max() <= 2e-6 * sizes[-2] ** 0.5 * theirs.abs().max()
 
 
+@pytest.mark.usefixtures('onednn')
 def test_the_faster_kernel_is_what_runs():
     tensors, grad = problem(BIG)
-    use_linear('onednn')
     with Operators() as operators:
         run(tensors, grad)
     assert operators.names.count('randsac_mm::linear') == 1
@@ -73,6 +79,7 @@ def test_the_faster_kernel_is_what_runs():
     assert not {'aten::mm', 'aten::addmm'} & set(operators.names)
 
 
+@pytest.mark.usefixtures('onednn')
 @pytest.mark.parametrize(
     ('sizes', 'dtype', 'autocast'),
     [((5, 3, 7), torch.float32, False), (BIG, torch.float64, False), (BIG, torch.float32, True)],
@@ -80,16 +87,15 @@ def test_the_faster_kernel_is_what_runs():
 )
 def test_everything_else_is_left_to_pytorch(sizes, dtype, autocast):
     (x, weight, bias), _ = problem(sizes, dtype)
-    use_linear('onednn')
     with Operators() as operators, torch.autocast('cpu', dtype=torch.bfloat16, enabled=autocast):
         y = linear(x, weight, bias)
     assert y.dtype == (torch.bfloat16 if autocast else dtype)
     assert 'randsac_mm::linear' not in operators.names
 
 
+@pytest.mark.usefixtures('onednn')
 def test_only_the_gradients_that_are_asked_for():
     (x, weight, bias), grad = problem(BIG)
-    use_linear('onednn')
     y = linear(x.detach(), weight, bias.detach())
     with Operators() as operators:
         y.backward(grad)
@@ -97,9 +103,9 @@ def test_only_the_gradients_that_are_asked_for():
     assert weight.grad.is_contiguous()
 
 
+@pytest.mark.usefixtures('onednn')
 def test_transposed_and_sliced_operands():
     """Rows of a joint projection's weight, as the two-stream baseline uses them, and inputs in another order."""
-    use_linear('onednn')
     x, weight = torch.randn(61, 13, 131).transpose(0, 1), torch.randn(257, 131)[60:]
     torch.testing.assert_close(linear(x, weight), F.linear(x, weight), rtol=1e-4, atol=1e-4)
 
@@ -111,53 +117,14 @@ class Adapter(nn.Linear):
         return 2 * super().forward(x)
 
 
+@pytest.mark.usefixtures('onednn')
 def test_adapters_and_hooks_are_respected():
     x = torch.randn(7, 61, 131)
     layer, adapter, watched = nn.Linear(131, 257), Adapter(131, 257), nn.Linear(131, 257)
     seen = []
     watched.register_forward_hook(lambda *_: seen.append(1))
-    use_linear('onednn')
     with Operators() as operators:
         for module in (layer, adapter, watched):
             torch.testing.assert_close(apply_linear(module, x), module(x), rtol=1e-4, atol=1e-4)
     assert operators.names.count('randsac_mm::linear') == 1
     assert seen == [1, 1]
-
-
-def test_setting_and_its_end():
-    assert linear_backend() == 'torch'
-    with use_linear('onednn'):
-        assert linear_backend() == 'onednn'
-    assert linear_backend() == 'torch'
-    use_linear('onednn')
-    assert linear_backend() == 'onednn'
-
-
-def test_mistakes(monkeypatch):
-    with pytest.raises(ValueError, match="'mkl' must be one of 'torch', 'onednn'"):
-        use_linear('mkl')
-    module = sys.modules['randsac_mm.kernels.linear']  # the package has a function of that name
-    monkeypatch.setattr(module, '_onednn', None)
-    monkeypatch.setattr(module, '_define', lambda: None)
-    assert linear_backends()['torch'] is None
-    with pytest.raises(ValueError, match="'onednn' is not available: it needs PyTorch 2"):
-        use_linear('onednn')
-
-
-def test_choice_is_the_faster_one(monkeypatch):
-    """A back-end that sleeps is not chosen; the environment and the argument overrule any measurement."""
-    monkeypatch.delenv('RANDSAC_MM_LINEAR')
-    shapes = [LinearShape(300, 96, 128)]
-    slow = dict(torch=0.02, onednn=0.0)
-    monkeypatch.setattr(
-        'randsac_mm.kernels.linear_choice.linear',
-        lambda *tensors: time.sleep(slow[linear_backend()]) or linear(*tensors),
-    )
-    assert choose_linear(shapes, 'cpu', torch.float32, cache=False, budget=0.05).name == 'onednn'
-    slow.update(torch=0.0, onednn=0.02)
-    assert choose_linear(shapes, 'cpu', torch.float32, cache=False, budget=0.05).name == 'torch'
-    assert choose_linear(shapes, 'cpu', torch.float32, 'onednn').name == 'onednn'
-    assert choose_linear(shapes, 'cpu', torch.bfloat16).name == 'torch'  # nothing to choose
-    monkeypatch.setenv('RANDSAC_MM_LINEAR', 'onednn')
-    assert choose_linear(shapes, 'cpu', torch.float32).source == 'RANDSAC_MM_LINEAR'
-    assert linear_backend() == 'torch', 'a choice sets nothing'

@@ -8,7 +8,7 @@ import pytest
 import torch
 from builders import ARCHITECTURES, GRID, PARTITIONS, build, config, images
 
-from randsac_mm.segments import RankMask, memory_mask, raster_layout, sorted_layout, source_mask
+from randsac_mm.segments import Mask, memory_mask, raster_layout, sorted_layout, source_mask
 
 every_partition = pytest.mark.parametrize('partition', PARTITIONS.values(), ids=PARTITIONS)
 every_architecture = pytest.mark.parametrize('neck', ARCHITECTURES.values(), ids=ARCHITECTURES)
@@ -109,7 +109,7 @@ def test_a_model_that_reads_too_little_fails(neck):
     """A memory of the first segment only is causal but deaf: the other half of the check sees it."""
     model, x, rank, _ = make(PARTITIONS['square-flat'], neck)
     layout = raster_layout(rank)
-    deaf = layout._replace(memory_mask=RankMask(layout.memory_mask.query_rank.clamp(max=0), rank.int()))
+    deaf = layout._replace(memory_mask=Mask(layout.memory_mask.query_rank.clamp(max=0), rank.int()))
     leaks, misses = violations(model, x, rank, deaf)
     assert leaks == 0
     assert misses > 0
