@@ -71,7 +71,9 @@ class Encoder(nn.Module):
 
     def weights(self) -> dict[str, Tensor]:
         """Return all tensors under mmpretrain's names, float32, each with memory of its own."""
-        return {key: value.detach().clone().contiguous() for key, value in self.backbone.state_dict().items()}
+        positions = self.backbone.positions(self.backbone.patch_resolution)  # a checkpoint has those of pre-training
+        state = {**self.backbone.state_dict(), 'pos_embed': positions}
+        return {key: value.detach().clone().contiguous() for key, value in state.items()}
 
     @property
     def architecture(self) -> dict[str, Any]:
@@ -133,21 +135,20 @@ def read_encoder(
     options = _backbone_options(described, origin)
     if not averaged_norm:
         options['out_type'] = 'raw'
-    trained = backbone = _build(options, origin)
     if img_size is not None:
-        backbone = _build({**options, 'img_size': tuple(img_size)}, origin)
+        options['img_size'] = tuple(img_size)
+    backbone = _build(options, origin)
     mean, std = (_find_statistics(described, name, backbone.in_channels, origin) for name in ('mean', 'std'))
     report = load_backbone(backbone, path)
     notes = []
-    wrong = {*report.missing, *(key for key in report.dropped if key.startswith(report.prefix))}
+    wrong = {*report.missing, *(key for key in report.unused if key.startswith(report.prefix))}
     norm = {f'{report.prefix}ln2.{kind}' for kind in ('weight', 'bias')}
     if not averaged_norm and norm <= wrong:
         wrong -= norm
         notes.append('the norm of the averaged tokens (ln2) was left out')
-    if backbone.img_size == trained.img_size:
-        wrong |= report.resized.keys()
-    else:
-        notes.append(f'fixed positions made for {backbone.img_size} pixels; the config has {trained.img_size}')
+    if backbone.patch_resolution != backbone.positions_grid:
+        grids = backbone.patch_resolution, backbone.positions_grid
+        notes.append('positions of {} tokens, computed anew; the checkpoint has those of {}'.format(*grids))
     if wrong:
         raise ValueError(f'{path} has other weights than {origin} describes: {", ".join(sorted(wrong))}')
     return Encoder(backbone, mean, std, Path(path), notes)
