@@ -6,7 +6,7 @@ verification.json beside it. Above 1e-5 (ONNX: 1e-4) nothing is left and the exi
 
 Example:
     python tools/export_backbone.py work_dirs/vit-b_in1k/epoch_1600.pth --to timm hf onnx
-    python tools/export_backbone.py backbone.pth --to onnx --uint8 --num-heads 12 --mean 124 116 104 --std 58 57 57
+    python tools/export_backbone.py backbone.pth --config configs/randsac/vit-b_in1k.py --to onnx --uint8
 """
 
 import argparse
@@ -14,7 +14,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from randsac_mm.export import TARGETS, export_encoder, read_source
+from randsac_mm.export import TARGETS, export_encoder, read_encoder
 
 
 def main() -> None:
@@ -27,13 +27,14 @@ def main() -> None:
     )
     parser.add_argument('--force', action='store_true', help='replace earlier exports')
     parser.add_argument('--images', type=Path, metavar='DIR', help='real images to compare on (default: scikit-learn)')
-    parser.add_argument('--img-size', type=int, nargs='+', metavar='N', help='height and width in pixels to export for')
-    parser.add_argument('--patch-size', type=int, help='must equal that of the weights')
-    parser.add_argument('--num-heads', type=int, help='if the checkpoint carries no config')
-    parser.add_argument('--mean', type=float, nargs='+', help='of each channel, in pixel values 0 .. 255')
-    parser.add_argument('--std', type=float, nargs='+', help='of each channel, in pixel values 0 .. 255')
-    parser.add_argument('--config', type=Path, help='the config of the run, if the checkpoint carries none')
-    parser.add_argument('--prefix', help="what stands before the encoder's names, as backbone. (default: found)")
+    parser.add_argument('--config', type=Path, help='the config of the run (default: the one that is stored)')
+    parser.add_argument(
+        '--img-size',
+        type=int,
+        nargs=2,
+        metavar=('HEIGHT', 'WIDTH'),
+        help="pixels to export for (default: the config's)",
+    )
     parser.add_argument(
         '--drop-averaged-norm', action='store_true', help="leave out a classifier's norm of the averaged tokens"
     )
@@ -41,22 +42,12 @@ def main() -> None:
     args = parser.parse_args()
     out = args.out or args.checkpoint.with_name(f'{args.checkpoint.stem}_export')
     try:
-        source = read_source(
-            args.checkpoint,
-            num_heads=args.num_heads,
-            img_size=args.img_size,
-            patch_size=args.patch_size,
-            mean=args.mean,
-            std=args.std,
-            config=args.config,
-            prefix=args.prefix,
-            averaged_norm=not args.drop_averaged_norm,
-        )
-        for note in source.notes:
+        encoder = read_encoder(args.checkpoint, args.config, args.img_size, averaged_norm=not args.drop_averaged_norm)
+        for note in encoder.notes:
             print(f'note: {note}')
         command = shlex.join(['python', *sys.argv])
         for exported in export_encoder(
-            source, args.to, out, images=args.images, force=args.force, uint8=args.uint8, command=command
+            encoder, args.to, out, images=args.images, force=args.force, uint8=args.uint8, command=command
         ):
             print(exported, flush=True)
     except (FileNotFoundError, FileExistsError, ImportError, ValueError) as error:

@@ -1,55 +1,216 @@
-"""What is exported: one encoder with its positions for one image size, and its features."""
+"""From a checkpoint and its config to the encoder, complete or not at all."""
 
-from typing import NamedTuple
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
 
-import torch
+from mmpretrain.models import ClsDataPreprocessor
 from torch import Tensor, nn
 
-from randsac_mm.kernels import use_attention, use_linear
+from randsac_mm.engine.launch import load_config
 from randsac_mm.models import RandSACViT
+from randsac_mm.transfer import load_backbone
+from randsac_mm.transfer.reading import read_checkpoint
+from randsac_mm.transfer.stored_config import stored_config
+
+NORM = {'type': 'LN', 'eps': 1e-6}
+# Backbones that are exported, and what their configs must state.
+_BACKBONES = {'RandSACViT': {}, 'VisionTransformer': {'with_cls_token': False, 'norm_cfg': NORM}}
+_ARGUMENTS = {'arch', 'img_size', 'patch_size', 'in_channels', 'qkv_bias', 'final_norm', 'out_type'}
+_IRRELEVANT = {'out_indices', 'drop_path_rate', 'frozen_stages', 'with_cp', 'init_cfg'}  # to the last layer's features
 
 
 class Features(NamedTuple):
-    """Hold features of B images.
+    """Features of B images.
 
     Attributes:
         tokens: Tokens after the last layer and its norm, (B, N, D), in raster order.
-        averaged: Their average, and the norm of the average if the encoder has one, (B, D).
+        averaged: Their average, normalised if the encoder has a norm for it, (B, D).
+        inputs: The images as the encoder's preprocessing normalises them, (B, C, H, W); None: it has none.
     """
 
     tokens: Tensor
     averaged: Tensor
+    inputs: Tensor | None = None
 
 
 class Encoder(nn.Module):
-    """Give tokens and their average from normalised images, by :class:`randsac_mm.models.RandSACViT` itself.
+    """Encoder with its preprocessing, in evaluation mode.
 
     Args:
-        backbone: A backbone whose ``out_type`` is ``'raw'``.
-        averaged_norm: The norm of the averaged tokens that a classifier with ``out_type='avg_featmap'`` has learned
-            (``ln2``); None: there is none, as after pre-training.
+        backbone: The backbone. A classifier with ``out_type='avg_featmap'`` has learned a norm of the average, ``ln2``.
+        mean: Mean of each channel, in pixel values 0 .. 255.
+        std: Standard deviation of each channel, same units.
+        path: The checkpoint.
+        notes: How the encoder differs from the checkpoint, in words.
     """
 
-    def __init__(self, backbone: RandSACViT, averaged_norm: nn.LayerNorm | None = None) -> None:
+    def __init__(
+        self, backbone: RandSACViT, mean: Sequence[float], std: Sequence[float], path: Path, notes: Sequence[str] = ()
+    ) -> None:
         super().__init__()
+        backbone.out_type = 'raw'
         self.backbone = backbone
-        self.averaged_norm = averaged_norm
+        self.preprocessor = ClsDataPreprocessor(mean, std)
+        self.mean, self.std, self.path, self.notes = tuple(mean), tuple(std), path, tuple(notes)
+        self.sha256 = sha256(path)
+        self.eval().requires_grad_(False)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Map normalised images (B, C, H, W) to tokens (B, N, D) and features (B, D)."""
+        """Compute tokens (B, N, D) and averaged features (B, D) of normalised images (B, C, H, W)."""
         tokens = self.backbone(images)[-1]
         averaged = tokens.mean(dim=1)
-        return tokens, averaged if self.averaged_norm is None else self.averaged_norm(averaged)
+        return tokens, self.backbone.ln2(averaged) if hasattr(self.backbone, 'ln2') else averaged
 
-    @torch.no_grad()
-    def features(self, images: Tensor) -> Features:
-        """Compute features with PyTorch's own kernels, whichever are in force for training."""
-        with use_attention('sdpa'), use_linear('torch'):
-            return Features(*self(images))
+    def normalise(self, pixels: Tensor) -> Tensor:
+        """Normalise pixels (B, C, H, W), uint8, in RGB, as in training."""
+        return self.preprocessor({'inputs': pixels})['inputs']
 
     def weights(self) -> dict[str, Tensor]:
-        """Give all tensors under mmpretrain's names, float32, each with memory of its own."""
-        state = dict(self.backbone.state_dict())
-        if self.averaged_norm is not None:
-            state |= {f'ln2.{key}': value for key, value in self.averaged_norm.state_dict().items()}
+        """Return all tensors under mmpretrain's names, float32, each with memory of its own."""
+        positions = self.backbone.positions(self.backbone.patch_resolution)  # a checkpoint has those of pre-training
+        state = {**self.backbone.state_dict(), 'pos_embed': positions}
         return {key: value.detach().clone().contiguous() for key, value in state.items()}
+
+    @property
+    def architecture(self) -> dict[str, Any]:
+        """Sizes and options under mmpretrain's names; ``img_size`` is height and width in pixels."""
+        backbone = self.backbone
+        return {
+            'embed_dims': backbone.embed_dims,
+            'num_layers': backbone.num_layers,
+            'num_heads': backbone.layers[0].attn.num_heads,
+            'feedforward_channels': backbone.layers[0].ffn.layers[0][0].out_features,
+            'img_size': list(backbone.img_size),
+            'patch_size': backbone.patch_size,
+            'in_channels': backbone.in_channels,
+            'qkv_bias': backbone.layers[0].attn.qkv.bias is not None,
+            'final_norm': backbone.final_norm,
+            'averaged_norm': hasattr(backbone, 'ln2'),
+        }
+
+    @property
+    def normalisation(self) -> dict[str, Any]:
+        """How images are normalised."""
+        return {'mean': list(self.mean), 'std': list(self.std), 'range': [0, 255], 'channels': 'RGB'}
+
+    def metadata(self) -> dict[str, str]:
+        """Describe the encoder in strings, for the header of a file."""
+        return {
+            'architecture': json.dumps(self.architecture),
+            'normalisation': json.dumps(self.normalisation),
+            'source': self.path.name,
+            'source_sha256': self.sha256,
+        }
+
+
+def read_encoder(
+    path: str | Path,
+    config: str | Path | None = None,
+    img_size: Sequence[int] | None = None,
+    averaged_norm: bool = True,
+) -> Encoder:
+    """Read the encoder of a checkpoint, as its config describes it.
+
+    Args:
+        path: Pre-training, classifier, segmentor, detector or exported backbone; ``.pth`` or ``.safetensors``.
+        config: The config of that run. None: the one that the checkpoint stores.
+        img_size: Height and width to export for, in pixels. None: the config's.
+        averaged_norm: False: leave out the norm of the averaged tokens that some classifiers have.
+
+    Returns:
+        The encoder.
+
+    Raises:
+        FileNotFoundError: If there is no such checkpoint or config.
+        ValueError: If the file cannot be read safely or stores no config, if the config describes no plain Vision
+            Transformer, or if the weights are not those that it describes.
+    """
+    if '://' in str(path):
+        raise ValueError(f'{path}: only local files are exported, because their digest is recorded. Download it first')
+    described, origin = _read_config(path, config)
+    options = _backbone_options(described, origin)
+    if not averaged_norm:
+        options['out_type'] = 'raw'
+    if img_size is not None:
+        options['img_size'] = tuple(img_size)
+    backbone = _build(options, origin)
+    mean, std = (_find_statistics(described, name, backbone.in_channels, origin) for name in ('mean', 'std'))
+    report = load_backbone(backbone, path)
+    notes = []
+    wrong = {*report.missing, *(key for key in report.unused if key.startswith(report.prefix))}
+    norm = {f'{report.prefix}ln2.{kind}' for kind in ('weight', 'bias')}
+    if not averaged_norm and norm <= wrong:
+        wrong -= norm
+        notes.append('the norm of the averaged tokens (ln2) was left out')
+    if backbone.patch_resolution != backbone.positions_grid:
+        grids = backbone.patch_resolution, backbone.positions_grid
+        notes.append('positions of {} tokens, computed anew; the checkpoint has those of {}'.format(*grids))
+    if wrong:
+        raise ValueError(f'{path} has other weights than {origin} describes: {", ".join(sorted(wrong))}')
+    return Encoder(backbone, mean, std, Path(path), notes)
+
+
+def _read_config(path: str | Path, config: str | Path | None) -> tuple[dict[str, Any], str]:
+    """Return the config of a checkpoint and where it is from."""
+    checkpoint = read_checkpoint(path)
+    if config is not None:
+        return load_config(str(config), None, None, 'none').to_dict(), f'the config {config}'
+    if Path(path).suffix == '.safetensors':
+        from safetensors import safe_open
+
+        with safe_open(str(path), 'pt') as file:
+            checkpoint = {'meta': file.metadata()}
+    stored = stored_config(checkpoint)
+    if not isinstance(stored.get('model'), dict):
+        raise ValueError(f'{path} stores no config: name the one that it was trained with (--config FILE)')
+    return stored, f'the config in {path}'
+
+
+def _backbone_options(config: Mapping[str, Any], origin: str) -> dict[str, Any]:
+    """Return the arguments of RandSACViT that a config states and that decide on features."""
+    options = dict(config['model'].get('backbone') or {})
+    kind = str(options.pop('type', None)).rpartition('.')[2]
+    if kind not in _BACKBONES or any(options.pop(key, None) != value for key, value in _BACKBONES[kind].items()):
+        raise ValueError(
+            f'{origin} describes the backbone {kind}: only RandSACViT can be exported, and VisionTransformer with '
+            f'with_cls_token=False and norm_cfg={NORM}'
+        )
+    unknown = options.keys() - _ARGUMENTS - _IRRELEVANT
+    if unknown:
+        raise ValueError(f'{origin}: no target has what the backbone has, {", ".join(sorted(unknown))}')
+    return {key: value for key, value in options.items() if key in _ARGUMENTS}
+
+
+def _build(options: Mapping[str, Any], origin: str) -> RandSACViT:
+    try:
+        return RandSACViT(**options)
+    except Exception as error:  # the config may hold anything
+        raise ValueError(f'{origin}: the backbone cannot be built: {error}') from error
+
+
+def _find_statistics(config: Mapping[str, Any], name: str, channels: int, origin: str) -> list[float]:
+    """Return ``mean`` or ``std`` of each channel; a preprocessor without them passes pixels on as they are."""
+    # mmpretrain's classifiers have the preprocessor beside the model.
+    preprocessor = config['model'].get('data_preprocessor', config.get('data_preprocessor'))
+    if not isinstance(preprocessor, Mapping):
+        raise ValueError(f'{origin} has no data_preprocessor, which states how images are normalised: add it')
+    values = preprocessor.get(name) or [0.0 if name == 'mean' else 1.0]
+    numbers = isinstance(values, list | tuple) and all(isinstance(value, int | float) for value in values)
+    if not numbers or len(values) not in (1, channels) or not all(map(math.isfinite, values)):
+        raise ValueError(f'{origin}: {name}={values!r} must be finite numbers, one for each of {channels} channels')
+    if name == 'std' and min(values) <= 0:
+        raise ValueError(f'{origin}: std={values} must be positive')
+    return [float(value) for value in values] * (channels // len(values))
+
+
+def sha256(path: str | Path) -> str:
+    """Compute the SHA-256 digest of a file, in hexadecimal."""
+    digest = hashlib.sha256()
+    with open(path, 'rb') as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

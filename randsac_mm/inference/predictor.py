@@ -16,9 +16,10 @@ from PIL import Image
 from randsac_mm.datasets import find_fault
 from randsac_mm.datasets.images import UnreadableImageError, printable
 from randsac_mm.engine.launch import load_config
+from randsac_mm.files import atomic_write
 from randsac_mm.transfer.model_loading import load_model
 
-from .files import check_no_input, find_images
+from .paths import check_no_input, find_images
 from .preparation import build_inferencer, describe_classes, find_scope, prepare
 
 _FOLDERS = {'mmseg': ('pictures', 'labels'), 'mmdet': ('pictures', 'instances')}
@@ -26,7 +27,7 @@ _INDEX = 'results.json'
 
 
 class Segmented(NamedTuple):
-    """Hold the segmentation of one image.
+    """Segmentation of one image.
 
     Attributes:
         image: The file.
@@ -42,13 +43,13 @@ class Segmented(NamedTuple):
 
 
 class Detected(NamedTuple):
-    """Hold the K instances found in one image, the surest first.
+    """The K instances found in one image, most confident first.
 
     Attributes:
         image: The file.
         boxes: Left, top, right and bottom in pixels, (K, 4), float32.
         labels: Index of each instance's class, (K,), int64; names are in ``Predictor.classes``.
-        scores: How sure the model is, (K,), float32, from 0 to 1. All that ``model.test_cfg`` lets through are here;
+        scores: Confidence, (K,), float32, from 0 to 1. All that ``model.test_cfg`` lets through are here;
             ``score_thr`` decides only what is drawn.
         masks: Pixels of each instance, (K, H, W), bool; None if the model predicts no masks.
         picture: The image and the instances, (H, W, 3), uint8, RGB.
@@ -65,11 +66,11 @@ class Detected(NamedTuple):
 
 
 class Faulty(NamedTuple):
-    """Hold why an image was not predicted.
+    """An image that was not predicted.
 
     Attributes:
         image: The file.
-        reason: In words.
+        reason: Why, in words.
         error: What the libraries raised; None if the file itself is damaged.
     """
 
@@ -82,11 +83,11 @@ class Faulty(NamedTuple):
 
 
 class Predictor:
-    """Predict segmentation maps or instance masks of image files, through mmseg's or mmdet's own inferencer.
+    """Predictor of segmentation maps or instance masks of image files, through mmseg's or mmdet's own inferencer.
 
     The numbers are those of ``mmseg.apis.inference_model`` and ``mmdet.apis.inference_detector``. Unlike there, the
-    checkpoint must fit the config in every tensor and is read without executing anything that is in it, and a
-    checkpoint of pre-training that the config starts from need not exist any more.
+    checkpoint must fit the config in every tensor and is read without executing anything in it, and a checkpoint of
+    pre-training that the config starts from need not exist any more.
 
     Args:
         config: A config of segmentation (``default_scope='mmseg'``) or detection (``'mmdet'``), file or object.
@@ -138,28 +139,18 @@ class Predictor:
             described = describe_classes(cfg, meta.get('dataset_meta') or {}, head.num_classes)
         self.classes: list[str] = described['classes']
         model.dataset_meta = self._inferencer.visualizer.dataset_meta = described
-        self._about = {
-            'config': cfg.filename and str(cfg.filename),
-            'checkpoint': os.fspath(checkpoint),
-            'task': self.task,
-        }
+        self._about = {'config': cfg.filename and str(cfg.filename), 'checkpoint': os.fspath(checkpoint)}
 
     def __call__(
         self, images: str | os.PathLike | Sequence[str | os.PathLike], out: str | os.PathLike | None = None
     ) -> list[Segmented | Detected]:
-        """Predict images, and keep all results in memory.
-
-        Args:
-            images: Files and folders, see :func:`find_images`.
-            out: Folder to write to, see :meth:`stream`; None writes nothing.
+        """Predict images, and keep all results in memory; arguments and errors as :meth:`stream`.
 
         Returns:
             One result per image.
 
         Raises:
-            FileNotFoundError: If there is no such image or folder, or a folder holds no image.
             UnreadableImageError: If images could not be predicted, after all others were; the message names them.
-            ValueError: If a result would overwrite an image.
         """
         results = list(self.stream(images, out))
         faults = [result for result in results if isinstance(result, Faulty)]
@@ -177,7 +168,7 @@ class Predictor:
 
         With ``out`` writes ``pictures/NAME.png`` and either ``labels/NAME.png`` (the index of each pixel's class, 8 or
         16 bits) or ``instances/NAME.json`` (mmdet's own format: boxes, labels, scores, masks in COCO's run lengths),
-        and in the end ``results.json``, which says what belongs to what and names the classes.
+        and in the end ``results.json``: the files of each image, and the classes.
 
         Args:
             images: Files and folders, see :func:`find_images`.
@@ -187,7 +178,7 @@ class Predictor:
             The result of an image, or why there is none: the file is damaged, or the model refuses its size.
 
         Raises:
-            FileNotFoundError: If there is no such image or folder, or a folder holds no image.
+            FileNotFoundError: If there is no such image or folder, or a folder has no image in it.
             ValueError: If a result would overwrite an image.
         """
         listed = [images] if isinstance(images, str | os.PathLike) else list(images)
@@ -207,9 +198,9 @@ class Predictor:
                 entries.append({'image': printable(file), 'files': written})
             yield result
         if out is not None:
-            Path(out).mkdir(parents=True, exist_ok=True)
-            index = {**self._about, 'classes': self.classes, 'images': entries, 'faults': faults}
-            Path(out, _INDEX).write_text(json.dumps(index, indent=2) + '\n')
+            index = {**self._about, 'task': self.task, 'classes': self.classes, 'images': entries, 'faults': faults}
+            with atomic_write(Path(out, _INDEX)) as file:
+                file.write_text(json.dumps(index, indent=2) + '\n')
 
     def _outputs(self, folders: Sequence[Path], name: str) -> tuple[Path, ...]:
         endings = ('.png', '.png' if self.scope == 'mmseg' else '.json')
@@ -250,11 +241,11 @@ class Predictor:
         masks = np.asarray(found.masks, dtype=bool) if 'masks' in found else None
         if outputs:
             _save_picture(picture, outputs[0])
-            outputs[1].parent.mkdir(parents=True, exist_ok=True)
-            outputs[1].write_text(json.dumps(self._inferencer.pred2dict(sample)) + '\n')
+            with atomic_write(outputs[1]) as path:
+                path.write_text(json.dumps(self._inferencer.pred2dict(sample)) + '\n')
         return Detected(file, found.bboxes, found.labels, found.scores, masks, picture, outputs)
 
 
 def _save_picture(pixels: np.ndarray, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(pixels).save(path)
+    with atomic_write(path) as temporary:
+        Image.fromarray(pixels).save(temporary)

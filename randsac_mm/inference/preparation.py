@@ -1,4 +1,4 @@
-"""From a config of training to mmseg's or mmdet's own inferencer, which knows nothing of checkpoints."""
+"""From a config of training to mmseg's or mmdet's own inferencer, without weights."""
 
 import importlib
 import warnings
@@ -17,39 +17,28 @@ _VISUALIZERS = {'mmseg': 'SegLocalVisualizer', 'mmdet': 'DetLocalVisualizer'}
 
 
 def find_scope(cfg: Config) -> str:
-    """Tell which library a config is for.
-
-    Args:
-        cfg: The config.
-
-    Returns:
-        ``'mmseg'`` or ``'mmdet'``.
+    """Return the library that a config is for, ``'mmseg'`` or ``'mmdet'``.
 
     Raises:
-        ValueError: If it is for neither, or does not say how its images are prepared.
+        ValueError: If it is for neither, or has no pipeline for the images.
     """
     scope = cfg.get('default_scope')
     if scope not in _INFERENCERS:
         raise ValueError(
-            f'default_scope={scope!r}: only configs of segmentation (mmseg) and detection (mmdet) predict something to '
-            'draw. To see what a pre-trained model predicts run tools/visualization/reconstruct.py CONFIG CHECKPOINT'
+            f'default_scope={scope!r} is not mmseg or mmdet. For pictures of what a pre-trained model predicts run '
+            'tools/visualization/reconstruct.py CONFIG CHECKPOINT'
         )
     dataset = (cfg.get('test_dataloader') or {}).get('dataset') or {}
     if not dataset.get('pipeline'):
         raise ValueError(
-            f'the config has no test_dataloader.dataset.pipeline (its data set is {dataset.get("type")!r}), which says '
-            'how images are prepared; give one data set with a pipeline, not a list or a wrapper of data sets'
+            f'the config has no test_dataloader.dataset.pipeline (its data set is {dataset.get("type")!r}), which '
+            'prepares the images: name one data set with a pipeline, not a list or a wrapper of data sets'
         )
     return scope
 
 
 def prepare(cfg: Config, scope: str) -> None:
-    """Change a config of training so that it predicts: no start from other weights, no logging.
-
-    Args:
-        cfg: The config, changed in place.
-        scope: ``'mmseg'`` or ``'mmdet'``.
-    """
+    """Change a config of training, in place, so that it predicts: no start from other weights, no logging."""
     _drop_initial_weights(cfg.model)
     # One without a backend: whatever the config's would log to is not wanted here.
     kept = {'type': _VISUALIZERS[scope], **{k: v for k, v in (cfg.get('visualizer') or {}).items() if k == 'alpha'}}
@@ -59,12 +48,7 @@ def prepare(cfg: Config, scope: str) -> None:
 
 
 def build_inferencer(cfg: Config, scope: str, device: str) -> BaseInferencer:
-    """Build the library's inferencer, without weights.
-
-    Args:
-        cfg: A config that :func:`prepare` has changed.
-        scope: ``'mmseg'`` or ``'mmdet'``; the default scope.
-        device: Where the model runs.
+    """Build the inferencer of a library, which is the default scope, from a config that :func:`prepare` has changed.
 
     Raises:
         ValueError: If the library is not installed, or there is no such device.
@@ -91,11 +75,11 @@ def build_inferencer(cfg: Config, scope: str, device: str) -> BaseInferencer:
 
 
 def describe_classes(cfg: Config, trained: dict, num_classes: int) -> dict[str, list]:
-    """Name and colour the classes that a model predicts.
+    """Return names and colours of the classes that a model predicts.
 
     Args:
-        cfg: The config; its test data set is asked if the checkpoint does not know.
-        trained: What the checkpoint knows of the data that it was trained on (``dataset_meta``).
+        cfg: The config; its test data set is used if the checkpoint names no classes.
+        trained: What the checkpoint stores about the data that it was trained on (``dataset_meta``).
         num_classes: Number of classes that the model predicts.
 
     Returns:
@@ -128,7 +112,7 @@ def _check_device(name: str) -> None:
 
 
 def _drop_initial_weights(cfg: Any) -> None:
-    """Remove every order to start from other weights: their files need not exist any more."""
+    """Remove all initial weights: their files need not exist any more."""
     if isinstance(cfg, dict):
         for key in ('pretrained', 'init_cfg'):
             cfg.pop(key, None)
@@ -140,8 +124,7 @@ def _drop_initial_weights(cfg: Any) -> None:
 def _pad_small_images(model: ConfigDict) -> None:
     """Let mmseg pad what the patch size does not divide, unless the config says how to pad.
 
-    Whole images are padded to multiples of it. Windows have a size that fits, but are smaller in an image that is
-    smaller than a window: that one is padded to the window's size.
+    Whole images are padded to multiples of it, images smaller than a sliding window to the window's size.
     """
     preprocessor, patch = model.get('data_preprocessor'), model.backbone.get('patch_size')
     if not preprocessor or preprocessor.get('test_cfg') or not patch:

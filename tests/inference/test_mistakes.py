@@ -8,31 +8,28 @@ import pytest
 import torch
 from inference.conftest import MAKE, photo
 from inference.tiny import save_weights, upernet
+from mmengine.config import Config
 from mmpretrain.registry import MODELS
 
 from randsac_mm.inference import Predictor
 
 
 def test_checkpoint_of_pre_training(trained, task, root, tmp_path):
-    from mmengine.config import Config
-
     model = MODELS.build(Config.fromfile(root / 'configs' / 'randsac' / 'vit_digits.py').model)
     torch.save({'state_dict': model.state_dict()}, tmp_path / 'pre.pth')
-    with pytest.raises(
-        ValueError, match=r'(?s)pre\.pth does not fit.*It holds no \w+_head: it comes from pre-training'
-    ):
+    with pytest.raises(ValueError, match=r'pre\.pth(?s:.*)pre-training'):
         Predictor(trained[task][0], tmp_path / 'pre.pth')
 
 
 def test_checkpoint_of_the_other_task(trained, task):
     (other,) = set(MAKE) - {task}
-    with pytest.raises(ValueError, match=r'missing: .* more\n  left over: .*more'):
+    with pytest.raises(ValueError, match=trained[other][1].name):
         Predictor(trained[task][0], trained[other][1])
 
 
 def test_other_number_of_classes(task, tmp_path):
     checkpoint = save_weights(MAKE[task](classes=('a', 'b', 'c', 'd')), tmp_path / 'four.pth')
-    with pytest.raises(ValueError, match=r'(?s)missing: nothing\n  left over: nothing\n.*size mismatch .*num_classes'):
+    with pytest.raises(ValueError, match=r'four\.pth(?s:.*)num_classes'):
         Predictor(MAKE[task](), checkpoint)
 
 
@@ -46,7 +43,7 @@ def test_other_backbone(tmp_path, option, value):
         cfg.model.neck.embed_dims = cfg.model.auxiliary_head.in_channels = value
         cfg.model.decode_head.in_channels = [value] * 4
     checkpoint = save_weights(cfg, tmp_path / 'other.pth')
-    with pytest.raises(ValueError, match=r'other\.pth does not fit the config'):
+    with pytest.raises(ValueError, match=r'other\.pth'):
         Predictor(upernet(), checkpoint)
 
 
@@ -54,68 +51,63 @@ def test_positions_of_another_architecture_are_explained(trained, tmp_path):
     checkpoint = torch.load(trained['segmentation'][1], weights_only=True)
     checkpoint['state_dict']['backbone.pos_embed'] = torch.randn(1, 64, 32)
     torch.save(checkpoint, tmp_path / 'learned.pth')
-    with pytest.raises(ValueError, match=r'(?s)learned\.pth does not fit.*learned positions'):
+    with pytest.raises(ValueError, match=r'learned\.pth(?s:.*)pos_embed'):
         Predictor(trained['segmentation'][0], tmp_path / 'learned.pth')
 
 
 def test_unreadable_checkpoint(trained, tmp_path):
-    config, checkpoint = trained['segmentation']
-    with pytest.raises(FileNotFoundError, match=r'there is no checkpoint .*gone\.pth'):
-        Predictor(config, tmp_path / 'gone.pth')
-    (tmp_path / 'cut.pth').write_bytes(checkpoint.read_bytes()[:5000])
-    with pytest.raises(ValueError, match=r'cut\.pth is no checkpoint that can be read safely'):
-        Predictor(config, tmp_path / 'cut.pth')
-
-
-def test_a_checkpoint_executes_nothing(trained, tmp_path):
     class Trap:
         def __reduce__(self):
             return os.mkdir, (str(tmp_path / 'executed'),)
 
+    config, checkpoint = trained['segmentation']
+    (tmp_path / 'cut.pth').write_bytes(checkpoint.read_bytes()[:5000])
     torch.save({'state_dict': {}, 'meta': Trap()}, tmp_path / 'trap.pth')
-    with pytest.raises(ValueError, match='no checkpoint that can be read safely'):
-        Predictor(trained['segmentation'][0], tmp_path / 'trap.pth')
+    for name, error in (('gone.pth', FileNotFoundError), ('cut.pth', ValueError), ('trap.pth', ValueError)):
+        with pytest.raises(error, match=name):
+            Predictor(config, tmp_path / name)
     assert not (tmp_path / 'executed').exists()
 
 
 def test_config_of_another_kind(root, trained, tmp_path):
     checkpoint = trained['segmentation'][1]
-    with pytest.raises(ValueError, match=r"default_scope='mmpretrain': only configs of .*reconstruct\.py"):
+    with pytest.raises(ValueError, match="default_scope='mmpretrain'"):
         Predictor(root / 'configs' / 'randsac' / 'vit_digits.py', checkpoint)
-    with pytest.raises(FileNotFoundError, match=r'there is no config .*gone\.py'):
+    with pytest.raises(FileNotFoundError, match=r'gone\.py'):
         Predictor(tmp_path / 'gone.py', checkpoint)
     cfg = upernet()
-    cfg.test_dataloader.dataset = dict(type='ConcatDataset', datasets=[cfg.test_dataloader.dataset])
-    with pytest.raises(ValueError, match=r"no test_dataloader\.dataset\.pipeline \(its data set is 'ConcatDataset'\)"):
-        Predictor(cfg, checkpoint)
-    cfg.test_dataloader = None
-    with pytest.raises(ValueError, match=r'no test_dataloader\.dataset\.pipeline'):
-        Predictor(cfg, checkpoint)
+    for loader in (dict(dataset=dict(type='ConcatDataset', datasets=[cfg.test_dataloader.dataset])), None):
+        cfg.test_dataloader = loader
+        with pytest.raises(ValueError, match=r'test_dataloader\.dataset\.pipeline'):
+            Predictor(cfg, checkpoint)
 
 
 def test_classes_must_be_as_many_as_are_predicted(tmp_path):
     cfg = upernet()
     checkpoint = save_weights(cfg, tmp_path / 'w.pth')
     cfg.test_dataloader.dataset.metainfo = dict(classes=('one', 'two'))
-    with pytest.raises(ValueError, match='the model predicts 3 classes, but its data set names 2: set'):
+    with pytest.raises(ValueError, match=r'3 classes.* 2'):
         Predictor(cfg, checkpoint)
 
 
-def test_arguments_out_of_range(trained):
-    with pytest.raises(ValueError, match=r'score_thr=1\.5 must lie between 0 and 1'):
-        Predictor(*trained['detection'], score_thr=1.5)
-    with pytest.raises(ValueError, match=r'score_thr=0\.5: a segmentation map has no scores'):
-        Predictor(*trained['segmentation'], score_thr=0.5)
-    with pytest.raises(ValueError, match=r"device='gpu' is unknown"):
-        Predictor(*trained['segmentation'], device='gpu')
-    with pytest.raises(ValueError, match=r"device='cuda:99': this machine has \d+ CUDA devices"):
-        Predictor(*trained['segmentation'], device='cuda:99')
+@pytest.mark.parametrize(
+    ('task', 'options', 'named'),
+    [
+        ('detection', dict(score_thr=1.5), r'score_thr=1\.5'),
+        ('segmentation', dict(score_thr=0.5), r'score_thr=0\.5'),
+        ('segmentation', dict(device='gpu'), "device='gpu'"),
+        ('segmentation', dict(device='cuda:99'), "device='cuda:99'"),
+    ],
+)
+def test_arguments_out_of_range(trained, task, options, named):
+    with pytest.raises(ValueError, match=named):
+        Predictor(*trained[task], **options)
 
 
 def test_a_missing_library_is_named(trained, task, monkeypatch):
     scope = {'segmentation': 'mmseg', 'detection': 'mmdet'}[task]
     monkeypatch.setitem(sys.modules, f'{scope}.apis', None)
-    with pytest.raises(ValueError, match=rf'the config needs {scope}, which is missing or broken'):
+    with pytest.raises(ValueError, match=scope):
         Predictor(*trained[task])
 
 

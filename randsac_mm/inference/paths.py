@@ -4,14 +4,14 @@ import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from randsac_mm.datasets.images import IMG_EXTENSIONS
+from randsac_mm.datasets.images import IMG_EXTENSIONS, find_image_files
 
 
 def find_images(paths: Sequence[str | os.PathLike], without: Sequence[Path] = ()) -> dict[Path, str]:
-    """List image files, and give each a name for its results.
+    """List image files, with a name for the results of each.
 
-    Files are taken as they are named, folders of any nesting by the usual endings, in the order of their paths; hidden
-    files and folders (``.name``) are skipped. A file that is named twice is taken once.
+    Files are taken as they are named, folders are searched by :func:`randsac_mm.datasets.find_image_files`. A file that
+    is named twice is taken once.
 
     Args:
         paths: Files and folders.
@@ -27,18 +27,15 @@ def find_images(paths: Sequence[str | os.PathLike], without: Sequence[Path] = ()
         ValueError: If ``paths`` is empty.
     """
     if not paths:
-        raise ValueError('no image is named; give files or folders')
-    skipped = [folder.resolve() for folder in without]
+        raise ValueError('no image is named: name files or folders')
     names: dict[Path, str] = {}
     taken: set[str] = set()
     for path in map(Path, paths):
         if not path.exists():
             raise FileNotFoundError(f'there is no image or folder {path}')
-        found = _search(path, skipped) if path.is_dir() else [path]
+        found = find_image_files(path, without) if path.is_dir() else [path]
         if not found:
-            raise FileNotFoundError(
-                f'the folder {path} holds no image: no file in it ends in one of {" ".join(IMG_EXTENSIONS)}'
-            )
+            raise FileNotFoundError(f'no file in {path} ends in one of {" ".join(IMG_EXTENSIONS)}')
         for file in found:
             if file not in names:
                 relative = file.relative_to(path) if path.is_dir() else Path(file.name)
@@ -47,31 +44,11 @@ def find_images(paths: Sequence[str | os.PathLike], without: Sequence[Path] = ()
 
 
 def check_no_input(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:
-    """Make sure that no file to be written is one of those to be read, under whatever name or link.
-
-    Args:
-        outputs: Files to be written.
-        inputs: Files to be read.
-
-    Raises:
-        ValueError: If one is; the message names it.
-    """
+    """Raise ValueError if a file to be written is one of those to be read, under whatever name or link."""
     identities = {(stat.st_dev, stat.st_ino) for stat in (file.stat() for file in inputs)}
     for file in outputs:
         if file.exists() and (file.stat().st_dev, file.stat().st_ino) in identities:
             raise ValueError(f'{file} is an image to be read and would be overwritten; write to another folder')
-
-
-def _search(folder: Path, skipped: Sequence[Path]) -> list[Path]:
-    inner = [other for other in skipped if folder.resolve() in other.parents]
-    found = []
-    for file in sorted(folder.rglob('*')):
-        hidden = any(part.startswith('.') for part in file.relative_to(folder).parts)
-        if hidden or file.suffix.lower() not in IMG_EXTENSIONS or not (file.is_file() or file.is_symlink()):
-            continue  # a broken link is taken, so that it is reported
-        if not any(other in file.resolve().parents for other in inner):
-            found.append(file)
-    return found
 
 
 def _unused(name: str, taken: set[str]) -> str:

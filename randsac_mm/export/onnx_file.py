@@ -9,21 +9,18 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from randsac_mm.export.encoder import Encoder, Features
-from randsac_mm.export.source import Source
-from randsac_mm.kernels import use_attention, use_linear
-
-from .base import Outputs, Target, require
+from .encoder import Encoder, Features
+from .target import Target, require
 
 _FILE = 'backbone.onnx'
 _OPSET = 17  # the first with layer normalisation as one operator
 
 
 class ONNXFile(Target):
-    """Write ``backbone.onnx``: ``images`` in, ``tokens`` and ``averaged`` out; verify by onnxruntime on the CPU.
+    """``backbone.onnx``: ``images`` in, ``tokens`` and ``averaged`` out; verified by onnxruntime on the CPU.
 
     Args:
-        source: The encoder.
+        encoder: The encoder.
         uint8: Whether the graph takes pixels 0 .. 255 (uint8, RGB) and normalises them itself, instead of normalised
             float32 images.
     """
@@ -32,17 +29,16 @@ class ONNXFile(Target):
     packages: ClassVar = {'onnx': 'onnx', 'onnxruntime': 'onnxruntime'}
     tolerance = 1e-4
 
-    def __init__(self, source: Source, uint8: bool = False) -> None:
-        super().__init__(source)
+    def __init__(self, encoder: Encoder, uint8: bool = False) -> None:
+        super().__init__(encoder)
         self.uint8 = uint8
 
     def write(self, folder: Path) -> None:
         """See base class."""
         onnx = require('onnx', self.packages['onnx'])
-        source, file = self.source, str(folder / _FILE)
-        shape = (2, source.in_channels, *source.img_size)
-        images = torch.zeros(shape, dtype=torch.uint8 if self.uint8 else torch.float32)
-        model = _FromPixels(source).eval() if self.uint8 else source.encoder
+        encoder, file = self.encoder, str(folder / _FILE)
+        dtype = torch.uint8 if self.uint8 else torch.float32
+        images = torch.zeros(2, len(encoder.mean), *encoder.backbone.img_size, dtype=dtype)
         names = ['images', 'tokens', 'averaged']
         options = {
             'input_names': names[:1],
@@ -52,40 +48,36 @@ class ONNXFile(Target):
         }
         if 'dynamo' in inspect.signature(torch.onnx.export).parameters:
             options['dynamo'] = False  # the other exporter needs another package
-        with warnings.catch_warnings(), torch.no_grad(), use_attention('sdpa'), use_linear('torch'):
+        with warnings.catch_warnings(), torch.no_grad():
             # That sizes become constants is meant, and proven below.
             warnings.simplefilter('ignore', torch.jit.TracerWarning)
             warnings.simplefilter('ignore', DeprecationWarning)
-            torch.onnx.export(model, (images,), file, **options)
+            torch.onnx.export(_FromPixels(encoder) if self.uint8 else encoder, (images,), file, **options)
         graph = onnx.load(file)
-        header = {**source.metadata(), 'input': json.dumps({'dtype': 'uint8' if self.uint8 else 'float32'})}
+        header = {**encoder.metadata(), 'input': json.dumps({'dtype': 'uint8' if self.uint8 else 'float32'})}
         for key, value in header.items():
             graph.metadata_props.add(key=key, value=value)
         onnx.save(graph, file)
         onnx.checker.check_model(file, full_check=True)
 
-    def run(self, folder: Path, pixels: Tensor, inputs: Tensor) -> Outputs:
+    def run(self, folder: Path, pixels: Tensor, inputs: Tensor) -> Features:
         """See base class."""
         runtime = require('onnxruntime', self.packages['onnxruntime'])
         session = runtime.InferenceSession(str(folder / _FILE), providers=['CPUExecutionProvider'])
         images = pixels if self.uint8 else inputs
         # In two batches of different sizes, so that the free batch size is proven as well.
-        parts = [
-            session.run(['tokens', 'averaged'], {'images': part.numpy()})
-            for part in (images[:1], images[1:])
-            if len(part)
-        ]
-        return Outputs(Features(*(torch.cat([torch.from_numpy(part[i]) for part in parts]) for i in (0, 1))))
+        batches = [batch.numpy() for batch in (images[:1], images[1:]) if len(batch)]
+        parts = [session.run(['tokens', 'averaged'], {'images': batch}) for batch in batches]
+        return Features(*(torch.cat([torch.from_numpy(part[i]) for part in parts]) for i in (0, 1)))
 
 
 class _FromPixels(nn.Module):
-    """Normalise pixels and encode them."""
+    """Encoder of pixels that are not normalised yet."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, encoder: Encoder) -> None:
         super().__init__()
-        self.encoder: Encoder = source.encoder
-        self.register_buffer('mean', torch.tensor(source.mean).view(-1, 1, 1))
-        self.register_buffer('std', torch.tensor(source.std).view(-1, 1, 1))
+        self.encoder = encoder
+        self.eval()
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        return self.encoder((pixels.float() - self.mean) / self.std)
+        return self.encoder(self.encoder.normalise(pixels))

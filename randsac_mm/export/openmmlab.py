@@ -1,0 +1,86 @@
+"""Weights under mmpretrain's names: for its ``VisionTransformer``, and as safetensors for this package."""
+
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+from mmengine.config import Config
+from mmpretrain.registry import MODELS
+from torch import Tensor
+
+from randsac_mm.transfer.model_loading import load_model
+from randsac_mm.version import __version__
+
+from .encoder import NORM, Encoder, Features, read_encoder
+from .target import Target, save_safetensors
+
+_PTH, _CONFIG, _SAFETENSORS = 'backbone.pth', 'config.py', 'backbone.safetensors'
+
+
+class MMPretrain(Target):
+    """``backbone.pth`` (tensors and plain values) and ``config.py``, verified by mmpretrain's own class."""
+
+    name = 'mm'
+
+    def write(self, folder: Path) -> None:
+        """See base class."""
+        torch.save({'meta': _header(self.encoder), 'state_dict': self.encoder.weights()}, folder / _PTH)
+        (folder / _CONFIG).write_text(config_text(self.encoder, _PTH))
+
+    def run(self, folder: Path, pixels: Tensor, inputs: Tensor) -> Features:
+        """See base class."""
+        cfg = Config.fromfile(folder / _CONFIG).model
+        # mmengine's own loading tolerates what does not fit, so the weights are loaded here.
+        checkpoint = cfg.backbone.pop('init_cfg').checkpoint
+        model = MODELS.build({'_scope_': 'mmpretrain', **cfg}).eval()
+        load_model(model.backbone, checkpoint)
+        with torch.no_grad():
+            averaged = model.extract_feat(inputs)[-1]
+            model.backbone.out_type = 'raw'
+            tokens = model.backbone(inputs)[-1]
+            loaded = pixels.flip(1) if pixels.shape[1] == 3 else pixels  # BGR, as mmcv loads them
+            return Features(tokens, averaged, model.data_preprocessor({'inputs': loaded})['inputs'])
+
+
+class SafetensorsFile(Target):
+    """``backbone.safetensors``, verified by :class:`randsac_mm.models.RandSACViT`, built from the file's header."""
+
+    name = 'safetensors'
+    packages: ClassVar = {'safetensors': 'safetensors'}
+
+    def write(self, folder: Path) -> None:
+        """See base class."""
+        save_safetensors(self.encoder.weights(), folder / _SAFETENSORS, _header(self.encoder))
+
+    def run(self, folder: Path, pixels: Tensor, inputs: Tensor) -> Features:
+        """See base class."""
+        again = read_encoder(folder / _SAFETENSORS)
+        return Features(*again(inputs), again.normalise(pixels))
+
+
+def config_text(encoder: Encoder, file: str | None = None) -> str:
+    """Write the config of mmpretrain's classifier without head; it loads the weights in ``file`` beside it, if any."""
+    architecture = encoder.architecture
+    arch = {key: architecture.pop(key) for key in ('embed_dims', 'num_layers', 'num_heads', 'feedforward_channels')}
+    averaged_norm = architecture.pop('averaged_norm')
+    backbone = {'type': 'VisionTransformer', 'arch': arch, **architecture, 'norm_cfg': NORM, 'with_cls_token': False}
+    # mmpretrain's 'avg_featmap' means: average, then a norm of its own.
+    backbone['out_type'] = 'avg_featmap' if averaged_norm else 'featmap'
+    if file is not None:
+        backbone['init_cfg'] = {'type': 'Pretrained', 'checkpoint': f'{{{{ fileDirname }}}}/{file}'}
+    model = {
+        'type': 'ImageClassifier',
+        'data_preprocessor': {'mean': encoder.mean, 'std': encoder.std, 'to_rgb': len(encoder.mean) == 3},
+        'backbone': backbone,
+        'neck': None if averaged_norm else {'type': 'GlobalAveragePooling'},
+        'head': None,
+    }
+    return (
+        f'# The encoder of {encoder.path.name!r}, exported by randsac_mm. Add a head to train or test a classifier.\n'
+        '# For images in BGR, as mmcv loads them; for a data set in RGB, as CIFAR10, set to_rgb=False.\n'
+        f'{Config({"model": model}).pretty_text}'
+    )
+
+
+def _header(encoder: Encoder) -> dict[str, str]:
+    return {'cfg': config_text(encoder), 'randsac_mm': __version__, **encoder.metadata()}
