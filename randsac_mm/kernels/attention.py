@@ -25,7 +25,7 @@ from . import triton_ranks
 try:
     from torch.nn.attention import SDPBackend, sdpa_kernel
 except ImportError:  # before torch 2.3, where cuDNN attention did not exist either
-    sdpa_kernel = None
+    sdpa_kernel = None  # type: ignore[assignment]
 _is_compiling = getattr(getattr(torch, 'compiler', None), 'is_compiling', lambda: False)  # of torch 2.3
 
 
@@ -106,7 +106,7 @@ def plain_attention(query: Tensor, key: Tensor, value: Tensor, mask: Mask) -> Te
 
 def sdpa_attention(query: Tensor, key: Tensor, value: Tensor, mask: Mask | None) -> Tensor:
     """Compute attention (B, h, Q, d) by ``scaled_dot_product_attention``."""
-    bias = None if mask is None else mask.bias.to(query.dtype)
+    bias = None if mask is None or mask.bias is None else mask.bias.to(query.dtype)
     with _trusted_kernels(query.device, bias is not None):
         return F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
 

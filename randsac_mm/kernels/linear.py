@@ -102,7 +102,8 @@ def _suits_onednn(x: Tensor, weight: Tensor) -> bool:
         and x.dtype == weight.dtype == torch.float32
         and x.numel() * weight.shape[0] >= _MIN_PRODUCTS
         and autocast_dtype('cpu') is None
-        and not torch.jit.is_tracing()  # ONNX does not have the operator
+        # ONNX does not have the operator.
+        and not torch.jit.is_tracing()  # type: ignore[attr-defined]
     )
 
 

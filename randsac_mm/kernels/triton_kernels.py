@@ -11,6 +11,8 @@ Shapes: B images, h heads, Q queries, N keys, d head dims. ``q``, ``out``, ``gra
 
 from __future__ import annotations
 
+from typing import Any
+
 try:
     import triton
     import triton.language as tl
@@ -18,7 +20,7 @@ except ImportError:  # optional; `triton_ranks.missing` is checked before a laun
     triton = tl = None
 
 
-def _jit(function: object) -> object:
+def _jit(function: Any) -> Any:
     return function if triton is None else triton.jit(function)
 
 

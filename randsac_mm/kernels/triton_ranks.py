@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 import math
 import os
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -48,7 +49,7 @@ def _tiles(queries: int, keys: int, dims: int, bytes_each: int) -> tuple[dict, d
     # Of 64 dims 128 keys in half precision, 32 in float32, whose products need more of everything.
     limit = min(128, 128 * 64 * 4 // (width * bytes_each**2))
     one_tile = keys <= limit
-    common = dict(
+    common: dict[str, Any] = dict(
         QUERIES=queries,
         KEYS=keys,
         DIMS=dims,
@@ -140,12 +141,12 @@ def _backward(
     return grad_q, grad_k, grad_v
 
 
-def _save(ctx: torch.autograd.function.FunctionCtx, inputs: tuple, output: tuple[Tensor, Tensor]) -> None:
+def _save(ctx: Any, inputs: tuple, output: tuple[Tensor, Tensor]) -> None:
     ctx.save_for_backward(*inputs, *output)
     ctx.set_materialize_grads(False)
 
 
-def _differentiate(ctx: torch.autograd.function.FunctionCtx, grad: Tensor, _: None) -> tuple[Tensor | None, ...]:
+def _differentiate(ctx: Any, grad: Tensor, _: None) -> tuple[Tensor | None, ...]:
     return *_rank_attention_backward(grad, *ctx.saved_tensors), None, None
 
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from mmpretrain.models.selfsup import BaseSelfSupervisor
@@ -13,6 +13,8 @@ from randsac_mm.kernels import autocast_dtype, check_backend, choose_backend
 from randsac_mm.registry import register
 from randsac_mm.segments import Layout, dense_rank, raster_layout, sorted_layout
 
+from .backbone import RandSACViT
+from .head import RandSACHead
 from .preprocessor import RandSACDataPreprocessor
 
 
@@ -36,10 +38,10 @@ class RandSAC(BaseSelfSupervisor):
     """Self-supervised pre-training by predicting random segments of an image from all segments before them.
 
     Args:
-        backbone: Config of the encoder, a :class:`RandSACViT`. A part may also be given built.
-        head: Config of the :class:`RandSACHead`. Sizes that follow from the backbone and neck may be left out.
-        data_preprocessor: Config of the :class:`RandSACDataPreprocessor`, which draws the serialization.
-        neck: Config of the decoder, a :class:`RandSACDecoder`; sizes of the encoder may be left out.
+        backbone: The encoder, a :class:`RandSACViT` or its config.
+        head: The :class:`RandSACHead` or its config, whose sizes follow from the backbone and neck.
+        data_preprocessor: The :class:`RandSACDataPreprocessor`, which draws the serialization, or its config.
+        neck: The decoder, a :class:`RandSACDecoder`, or its config, in which sizes of the encoder may be left out.
         attention: Attention back-end in pre-training: ``'auto'``, ``'sdpa'``, ``'plain'`` or ``'triton'``, see
             :func:`randsac_mm.kernels.choose_backend`.
         init_cfg: Initialisation from a checkpoint, as in mmengine.
@@ -52,6 +54,9 @@ class RandSAC(BaseSelfSupervisor):
         "Self-supervision through Random Segments with Autoregressive Coding", arXiv 2203.12054.
     """
 
+    backbone: RandSACViT
+    head: RandSACHead
+    data_preprocessor: RandSACDataPreprocessor
     # Compiled code of compute_loss, of this very object; see randsac_mm.engine.compile_model.
     compiled_loss: Callable[[Tensor, Tensor, int | None], Tensor] | None = None
 
@@ -67,15 +72,10 @@ class RandSAC(BaseSelfSupervisor):
         check_backend(attention)
         encoder = _build_part(backbone)
         decoder = self._build_decoder(neck, encoder)
-        head = _build_part(
-            head,
-            embed_dims=(encoder if decoder is None else decoder).embed_dims,
-            patch_size=encoder.patch_size,
-            in_channels=encoder.in_channels,
-        )
-        super().__init__(
-            backbone=encoder, neck=decoder, head=head, data_preprocessor=data_preprocessor, init_cfg=init_cfg
-        )
+        dims = (encoder if decoder is None else decoder).embed_dims
+        sizes = dict(embed_dims=dims, patch_size=encoder.patch_size, in_channels=encoder.in_channels)
+        built = dict(backbone=encoder, neck=decoder, head=_build_part(head, **sizes))
+        super().__init__(**built, data_preprocessor=data_preprocessor, init_cfg=init_cfg)
         self.attention = attention
         if not isinstance(self.data_preprocessor, RandSACDataPreprocessor):
             raise ValueError(
@@ -91,7 +91,7 @@ class RandSAC(BaseSelfSupervisor):
         self.data_preprocessor.serialization.partition.check(encoder.patch_resolution)  # fails before the first epoch
 
     @staticmethod
-    def _build_decoder(neck: dict | None, encoder: nn.Module) -> nn.Module | None:
+    def _build_decoder(neck: dict | None, encoder: Any) -> Any:
         if neck is None:
             raise ValueError('RandSAC needs neck=dict(type="RandSACDecoder", ...); TwoStreamRandSAC has no decoder')
         return _build_part(neck, encoder_dims=encoder.embed_dims, encoder_layers=encoder.num_layers)
@@ -104,18 +104,7 @@ class RandSAC(BaseSelfSupervisor):
         rank: Tensor | None = None,
         tokens_per_segment: int | None = None,
     ) -> dict[str, Tensor] | tuple[Tensor, ...]:
-        """Run the model in one of mmengine's modes.
-
-        Args:
-            inputs: Normalised images (B, C, H, W).
-            data_samples: Ignored; there are no labels.
-            mode: ``'loss'``, or ``'tensor'`` for the backbone's features.
-            rank: The serialization (B, N), see :meth:`loss`.
-            tokens_per_segment: See :meth:`loss`.
-
-        Returns:
-            A dict of losses, or the backbone's features.
-        """
+        """Return losses (mode ``'loss'``, see :meth:`loss`) or the backbone's features (``'tensor'``)."""
         if mode == 'loss':
             return self.loss(inputs, data_samples, rank, tokens_per_segment)
         return super().forward(inputs, data_samples, mode)
@@ -147,16 +136,7 @@ class RandSAC(BaseSelfSupervisor):
         return {'loss': (self.compiled_loss or self.compute_loss)(inputs, rank, tokens_per_segment)}
 
     def compute_loss(self, inputs: Tensor, rank: Tensor, tokens_per_segment: int | None) -> Tensor:
-        """Compute the loss from tensors; :func:`randsac_mm.engine.compile_model` compiles this function.
-
-        Args:
-            inputs: Normalised images (B, C, H, W).
-            rank: The serialization (B, N).
-            tokens_per_segment: See :meth:`loss`.
-
-        Returns:
-            The loss, a scalar.
-        """
+        """Compute the loss as :meth:`loss`; :func:`randsac_mm.engine.compile_model` compiles this function."""
         layout = sorted_layout(rank, tokens_per_segment)
         pred = self.predict(inputs, layout)
         return self.head.loss(pred, inputs, layout.target, layout.predicted)
@@ -183,9 +163,6 @@ class RandSAC(BaseSelfSupervisor):
             inputs: Normalised images (B, C, H, W).
             rank: The serialization (B, N), tokens in raster order, dense from 0. Drawn if not given.
 
-        Returns:
-            Predictions in raster order, the serialization, and which tokens were predicted.
-
         Raises:
             ValueError: If ``rank`` has the wrong shape, gaps, or fewer than two segments.
         """
@@ -195,7 +172,7 @@ class RandSAC(BaseSelfSupervisor):
         return Reconstruction(pred * layout.predicted[..., None], rank, layout.predicted)
 
     def __getstate__(self) -> dict:
-        """Leave compiled code out of copies, as of an exponential average: it belongs to this model's parameters."""
+        """Return the state without compiled code, which belongs to this model's parameters and not to copies."""
         state = super().__getstate__()
         state.pop('compiled_loss', None)
         return state
@@ -221,9 +198,9 @@ class RandSAC(BaseSelfSupervisor):
         return rank
 
 
-def _build_part(part: dict | nn.Module, **sizes: int) -> nn.Module:
-    """Build a part, or take one that is built; sizes that follow from other parts are filled in, given ones checked."""
-    built: nn.Module = part if isinstance(part, nn.Module) else MODELS.build({**sizes, **part})
+def _build_part(part: dict | nn.Module, **sizes: int) -> Any:
+    """Build a part unless it is built; fill in sizes that follow from other parts, check given ones."""
+    built = part if isinstance(part, nn.Module) else MODELS.build({**sizes, **part})
     for key, value in sizes.items():
         if getattr(built, key) != value:
             raise ValueError(f'{type(built).__name__}: {key}={getattr(built, key)} must be {value}: leave it out')

@@ -1,6 +1,7 @@
 """The encoder: a plain ViT for transfer, a block-causal one for pre-training (paper section 4.1)."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from mmpretrain.models.backbones import VisionTransformer
 from mmpretrain.models.backbones.base_backbone import BaseBackbone
@@ -213,7 +214,7 @@ class RandSACViT(BaseBackbone):
 
     def init_weights(self) -> None:
         """Initialise as ``init_cfg`` says; ``'Pretrained'`` is :class:`randsac_mm.transfer.StrictPretrained` here."""
-        self.init_cfg = strict_init_cfg(self.init_cfg)
+        self.init_cfg: Any = strict_init_cfg(self.init_cfg)
         super().init_weights()
 
     def train(self, mode: bool = True) -> 'RandSACViT':

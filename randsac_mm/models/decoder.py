@@ -162,7 +162,7 @@ class RandSACDecoder(BaseModule):
         """
         memory = self.skip(hidden) if self.skip is not None else [hidden[-1]] * self.num_layers
         x = sincos_positions(grid, self.embed_dims, memory[0].device)[0, layout.target]  # (B, T, D), no content
-        x = x.to(self.layers[0].ln1.weight.dtype)  # not the memory's, which is half precision under autocast
+        x = x.to(next(self.parameters()).dtype)  # not the memory's, which is half precision under autocast
         for layer, z in zip(self.layers, memory, strict=True):
             x = run_layer(layer, self.with_cp, x, z, layout.target_mask, layout.memory_mask)
         return self.ln(x)

@@ -3,7 +3,7 @@
 Shapes: B images, N tokens of D dims; h heads of d = D / h dims.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from mmcv.cnn.bricks.drop import DropPath
@@ -30,8 +30,9 @@ def apply_linear(layer: nn.Module, x: Tensor) -> Tensor:
 
     A layer that is more than its weight and bias, as an adapter in its place or one with hooks, is called as it is.
     """
-    plain = type(layer) is nn.Linear and not (layer._forward_hooks or layer._forward_pre_hooks)
-    return linear(x, layer.weight, layer.bias) if plain else layer(x)
+    if type(layer) is nn.Linear and not (layer._forward_hooks or layer._forward_pre_hooks):
+        return linear(x, layer.weight, layer.bias)
+    return layer(x)
 
 
 def _check_heads(embed_dims: int, num_heads: int) -> None:
@@ -73,7 +74,8 @@ class PatchEmbed(BaseModule):
         self.patch_size = patch_size
         self.projection = nn.Conv2d(in_channels, embed_dims, patch_size, patch_size)
         nn.init.xavier_uniform_(self.projection.weight.view(embed_dims, -1))  # as the linear layer that it is
-        nn.init.zeros_(self.projection.bias)
+        if self.projection.bias is not None:
+            nn.init.zeros_(self.projection.bias)
 
     def forward(self, images: Tensor) -> Tensor:
         """Map images (B, C, H, W) to tokens (B, N, D) in raster order."""
@@ -109,7 +111,8 @@ class SelfAttention(BaseModule):
 
     def forward(self, x: Tensor, mask: Mask | None = None) -> Tensor:
         """Map (B, N, D) to (B, N, D); None as ``mask``: every token attends to every token."""
-        return apply_linear(self.proj, attention(*_split_heads(apply_linear(self.qkv, x), 3, self.num_heads), mask))
+        q, k, v = _split_heads(apply_linear(self.qkv, x), 3, self.num_heads)
+        return apply_linear(self.proj, attention(q, k, v, mask))
 
     def forward_streams(
         self, query: Tensor, content: Tensor, memory_mask: Mask, source_mask: Mask | None
@@ -176,12 +179,12 @@ class FeedForward(BaseModule):
     def __init__(self, embed_dims: int, feedforward_channels: int) -> None:
         super().__init__()
         hidden = nn.Sequential(nn.Linear(embed_dims, feedforward_channels), nn.GELU())
-        self.layers = nn.Sequential(hidden, nn.Linear(feedforward_channels, embed_dims))
+        self.layers: Any = nn.Sequential(hidden, nn.Linear(feedforward_channels, embed_dims))
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, N, D) to (B, N, D)."""
-        (widen, activation), narrow = self.layers
-        return apply_linear(narrow, activation(apply_linear(widen, x)))
+        hidden, narrow = self.layers[0], self.layers[1]
+        return apply_linear(narrow, hidden[1](apply_linear(hidden[0], x)))
 
 
 class EncoderLayer(BaseModule):

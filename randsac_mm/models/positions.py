@@ -10,7 +10,7 @@ _TEMPERATURE = 10_000.0
 _constant = getattr(getattr(torch, 'compiler', None), 'assume_constant_result', lambda function: function)
 
 
-@_constant
+@_constant  # type: ignore[untyped-decorator]
 def sincos_positions(grid: tuple[int, int], embed_dims: int, device: torch.device | str = 'cpu') -> Tensor:
     """Return the positions of all tokens of a grid, as MAE's own code computes them.
 
@@ -39,9 +39,11 @@ def sincos_positions(grid: tuple[int, int], embed_dims: int, device: torch.devic
 def _compute(grid: tuple[int, int], embed_dims: int, device: torch.device | str) -> Tensor:
     # On the CPU in float64, so that every device gets the same numbers; explicitly, because the cache must not keep
     # what was computed while another default device, such as meta, was set.
-    exact = dict(dtype=torch.float64, device='cpu')
-    frequency = _TEMPERATURE ** -(torch.arange(embed_dims // 4, **exact) / (embed_dims // 4))
-    rows, columns = torch.meshgrid(*(torch.arange(n, **exact) for n in grid), indexing='ij')
+    def count(n: int) -> Tensor:
+        return torch.arange(n, dtype=torch.float64, device='cpu')
+
+    frequency = _TEMPERATURE ** -(count(embed_dims // 4) / (embed_dims // 4))
+    rows, columns = torch.meshgrid(count(grid[0]), count(grid[1]), indexing='ij')
     angles = [axis.reshape(-1, 1) * frequency for axis in (columns, rows)]  # 2 x (N, D / 4)
     halves = [torch.cat([angle.sin(), angle.cos()], dim=1) for angle in angles]  # 2 x (N, D / 2)
     return torch.cat(halves, dim=1).float()[None].to(device)

@@ -1,5 +1,7 @@
 """The two-stream baseline without a decoder: the encoder's own weights predict (paper appendix A.3, after XLNet)."""
 
+from typing import Any
+
 from torch import Tensor, nn
 
 from randsac_mm.registry import register
@@ -30,7 +32,8 @@ class TwoStreamRandSAC(RandSAC):
         content = backbone.embed_source(inputs, layout)  # (B, S, D)
         grid = backbone.grid(*inputs.shape[2:])
         query = sincos_positions(grid, backbone.embed_dims, inputs.device)[0, layout.target].to(content)  # (B, T, D)
-        *others, last = backbone.layers
+        layers: list[Any] = list(backbone.layers)
+        *others, last = layers
         for layer in others:
             query, content = layer.forward_streams(query, content, layout.memory_mask, layout.source_mask)
         query, _ = last.forward_streams(query, content, layout.memory_mask, None)  # its content is not read

@@ -29,10 +29,7 @@ _NUMBER = re.compile(r'(?<=\.)\d+(?=\.)')
 
 
 def rename_timm_keys(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Rename the keys of a ViT with timm's names, as most authors use them, to mmpretrain's.
-
-    Args:
-        state: Tensors by name. Without ``blocks.0.attn.qkv.weight`` under any prefix nothing is renamed.
+    """Rename the keys of a ViT with timm's names, which most authors use, to mmpretrain's.
 
     Example:
         >>> sorted(rename_timm_keys({_TIMM_ANCHOR: 0, 'norm.bias': 1, 'blocks.0.mlp.fc2.bias': 2}))
@@ -49,16 +46,13 @@ def rename_timm_keys(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def choose_prefix(state: Mapping[str, Tensor], own: Collection[str], prefix: str | None, path: str) -> str:
-    """Search for the prefix of the backbone in a checkpoint, or check the one that is given.
+    """Return the prefix of the backbone in a checkpoint, empty or with a dot at its end.
 
     Args:
         state: All tensors of the checkpoint.
         own: Names of the backbone's tensors.
         prefix: The prefix, as ``'backbone.'``. None: it is searched for.
         path: The file, for the error.
-
-    Returns:
-        The prefix, with a dot at its end unless it is empty.
 
     Raises:
         ValueError: If there is no such backbone, or several.
@@ -89,7 +83,7 @@ def whole_norm(start: str, keys: Collection[str], side: Collection[str]) -> set[
 
 
 def check_architecture(state: Mapping[str, Tensor], own: Mapping[str, Tensor], path: str) -> None:
-    """Compare sizes of Vision Transformers and name the options to set, where lists of tensors would be long."""
+    """Compare the sizes of Vision Transformers, where lists of tensors would be long."""
     theirs, ours = _sizes(state), _sizes(own)
     differing = [key for key in ours if key in theirs and theirs[key] != ours[key]]
     if differing:
@@ -119,11 +113,9 @@ def check_num_heads(checkpoint: Mapping[str, Any], backbone: nn.Module, path: st
     arch = ((stored_config(checkpoint).get('model') or {}).get('backbone') or {}).get('arch')
     arch = VisionTransformer.arch_zoo.get(arch.lower()) if isinstance(arch, str) else arch
     theirs = arch.get('num_heads') if isinstance(arch, dict) else None
-    try:
-        ours = backbone.layers[0].attn.num_heads
-    except (AttributeError, IndexError, TypeError):
-        return
-    if theirs not in (None, ours):
+    layers: Any = getattr(backbone, 'layers', None)
+    ours = getattr(getattr(layers[0], 'attn', None), 'num_heads', None) if layers else None
+    if theirs and ours and theirs != ours:
         raise ValueError(
             f'{path} does not fit the backbone, nothing was loaded: num_heads={theirs} in the config of the file, '
             f'{ours} in the backbone. Set it in arch'
@@ -131,15 +123,7 @@ def check_num_heads(checkpoint: Mapping[str, Any], backbone: nn.Module, path: st
 
 
 def match(names: Collection[str], patterns: str | Sequence[str], option: str) -> set[str]:
-    """Return the names that match any pattern.
-
-    Args:
-        names: Names to choose from.
-        patterns: Patterns as in a shell, ``'ln1.*'``, each for whole names; one or several.
-        option: The option's name, for the error.
-
-    Raises:
-        ValueError: If a pattern matches no name.
+    """Return the names that match any pattern, as ``'ln1.*'``; a ValueError names ``option`` if one matches none.
 
     Example:
         >>> sorted(match({'ln1.bias', 'ln1.weight', 'ln2.bias'}, ['ln1.*'], 'allow_missing'))

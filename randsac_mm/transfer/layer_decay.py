@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Collection
 from numbers import Real
+from typing import Any
 
 from mmengine.logging import print_log
 from mmengine.optim import DefaultOptimWrapperConstructor
@@ -67,7 +68,8 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         custom = self.paramwise_cfg.get('custom_keys', {})
         rate = self.paramwise_cfg['layer_decay_rate']
         groups: dict[tuple, dict] = {}
-        found, seen = set(), set()
+        found: set[str] = set()
+        seen: set[nn.Parameter] = set()
         for path, owner in module.named_modules():
             for short, parameter in owner.named_parameters(path, recurse=False):
                 found.update(key for key in custom if key in short)
@@ -133,7 +135,7 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
 
 def _depths(model: nn.Module) -> tuple[Callable[[str], int], int]:
     """Return a function from the name of a parameter to its depth, and the number of depths."""
-    backbone = getattr(model, 'backbone', None)
+    backbone: Any = getattr(model, 'backbone', None)
     if not hasattr(backbone, 'get_layer_depth'):
         raise ValueError(
             f'{type(model).__name__} has no layer decay: its backbone {type(backbone).__name__} has no '

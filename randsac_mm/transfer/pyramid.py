@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from randsac_mm.registry import register
 
+STRIDES = (4, 8, 16, 32)  # of the outputs, in pixels
 # The layers that feed the pyramid, as the number of layers done out of twelve.
 _TWELFTHS = {
     'segmentation': (4, 6, 8, 12),  # BEiT's choice for UPerNet: [3, 5, 7, 11] of ViT-B
@@ -19,15 +20,12 @@ _TWELFTHS = {
 
 
 def pyramid_indices(task: str, num_layers: int) -> list[int]:
-    """Return the four layers whose outputs make the pyramid.
+    """Return the four layers, counted from 0, whose outputs make the pyramid.
 
     Args:
         task: ``'segmentation'``: at 4, 6, 8 and 12 twelfths of the depth, for UPerNet. ``'detection'``: the ends of
             four equal groups, for Mask R-CNN.
         num_layers: Depth of the ViT, at least 4.
-
-    Returns:
-        Four rising indices from 0; the last is ``num_layers - 1``.
 
     Raises:
         ValueError: If ``task`` is neither, or there are fewer than four layers.
@@ -36,8 +34,8 @@ def pyramid_indices(task: str, num_layers: int) -> list[int]:
         Appendix B.1 and B.2.
 
     Example:
-        >>> pyramid_indices('segmentation', 12), pyramid_indices('detection', 12), pyramid_indices('segmentation', 24)
-        ([3, 5, 7, 11], [2, 5, 8, 11], [7, 11, 15, 23])
+        >>> pyramid_indices('segmentation', 12), pyramid_indices('detection', 12)
+        ([3, 5, 7, 11], [2, 5, 8, 11])
     """
     if task not in _TWELFTHS:
         raise ValueError(f'out_indices={task!r} must be one of {sorted(_TWELFTHS)}, or a list of layers')
@@ -51,55 +49,41 @@ def pyramid_indices(task: str, num_layers: int) -> list[int]:
 
 @register('MODELS', everywhere=True)
 class ViTPyramid(BaseModule):
-    """Neck that resizes four maps of a plain ViT, all of stride P, to rising strides.
+    """Neck that resizes four maps of a plain ViT, all of stride P, to strides 4, 8, 16 and 32.
 
-    Each map is doubled or halved until it is closest to its stride: by transposed convolutions (kernel 2,
-    with norm and GELU between two of them), or by max pooling. If P is no power of two, bilinear
-    sampling follows, so that pixel x always lies at x / stride. Maps cover the image: a last row
-    or column that is only partly inside is kept.
+    Each map is doubled or halved until it is closest to its stride: by transposed convolutions (kernel 2, with norm and
+    GELU between two of them), or by max pooling. If P is no power of two, bilinear sampling follows, so that pixel x
+    always lies at x / stride. A last row or column that is only partly inside the image is kept.
 
     Registered in mmengine's root registry: ``type='ViTPyramid'`` works in mmpretrain, mmseg and mmdet.
 
     Args:
         embed_dims: Channels D of the maps.
         patch_size: Side P of the backbone's patches in pixels, 8 to 16.
-        strides: Strides of the outputs in pixels, rising, one for each input.
         norm_cfg: Norm between two transposed convolutions.
         init_cfg: Initialisation, as in mmengine.
 
     Raises:
-        ValueError: If the patch size is outside 8 to 16, or the strides do not rise or lie too far from it.
+        ValueError: If the patch size is outside 8 to 16.
 
     Paper:
         Appendix B.2; the operations are those of BEiT's and MAE's transfer.
-
-    Example:
-        >>> pyramid = ViTPyramid(embed_dims=8, patch_size=16)
-        >>> [tuple(x.shape[2:]) for x in pyramid([torch.zeros(2, 8, 3, 5)] * 4)]
-        [(12, 20), (6, 10), (3, 5), (2, 3)]
     """
 
     def __init__(
         self,
         embed_dims: int,
         patch_size: int = 16,
-        strides: Sequence[int] = (4, 8, 16, 32),
         norm_cfg: dict | None = None,
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
         super().__init__(init_cfg)
         if not 8 <= patch_size <= 16:
             raise ValueError(f'patch_size={patch_size} must lie between 8 and 16 for a pyramid')
-        strides = tuple(strides)
-        if not strides or sorted(set(strides)) != list(strides):
-            raise ValueError(f'strides={strides} must rise')
         norm_cfg = norm_cfg or dict(type='SyncBN', requires_grad=True)
         self.embed_dims = embed_dims
         self.patch_size = patch_size
-        self.strides = strides
-        doublings = [round(math.log2(patch_size / stride)) for stride in strides]
-        if any(abs(doubling) > 2 for doubling in doublings):
-            raise ValueError(f'strides={strides} must lie within a factor of four of patch_size={patch_size}')
+        doublings = [round(math.log2(patch_size / stride)) for stride in STRIDES]
         self.scales = nn.ModuleList(self._scale(doubling, norm_cfg) for doubling in doublings)
         # Strides of the maps after doubling and halving; fractions of pixels if P is no power of two.
         self._reached = [patch_size / 2**doubling for doubling in doublings]
@@ -116,19 +100,16 @@ class ViTPyramid(BaseModule):
         Raises:
             ValueError: If the number of maps or of channels does not fit.
         """
-        if len(maps) != len(self.strides):
-            raise ValueError(
-                f'the backbone gives {len(maps)} maps, but the pyramid has strides={self.strides}: choose as many '
-                'out_indices in the backbone'
-            )
+        if len(maps) != len(STRIDES):
+            raise ValueError(f'the pyramid needs {len(STRIDES)} maps, got {len(maps)}: set out_indices in the backbone')
         if maps[0].ndim != 4 or maps[0].shape[1] != self.embed_dims:
             raise ValueError(
                 f'the maps have shape {tuple(maps[0].shape)}, but the pyramid expects (B, {self.embed_dims}, h, w): '
                 "set its embed_dims to the backbone's, and out_type='featmap' in the backbone"
             )
         return tuple(
-            self._sample(scale(x), tuple(x.shape[2:]), reached, stride)
-            for x, scale, reached, stride in zip(maps, self.scales, self._reached, self.strides, strict=True)
+            self._sample(scale(x), x.shape[2:], reached, stride)
+            for x, scale, reached, stride in zip(maps, self.scales, self._reached, STRIDES, strict=True)
         )
 
     def _scale(self, doubling: int, norm_cfg: dict) -> nn.Module:
@@ -146,7 +127,7 @@ class ViTPyramid(BaseModule):
             return nn.Identity()
         return nn.MaxPool2d(2**-doubling, ceil_mode=True)
 
-    def _sample(self, x: Tensor, grid: tuple[int, int], reached: float, stride: int) -> Tensor:
+    def _sample(self, x: Tensor, grid: Sequence[int], reached: float, stride: int) -> Tensor:
         """Resample a map (B, D, y, x) of stride ``reached`` at the exact places of ``stride``."""
         if reached == stride:
             return x

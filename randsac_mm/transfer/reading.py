@@ -2,7 +2,6 @@
 
 import contextlib
 import hashlib
-import pickle
 import re
 import urllib.error
 import urllib.parse
@@ -20,8 +19,6 @@ from torch import Tensor
 # Where a checkpoint keeps the state dict, best first; a flat state dict is accepted as well.
 _STATE_KEYS = ('state_dict', 'model', 'module', 'ema_state_dict', 'state_dict_ema', 'model_ema')
 
-_OLD_FORMAT = b'\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.'  # of torch.save before zip files
-
 
 class _Placeholder(dict):
     """Empty stand-in for an object of the file that is no tensor and no plain value."""
@@ -35,7 +32,7 @@ class _Placeholder(dict):
     def __setstate__(self, state: Any) -> None:
         """Ignore the state."""
 
-    __hash__ = object.__hash__  # it may be a key of a dictionary
+    __hash__ = object.__hash__  # type: ignore[assignment]  # it may be a key of a dictionary
 
 
 def _stand_in(name: str) -> type:
@@ -87,18 +84,18 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     local = _locate(path)
     if local.suffix == '.safetensors':
         return _read_safetensors(local)
-    with open(local, 'rb') as file:  # a file that may not be read fails here, with the system's own error
-        head = file.read(40)
+    with open(local, 'rb'):  # a file that may not be read fails here, with the system's own error
+        pass
     try:
         _check_sums(local)
-        with _allow_stand_ins():
+        # Before torch 2.5 there are no safe globals; what is not plain is refused there.
+        allow = getattr(torch.serialization, 'safe_globals', contextlib.nullcontext)
+        with allow(_STAND_INS):
             checkpoint = torch.load(local, map_location='cpu', weights_only=True)
     except Exception as error:  # damaged bytes raise anything, OSError among them
-        raise ValueError(f'{path} is no checkpoint that can be read safely: {_explain(local, head, error)}') from error
+        raise ValueError(f'{path} is no checkpoint that can be read safely: {_explain(local, error)}') from error
     if not isinstance(checkpoint, dict):
-        raise ValueError(
-            f'{path} is a {type(checkpoint).__name__}, not a state dict. Save torch.save(model.state_dict(), ...)'
-        )
+        raise ValueError(f'{path} is a {type(checkpoint).__name__}, not a state dict')
     return checkpoint
 
 
@@ -115,9 +112,6 @@ def find_state(checkpoint: dict[str, Any], path: str | Path) -> dict[str, Tensor
     Raises:
         ValueError: If there is no tensor.
 
-    Example:
-        >>> find_state({'meta': {'epoch': 1}, 'state_dict': {'weight': torch.zeros(2)}}, 'a.pth')
-        {'weight': tensor([0., 0.])}
     """
     inner = [checkpoint[key] for key in _STATE_KEYS if isinstance(checkpoint.get(key), dict)]
     for candidate in (*inner, checkpoint):
@@ -125,8 +119,7 @@ def find_state(checkpoint: dict[str, Any], path: str | Path) -> dict[str, Tensor
         if tensors:
             return tensors
     raise ValueError(
-        f'{path} has no tensors: its entries are {sorted(map(str, checkpoint))}, and weights are expected under one of '
-        f'{_STATE_KEYS} or at the top'
+        f'{path} has no tensors at the top or under {_STATE_KEYS}; its entries are {sorted(map(str, checkpoint))}'
     )
 
 
@@ -160,9 +153,7 @@ def _download(url: str) -> Path:
         try:
             torch.hub.download_url_to_file(url, str(target), progress=False)
         except (urllib.error.URLError, ConnectionError, TimeoutError, ValueError) as error:
-            raise FileNotFoundError(
-                f'{url} cannot be downloaded ({error}). Download it elsewhere and use the local path'
-            ) from error
+            raise FileNotFoundError(f'{url} cannot be downloaded ({error}); use a local path') from error
 
     try:
         if get_rank() == 0:
@@ -178,15 +169,8 @@ def _read_safetensors(local: Path) -> dict[str, Any]:
         return load_file(local)
     except SafetensorError as error:
         raise ValueError(
-            f'{local} is truncated or no safetensors file ({error}); it has {local.stat().st_size:,} bytes. Copy or '
-            'download it again'
+            f'{local} is truncated or no safetensors file ({error}); it has {local.stat().st_size:,} bytes'
         ) from error
-
-
-def _allow_stand_ins() -> contextlib.AbstractContextManager:
-    if not hasattr(torch.serialization, 'safe_globals'):  # before torch 2.5
-        return contextlib.nullcontext()
-    return torch.serialization.safe_globals(_STAND_INS)
 
 
 def _check_sums(local: Path) -> None:
@@ -199,24 +183,13 @@ def _check_sums(local: Path) -> None:
         raise RuntimeError(f'wrong checksum of {wrong}')
 
 
-def _explain(local: Path, head: bytes, error: Exception) -> str:
+def _explain(local: Path, error: Exception) -> str:
     """Return what is wrong with a file that torch.load refuses, and the fix."""
-    again = f'it has {local.stat().st_size:,} bytes. Copy or download it again'
-    cut = head.startswith(b'PK') and not zipfile.is_zipfile(local)
-    if head and (cut or isinstance(error, EOFError) or 'unexpected EOF' in str(error)):
-        return f'the file is truncated, its end is missing; {again}'
-    if head.startswith(b'PK') and not isinstance(error, pickle.UnpicklingError):
-        return f'the file is damaged ({_first_line(error)}); {again}'
     refused = re.search(r'GLOBAL ([\w.]+)', str(error))
     if refused:
         return (
             f'beside tensors and plain values it has {refused[1]}. Where it was written, save '
             "torch.save({'state_dict': model.state_dict()}, ...), or train with ResumableCheckpointHook"
         )
-    if head.startswith(_OLD_FORMAT):
-        return f'the file is truncated or damaged; {again}'
-    return f'it starts with {head!r}; {again}'
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
+    reason = (str(error).splitlines() or [type(error).__name__])[0]
+    return f'truncated, damaged or no checkpoint ({reason}); it has {local.stat().st_size:,} bytes. Copy it again'

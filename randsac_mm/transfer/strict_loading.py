@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from mmengine.logging import print_log
 from mmengine.model import BaseModule, PretrainedInit, update_init_info
@@ -134,9 +135,11 @@ class StrictPretrained:
         allow_unexpected: str | Sequence[str] = (),
     ) -> None:
         self.checkpoint = checkpoint
-        self.options = dict(prefix=prefix, allow_missing=allow_missing, allow_unexpected=allow_unexpected)
+        self.options: dict[str, Any] = dict(
+            prefix=prefix, allow_missing=allow_missing, allow_unexpected=allow_unexpected
+        )
 
-    def __call__(self, module: nn.Module) -> None:
+    def __call__(self, module: Any) -> None:
         """Load the weights of ``module`` and keep later initialisation from overwriting them."""
         report = load_backbone(module, self.checkpoint, **self.options)
         print_log(f'{type(module).__name__} from {report}', logger='current')
@@ -150,13 +153,7 @@ class StrictPretrained:
 
 
 def strict_init_cfg(init_cfg: dict | list[dict] | None) -> list[dict]:
-    """Replace mmengine's ``Pretrained`` by :class:`StrictPretrained`.
-
-    Args:
-        init_cfg: As in mmengine.
-
-    Returns:
-        The same as a list, with the loading of a checkpoint at its end.
+    """Return mmengine's ``init_cfg`` as a list, with :class:`StrictPretrained` for ``Pretrained``, and at its end.
 
     Example:
         >>> strict_init_cfg(dict(type='Pretrained', checkpoint='a.pth'))
