@@ -1,4 +1,4 @@
-"""The scope ``randsac_mm`` and the one decorator that registers our types wherever users name them."""
+"""The scope ``randsac_mm`` and the decorator that registers our types wherever users name them."""
 
 from collections.abc import Callable
 
@@ -16,66 +16,35 @@ _LOCATIONS = {
     'TRANSFORMS': ['randsac_mm.datasets'],
     'WEIGHT_INITIALIZERS': ['randsac_mm.transfer'],
 }
-
-
-def _scoped(name: str) -> Registry:
-    """Make a registry of our own scope below mmengine's root registry ``name``."""
-    parent = getattr(root, name)
-    return Registry(parent.name, parent=parent, scope='randsac_mm', locations=_LOCATIONS[name])
-
-
-DATASETS = _scoped('DATASETS')
-HOOKS = _scoped('HOOKS')
-MODELS = _scoped('MODELS')
-OPTIM_WRAPPER_CONSTRUCTORS = _scoped('OPTIM_WRAPPER_CONSTRUCTORS')
-OPTIM_WRAPPERS = _scoped('OPTIM_WRAPPERS')
-TASK_UTILS = _scoped('TASK_UTILS')
-TRANSFORMS = _scoped('TRANSFORMS')
-WEIGHT_INITIALIZERS = _scoped('WEIGHT_INITIALIZERS')
-
-_OURS = {
-    'DATASETS': DATASETS,
-    'HOOKS': HOOKS,
-    'MODELS': MODELS,
-    'OPTIM_WRAPPER_CONSTRUCTORS': OPTIM_WRAPPER_CONSTRUCTORS,
-    'OPTIM_WRAPPERS': OPTIM_WRAPPERS,
-    'TASK_UTILS': TASK_UTILS,
-    'TRANSFORMS': TRANSFORMS,
-    'WEIGHT_INITIALIZERS': WEIGHT_INITIALIZERS,
+REGISTRIES = {
+    kind: Registry(
+        getattr(root, kind).name, parent=getattr(root, kind), scope='randsac_mm', locations=_LOCATIONS[kind]
+    )
+    for kind in _LOCATIONS
 }
+MODELS, TASK_UTILS = REGISTRIES['MODELS'], REGISTRIES['TASK_UTILS']
 
 
 def register(kind: str, everywhere: bool = False) -> Callable[[type], type]:
-    """Register a class under its own name in every registry where a config may look for it.
+    """Return a class decorator that registers a class under its own name wherever a config may look for it.
 
     The class becomes ``randsac_mm.Name`` in any OpenMMLab project (resolved even without ``custom_imports``) and, once
     ``randsac_mm`` is imported, plain ``Name`` in mmpretrain and ``mmpretrain.Name`` in mmseg and mmdet.
 
     Args:
-        kind: Name of the registry in ``mmengine.registry``: ``'MODELS'``, ``'HOOKS'``, ``'DATASETS'``, ...
+        kind: Name of a registry: ``'MODELS'``, ``'HOOKS'``, ``'DATASETS'``, ...
         everywhere: Register at mmengine's root instead of in mmpretrain, so that plain ``Name`` also works in mmseg
-            and mmdet. For what several libraries use: hooks, necks, optimiser wrappers and constructors.
-
-    Returns:
-        A class decorator that returns the class unchanged.
+            and mmdet. For what several libraries use: hooks, necks, optimizer wrappers and constructors.
 
     Raises:
-        ValueError: If ``kind`` is not a registry of ours.
-
-    Example:
-        >>> from torch import nn
-        >>> @register('MODELS')
-        ... class DoctestNeck(nn.Module):
-        ...     pass
-        >>> type(MODELS.build(dict(type='randsac_mm.DoctestNeck'))).__name__
-        'DoctestNeck'
+        ValueError: If ``kind`` is another registry.
     """
-    if kind not in _OURS:
-        raise ValueError(f'kind={kind!r} is no registry of randsac_mm; choose one of {sorted(_OURS)}')
-    outer = getattr(root if everywhere else mmpretrain_registry, kind)
+    if kind not in REGISTRIES:
+        raise ValueError(f'kind={kind!r} must be one of {sorted(REGISTRIES)}')
+    ours, outer = REGISTRIES[kind], getattr(root if everywhere else mmpretrain_registry, kind)
 
     def decorate(cls: type) -> type:
-        _OURS[kind].register_module(module=cls)
+        ours.register_module(module=cls)
         outer.register_module(module=cls)
         return cls
 
