@@ -17,9 +17,7 @@ _LOCATIONS = {
     'WEIGHT_INITIALIZERS': ['randsac_mm.transfer'],
 }
 REGISTRIES = {
-    kind: Registry(
-        getattr(root, kind).name, parent=getattr(root, kind), scope='randsac_mm', locations=_LOCATIONS[kind]
-    )
+    kind: Registry(getattr(root, kind).name, parent=getattr(root, kind), scope='randsac_mm', locations=_LOCATIONS[kind])
     for kind in _LOCATIONS
 }
 MODELS, TASK_UTILS = REGISTRIES['MODELS'], REGISTRIES['TASK_UTILS']

@@ -114,14 +114,7 @@ class RandSACViT(BaseBackbone):
         self._freeze()
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
-        """Return the token grid of an image.
-
-        Args:
-            height: Image height H in pixels.
-            width: Image width W in pixels.
-
-        Returns:
-            Rows and columns of tokens.
+        """Return rows and columns of tokens of an image of ``height`` x ``width`` pixels.
 
         Raises:
             ValueError: If the patch size does not divide the image size.
@@ -129,8 +122,8 @@ class RandSACViT(BaseBackbone):
         p = self.patch_size
         if height < p or width < p or height % p or width % p:
             raise ValueError(
-                f'an image of {height} x {width} pixels cannot be cut in patches of {p} x {p}. Resize, crop or pad it '
-                f'to multiples of {p} (for example pad_size_divisor={p} in the data preprocessor)'
+                f'an image of {height} x {width} pixels cannot be cut in patches of {p} x {p}: resize, crop or pad it '
+                f'to multiples of {p}'
             )
         return height // p, width // p
 
@@ -142,9 +135,6 @@ class RandSACViT(BaseBackbone):
 
         Returns:
             One tensor per entry of ``out_indices``, shaped as ``out_type`` says.
-
-        Raises:
-            ValueError: If the number of channels or the image size does not fit.
         """
         grid = self._check_images(images)
         x = self.patch_embed(images) + self.positions(grid)
@@ -166,9 +156,6 @@ class RandSACViT(BaseBackbone):
 
         Returns:
             The hidden states H^1 .. H^L of all layers, each (B, S, D), the last one normalised if ``final_norm``.
-
-        Raises:
-            ValueError: If the number of channels or the image size does not fit.
 
         Paper:
             Section 4.1, Figure 4 left.
@@ -194,15 +181,11 @@ class RandSACViT(BaseBackbone):
         return sincos_positions(grid, self.embed_dims, self.pos_embed.device).to(self.pos_embed.dtype)
 
     def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
-        """Return the depth of a parameter, for learning rates that decay from layer to layer.
+        """Return the depth of a parameter, from 0 for the patch embedding, and the number of depths ``num_layers + 2``.
 
         Args:
             param_name: Full name of the parameter.
-            prefix: Prefix of the backbone's names, as ``'backbone.'``.
-
-        Returns:
-            Depth, from 0 for the patch embedding to ``num_layers + 1`` for whatever follows the layers, and
-            ``num_layers + 2``, the number of depths.
+            prefix: Prefix of the backbone's names, as ``'backbone.'``; what lies outside has the last depth.
         """
         depths = self.num_layers + 2
         name = param_name.removeprefix(prefix)
@@ -231,9 +214,8 @@ class RandSACViT(BaseBackbone):
             grid = find_grid(saved) if saved.shape[-1] == self.embed_dims else None
             if grid is None:
                 raise ValueError(
-                    f'{key} of the checkpoint, shape {tuple(saved.shape)}, holds no sine-cosine positions of '
-                    f'{self.embed_dims} channels: the checkpoint is of another architecture, or has learned positions. '
-                    "mmpretrain's VisionTransformer reads those"
+                    f'{key} of the checkpoint, shape {tuple(saved.shape)}, has no sine-cosine positions of '
+                    f"{self.embed_dims} channels; mmpretrain's VisionTransformer reads learned ones"
                 )
             self.positions_grid = grid
             exact = sincos_positions(grid, self.embed_dims).to(self.pos_embed, copy=True)  # saved ones may be bfloat16
@@ -245,8 +227,7 @@ class RandSACViT(BaseBackbone):
         """Return the token grid of images (B, C, H, W) that fit."""
         if images.ndim != 4 or images.shape[1] != self.in_channels:
             raise ValueError(
-                f'images have shape {tuple(images.shape)}, but this backbone reads (B, {self.in_channels}, H, W): set '
-                'in_channels, or convert the images'
+                f'images have shape {tuple(images.shape)}, but this backbone reads (B, {self.in_channels}, H, W)'
             )
         return self.grid(*images.shape[2:])
 
@@ -279,20 +260,13 @@ def _arch_settings(arch: str | dict) -> dict[str, int]:
 
 
 def layer_indices(name: str, choice: int | str | Sequence[int], num_layers: int) -> list[int]:
-    """Return chosen layers, counted from 0.
+    """Return chosen layers, counted from 0; a ValueError names the option ``name`` if there is no such layer.
 
     Args:
-        name: Name of the option, for the error.
-        choice: One index or several, negative ones from the end; or a word for
+        name: Name of the option.
+        choice: One index or several, negative ones from the end; or a task of
             :func:`randsac_mm.transfer.pyramid_indices`.
         num_layers: Number of layers.
-
-    Raises:
-        ValueError: If there is no such layer.
-
-    Example:
-        >>> layer_indices('out_indices', (0, -1), 12)
-        [0, 11]
     """
     if isinstance(choice, str):
         return pyramid_indices(choice, num_layers)

@@ -122,11 +122,11 @@ class SelfAttention(BaseModule):
         Args:
             query: Query stream (B, T, D).
             content: Content stream (B, S, D).
-            memory_mask: Mask of the query stream, T queries and S keys.
-            source_mask: Mask of the content stream, S queries and S keys; None if its output is not needed.
+            memory_mask: Mask of T queries and S keys.
+            source_mask: Mask of S queries and S keys; None if the content's output is not needed.
 
         Returns:
-            Attended queries (B, T, D) and content (B, S, D), the latter None without ``source_mask``.
+            Attended queries (B, T, D) and content (B, S, D) or None.
         """
         dims = query.shape[2]
         weight, offset = self.qkv.weight, self.qkv.bias
@@ -148,9 +148,6 @@ class CrossAttention(BaseModule):
         memory_dims: Width of the memory; it may differ from D.
         num_heads: Number of heads; it divides D.
         qkv_bias: Whether queries, keys and values have a bias.
-
-    Raises:
-        ValueError: If the heads do not divide the width.
     """
 
     def __init__(self, embed_dims: int, memory_dims: int, num_heads: int, qkv_bias: bool = True) -> None:
@@ -196,9 +193,6 @@ class EncoderLayer(BaseModule):
         feedforward_channels: Width of the hidden layer of the feed-forward network.
         drop_path_rate: Probability of skipping a branch for an image during training.
         qkv_bias: Whether queries, keys and values have a bias.
-
-    Raises:
-        ValueError: If the heads do not divide the width.
     """
 
     def __init__(
@@ -244,7 +238,7 @@ class DecoderLayer(BaseModule):
         norm_position: ``'pre'``: norms before each branch. ``'post'``: after each sum, as in Vaswani et al.
 
     Raises:
-        ValueError: If the heads do not divide the width, or ``norm_position`` is neither.
+        ValueError: If ``norm_position`` is neither.
     """
 
     def __init__(

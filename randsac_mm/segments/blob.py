@@ -73,16 +73,7 @@ class BlobPartition(Partition):
         return torch.stack(levels, dim=1)
 
     def _closest_two(self, points: Tensor, k: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        """Find the closest and second closest of ``k`` random components for every point.
-
-        Args:
-            points: Positions (B, M, 2), in units of the normalised grid.
-            k: Number of components to draw per image, at least 2.
-            generator: Source of randomness, on the device of ``points``.
-
-        Returns:
-            Ids of the closest component (B, M), of the second closest (B, M), and the difference (B, M).
-        """
+        """Draw ``k`` components; return the closest two to each point (B, M, 2), as ids, and the difference (B, M)."""
         draws = torch.rand(2, len(points), 1, k, 2, generator=generator, device=points.device)  # mean and std per axis
         mean = draws[0] * (self.mean_range[1] - self.mean_range[0]) + self.mean_range[0]  # (B, 1, K, 2)
         std = draws[1] * (self.std_range[1] - self.std_range[0]) + self.std_range[0]

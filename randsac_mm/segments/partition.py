@@ -26,14 +26,7 @@ class Partition(ABC):
 
     @abstractmethod
     def check(self, grid: Grid) -> None:
-        """Check that a grid of tokens can be divided as asked.
-
-        Args:
-            grid: Height and width of the token grid, in tokens.
-
-        Raises:
-            ValueError: If it cannot; the message names what would work.
-        """
+        """Raise a ValueError that names what would work if a grid of tokens cannot be divided as asked."""
 
     @abstractmethod
     def __call__(self, batch_size: int, grid: Grid, generator: torch.Generator, device: torch.device) -> Tensor:
@@ -50,25 +43,12 @@ class Partition(ABC):
         """
 
     def tokens_per_segment(self, grid: Grid) -> int | None:
-        """Return how many tokens every segment has, or None if that number varies.
-
-        Args:
-            grid: Height and width of the token grid, in tokens.
-
-        Returns:
-            The size of all segments in tokens, known without looking at any drawn ids.
-        """
+        """Return the size of all segments in tokens, or None if it varies; known without drawing."""
         return None
 
 
 def parse_hierarchy(hierarchy: int | Sequence[int]) -> tuple[int, ...]:
-    """Parse a hierarchy, numbers of segments from fine to coarse.
-
-    Args:
-        hierarchy: A number of segments, or such numbers from fine to coarse: ``16`` or ``(16, 4)``.
-
-    Returns:
-        The numbers as a tuple.
+    """Return a hierarchy, ``16`` or ``(16, 4)`` from fine to coarse, as a tuple.
 
     Raises:
         ValueError: If a number is not an integer above 1, or the numbers do not fall.
@@ -216,17 +196,7 @@ class ShuffledPartition(Partition):
 
 
 def random_order(batch_size: int, size: int, generator: torch.Generator, device: torch.device) -> Tensor:
-    """Draw one uniformly random permutation of ``0 .. size - 1`` per image.
-
-    Args:
-        batch_size: Number of images B.
-        size: Number of things to order.
-        generator: Source of randomness, on ``device``.
-        device: Where the result lives.
-
-    Returns:
-        Permutations (B, size), int64.
-    """
+    """Draw one uniformly random permutation of ``0 .. size - 1`` per image: (B, size), int64."""
     # 62-bit keys: with float32's 24 bits, ties among 64 tokens would favour raster order in one batch of thousands
     keys = torch.randint(2**62, (batch_size, size), generator=generator, device=device)
     return keys.argsort(dim=1)

@@ -106,13 +106,7 @@ class RasterSerialization(Serialization):
 
 
 def dense_rank(keys: Tensor) -> Tensor:
-    """Replace keys by their place among the different keys of the same row.
-
-    Args:
-        keys: Integers of any type (B, N).
-
-    Returns:
-        Ranks (B, N), int64, from 0 without gaps.
+    """Replace keys (B, N) by their place among the different keys of the same row, int64, from 0 without gaps.
 
     Example:
         >>> dense_rank(torch.tensor([[7, 2, 7, 30]]))
