@@ -30,6 +30,11 @@ CONFIGS = {
 }
 
 
+def test_every_config_is_tested(root):
+    configs = {path.name for task in CONFIGS for path in (root / 'configs' / 'peers').glob(f'{task}*.py')}
+    assert configs == {config for task in CONFIGS.values() for config in task.values()}
+
+
 def pretrained(name: str) -> nn.Module:
     """Build a model of mmpretrain with different values in all its weights, tables and layer scales."""
     model = MODELS.build({**SIZES, **PRETRAINING[name]})
