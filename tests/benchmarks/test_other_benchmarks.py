@@ -65,22 +65,6 @@ def test_a_transfer_step_is_measured(bench, name):
     assert transfer.NAMES[name] in transfer.describe({name: row})
 
 
-def test_a_model_that_fails_leaves_the_others(bench, monkeypatch, tmp_path):
-    transfer = bench('transfer_step')
-    figures = dict.fromkeys(('parameters', 'multiply_adds', 'bytes_before', 'bytes_peak', 'seconds'), 2e9)
-
-    def measure(name, device):
-        if name == 'mask-rcnn':
-            raise MemoryError('killed')
-        return figures
-
-    monkeypatch.setattr(transfer, 'in_new_process', measure)
-    with pytest.raises(SystemExit):
-        transfer.main(['--out', str(tmp_path / 'transfer')])
-    models = json.loads((tmp_path / 'transfer.json').read_text())['models']
-    assert models == {**dict.fromkeys(transfer.NAMES, figures), 'mask-rcnn': {'failed': 'MemoryError: killed'}}
-
-
 @pytest.mark.parametrize('options', [[], ['--rehearse'], ['out', '--fast']])
 def test_wrong_calls_of_the_gpu_script(root, tmp_path, options):
     command = ['bash', str(root / 'tools' / 'benchmarks' / 'gpu.sh'), *options]

@@ -76,8 +76,8 @@ def jpeg_rate(count: int) -> float:
 
 def main(argv: list[str] | None = None) -> None:
     parser = measure.make_parser(__doc__)
-    parser.add_argument('--batch-size', type=measure.positive, default=512, help=f'of {IMAGES} images (default: 512)')
-    parser.add_argument('--rounds', type=measure.positive, default=15)
+    parser.add_argument('--batch-size', type=int, default=512, help=f'of {IMAGES} images (default: 512)')
+    parser.add_argument('--rounds', type=int, default=15)
     args = parser.parse_args(argv)
     torch.set_num_threads(1)  # a rate is that of a core
     init_default_scope('mmpretrain')

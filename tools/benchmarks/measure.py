@@ -79,13 +79,6 @@ def reset_peak(device: torch.device) -> None:
         Path('/proc/self/clear_refs').write_text('5')
 
 
-def positive(text: str) -> int:
-    """Read a whole number from 1 on, for argparse."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f'{text!r} must be a whole number, at least 1')
-    return int(text)
-
-
 def make_parser(doc: str) -> argparse.ArgumentParser:
     """Make a parser with the options of all benchmarks."""
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)

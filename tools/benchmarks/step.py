@@ -186,9 +186,9 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument('--models', nargs='+', choices=list(KNOWN), default=['vit-b_k9', 'vit-s', 'vit-b', 'vit-t'])
     parser.add_argument('--variants', nargs='+', choices=NAMES, default=DEFAULT, metavar='VARIANT')
     parser.add_argument('--dtype', choices=list(DTYPES), default='fp32', help='bf16: autocast (default: fp32)')
-    parser.add_argument('--batch', type=measure.positive, help='images in a step (default: by model and device)')
+    parser.add_argument('--batch', type=int, help='images in a step (default: by model and device)')
     parser.add_argument('--rounds', type=int, default=7, help="0: only fill the compiler's cache (default: 7)")
-    parser.add_argument('--steps', type=measure.positive, default=1, help='steps of a turn (default: 1)')
+    parser.add_argument('--steps', type=int, default=1, help='steps of a turn (default: 1)')
     args = parser.parse_args(argv)
     if args.device.type == 'cpu':
         keep_freed_memory()  # as in training; baselines gain as much
