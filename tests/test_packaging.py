@@ -28,37 +28,19 @@ def project(root: Path) -> dict:
 
 @pytest.fixture(scope='module')
 def pins(root: Path) -> dict[str, str]:
-    """Versions of the constraints file by normalised name."""
     result = {}
     for pin in requirements(root, 'constraints'):
         (specifier,) = pin.specifier
-        assert specifier.operator == '==', pin
-        assert pin.name == canonicalize_name(pin.name), pin
+        assert (specifier.operator, pin.name) == ('==', canonicalize_name(pin.name))
         assert pin.name not in result, f'{pin.name} is pinned twice'
         result[pin.name] = specifier.version
     return result
 
 
-def run_python(code: str) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, timeout=120)
-
-
-@pytest.mark.slow
-def test_import_needs_neither_ops_nor_mmseg_nor_mmdet():
-    done = run_python(
-        # An entry of None makes any import of that module fail, even one that is caught and ignored elsewhere.
-        'import sys\n'
-        'sys.modules.update(dict.fromkeys(["mmseg", "mmdet", "mmcv._ext"]))\n'
-        'import randsac_mm\n'
-        'from mmpretrain.registry import MODELS\n'
-        'assert MODELS.get("RandSAC").__module__.startswith("randsac_mm.")\n'
-    )
-    assert done.returncode == 0, done.stderr
-
-
 @pytest.mark.parametrize('missing', ['mmengine', 'mmpretrain'])
 def test_import_without_openmmlab_names_both_families(missing: str):
-    done = run_python(f'import sys\nsys.modules[{missing!r}] = None\nimport randsac_mm')
+    code = f'import sys; sys.modules[{missing!r}] = None; import randsac_mm'
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, timeout=120)
     assert done.returncode == 1
     message = done.stderr.splitlines()[-1]
     assert message.startswith('ImportError: '), done.stderr
@@ -82,7 +64,6 @@ def test_wheel_has_every_file_of_the_package(root: Path, tmp_path: Path):
 def test_requirement_files_name_no_place(root: Path, name: str):
     text = (root / 'requirements' / f'{name}.txt').read_text()
     assert not re.search(r'://|--(extra-)?index-url|--find-links|--trusted-host| @ ', text)
-    assert requirements(root, name), 'the file requires nothing'
 
 
 @pytest.mark.parametrize('name', FILES)
@@ -93,10 +74,6 @@ def test_every_requirement_is_pinned_to_a_version_that_satisfies_it(root: Path, 
             assert [specifier.operator for specifier in requirement.specifier] == ['=='], requirement
         else:
             assert pins[canonicalize_name(requirement.name)] in requirement.specifier
-
-
-def test_constraints_leave_the_platform_to_torch(pins: dict[str, str]):
-    assert not [name for name in pins if name.startswith(('nvidia-', 'cuda-')) or name == 'triton']
 
 
 def test_families_do_not_mix(root: Path):
@@ -149,10 +126,9 @@ def test_wrong_python_is_explained(root: Path, tmp_path: Path):
         ('ERROR: [Errno 28] No space left on device', 'space'),
         ('ERROR: No matching distribution found for torch==2.11.0', 'network'),
         ('fatal error: Python.h: No such file or directory', 'python3-dev'),
-        ('Segmentation fault', 'log'),
     ],
 )
-def test_a_failed_step_says_what_to_do(root: Path, tmp_path: Path, line: str, advice: str):
+def test_a_failed_step_names_the_remedy(root: Path, tmp_path: Path, line: str, advice: str):
     done = bash(root, f'LOG={tmp_path}/log STEP=0 STEPS=1; step title soon sh -c "echo {line!r}; exit 3"')
     assert done.returncode == 1
     assert line in done.stderr
@@ -185,6 +161,6 @@ def test_only_a_complete_environment_is_kept(root: Path, tmp_path: Path):
 def test_python_of_an_environment_leads_to_its_base(root: Path):
     # run_tests.sh may be called while .venv/tests, which it is about to remove, is activated.
     done = bash(root, 'find_python; say "$PYTHON"', PATH='/usr/bin:/bin', HOME=str(root), RANDSAC_PYTHON=sys.executable)
-    assert done.returncode == 0, done.stderr
-    assert Path(done.stdout.strip()).is_file()
-    assert not Path(done.stdout.strip()).is_relative_to(sys.prefix)
+    python = Path(done.stdout.strip())
+    assert python.is_file(), done.stderr
+    assert not python.is_relative_to(sys.prefix)

@@ -17,6 +17,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from randsac_mm.engine.launch import build_runner, load_config, use_resume
+from tools.make_shapes import make_shapes
 
 ROOT = Path(__file__).resolve().parents[1]
 SMOKE = ROOT / 'configs' / 'smoke'
@@ -71,8 +72,6 @@ MEASURED = [name for name, smoke in RUNS.items() if smoke.metric]
 
 
 class Stop(Hook):
-    """Interrupts a run in the middle of its second half."""
-
     def __init__(self, iteration: int) -> None:
         self.iteration = iteration
 
@@ -83,46 +82,38 @@ class Stop(Hook):
 
 @pytest.fixture(scope='module')
 def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Generated pictures in ADE20K's and COCO's formats."""
-    out = tmp_path_factory.mktemp('data') / 'shapes'
-    run(sys.executable, ROOT / 'tools' / 'make_shapes.py', '--out', out, '--size', 64, 80)
-    return out
+    return make_shapes(tmp_path_factory.mktemp('data') / 'shapes', size=(64, 80))
 
 
 def run(*command: object) -> str:
     """Run a command as users do; return what it writes."""
-    environment = {
-        **os.environ,
-        'OMP_NUM_THREADS': '1',
-        'PYTHONPATH': os.pathsep.join([str(ROOT), os.environ.get('PYTHONPATH', '')]),
-        'PORT': str(20000 + os.getpid() % 10000),
-        'PATH': f'{Path(sys.executable).parent}{os.pathsep}{os.environ["PATH"]}',
-    }
+    path = f'{Path(sys.executable).parent}{os.pathsep}{os.environ["PATH"]}'
+    port = str(20000 + os.getpid() % 10000)
+    environment = {**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONPATH': str(ROOT), 'PORT': port, 'PATH': path}
     command = [str(part) for part in command]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
     return done.stdout + done.stderr
 
 
-def data_options(name: str, shapes: Path) -> dict:
+def changes_of(name: str, shapes: Path) -> dict:
+    """Return the changes to a smoke config, its data among them."""
+    changes = dict(RUNS[name].changes)
     if name == 'randsac_vit_photos':
-        return {'train_dataloader.dataset.dataset.data_root': str(shapes / 'coco' / 'train2017')}
-    if name not in MEASURED:
-        return {}
-    folder = shapes / ('ade20k' if name.startswith('upernet') else 'coco')
-    options = {f'{split}_dataloader.dataset.data_root': str(folder) for split in ('train', 'val', 'test')}
+        changes['train_dataloader.dataset.dataset.data_root'] = str(shapes / 'coco' / 'train2017')
+    if name in MEASURED:
+        folder = shapes / ('ade20k' if name.startswith('upernet') else 'coco')
+        changes |= {f'{split}_dataloader.dataset.data_root': str(folder) for split in ('train', 'val', 'test')}
     if name.startswith('mask-rcnn'):
         annotations = str(folder / 'annotations' / 'instances_val2017.json')
-        options |= {'val_evaluator.ann_file': annotations, 'test_evaluator.ann_file': annotations}
-    return options
+        changes |= {f'{split}_evaluator.ann_file': annotations for split in ('val', 'test')}
+    return changes
 
 
 def build(name: str, shapes: Path, work_dir: Path, resume: bool = False) -> Runner:
-    changes = {**RUNS[name].changes, **data_options(name, shapes)}
-    cfg = load_config(str(SMOKE / f'{name}.py'), changes, str(work_dir), 'none')
-    cfg.experiment_name = cfg.visualizer.name = f'{work_dir}_{resume}'.replace(
-        '/', '_'
-    )  # mmengine allows one of a name
+    cfg = load_config(str(SMOKE / f'{name}.py'), changes_of(name, shapes), str(work_dir), 'none')
+    # mmengine allows one of a name
+    cfg.experiment_name = cfg.visualizer.name = f'{work_dir}_{resume}'.replace('/', '_')
     if resume:
         use_resume(cfg, 'latest')
     return build_runner(cfg)
@@ -135,8 +126,6 @@ def train(runner: Runner) -> None:
 
 
 class Whole(NamedTuple):
-    """An uninterrupted run."""
-
     name: str
     runner: Runner
     before: dict[str, torch.Tensor]
@@ -183,8 +172,7 @@ def test_interrupted_and_resumed_run_ends_with_the_same_bits(whole: Whole, shape
 @pytest.mark.parametrize('whole', MEASURED, indirect=True)
 def test_the_test_script_measures_what_training_measured(whole: Whole, shapes: Path, tmp_path: Path) -> None:
     smoke = RUNS[whole.name]
-    changes = {**smoke.changes, **data_options(whole.name, shapes)}
-    changes = [f'{key}={value}' for key, value in changes.items()]
+    changes = [f'{key}={value}' for key, value in changes_of(whole.name, shapes).items()]
     checkpoint = Path(whole.runner.work_dir) / smoke.checkpoints[-1]
     arguments = [SMOKE / f'{whole.name}.py', checkpoint, '--out', tmp_path / 'metrics.json', '--work-dir', tmp_path]
     run(sys.executable, ROOT / 'tools' / 'test.py', *arguments, '--cfg-options', *changes)
@@ -196,7 +184,7 @@ def test_the_test_script_measures_what_training_measured(whole: Whole, shapes: P
 @pytest.mark.parametrize('name', MEASURED)
 def test_two_processes_train_measure_and_save(name: str, shapes: Path, tmp_path: Path) -> None:
     smoke = RUNS[name]
-    changes = {**smoke.changes, **data_options(name, shapes), 'train_dataloader.batch_size': 2}
+    changes = {**changes_of(name, shapes), 'train_dataloader.batch_size': 2}
     changes = [f'{key}={value}' for key, value in changes.items()]
     command = ['bash', ROOT / 'tools' / 'dist_train.sh', SMOKE / f'{name}.py', 2]
     log = run(*command, '--work-dir', tmp_path, '--cfg-options', *changes)

@@ -73,17 +73,15 @@ def test_whole_benchmark(bench, tmp_path):
     assert result['rounds'] == 2
     assert result['matrix_rates'].keys() == {'torch', 'best'}
     assert all(1e3 < rate['median'] < 1e14 for rate in result['matrix_rates'].values())
-    report, rows = json.loads((tmp_path / 'step.json').read_text()), result['variants']
-    assert report['environment'].keys() == {'command', 'commit', 'date', 'hardware', 'threads', 'torch'}
-    assert all(0 < row['utilisation'] < 2 and row['ratio'] > 0 for row in rows.values())
+    assert json.loads((tmp_path / 'step.json').read_text())['origin'].keys() > {
+        'command',
+        'commit',
+        'hardware',
+        'threads',
+    }
+    assert all(0 < row['utilisation'] < 2 and row['ratio'] > 0 for row in result['variants'].values())
     text = (tmp_path / 'step.md').read_text()
     assert all(f'| {name} |' in text for name in names)
-
-
-@pytest.mark.slow
-def test_memory_is_that_of_a_process_of_its_own(bench, tmp_path):
-    result = run(bench, tmp_path, '--variants', 'eager', '--rounds', '1', '--memory', '--batch', '256')
-    assert 2e7 < result['variants']['eager']['memory_bytes'] < 1e10
 
 
 def test_a_variant_of_another_function_gets_no_figures(bench, monkeypatch, tmp_path):
@@ -105,7 +103,7 @@ def test_a_variant_of_another_function_gets_no_figures(bench, monkeypatch, tmp_p
     assert result['variants']['eager:plain'].keys() == {'failed'}
 
 
-@pytest.mark.parametrize('option', [('--variants', 'fast'), ('--variants', 'plain:sdpa'), ('--batch', '0')])
+@pytest.mark.parametrize('option', [('--variants', 'fast'), ('--variants', 'plain:sdpa')])
 def test_wrong_options(bench, capsys, option):
     with pytest.raises(SystemExit):
         bench('step').main([*option])

@@ -26,25 +26,6 @@ def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def smoke(shapes: Path, tmp_path: Path) -> Callable[..., Config]:
-    """Load the smoke config on generated pictures."""
-
-    def load() -> Config:
-        cfg = Config.fromfile(ROOT / 'configs' / 'smoke' / 'mask-rcnn_vit_shapes.py')
-        for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
-            loader.dataset.data_root = str(shapes)
-            resize = next(step for step in loader.dataset.pipeline if step.type == 'Resize')
-            resize.scale = (80, 80)
-        for evaluator in (cfg.val_evaluator, cfg.test_evaluator):
-            evaluator.ann_file = str(shapes / 'annotations' / 'instances_val2017.json')
-        cfg.model.test_cfg.rcnn.max_per_img = 10
-        cfg.work_dir, cfg.experiment_name = str(tmp_path), tmp_path.name
-        return cfg
-
-    return load
-
-
-@pytest.fixture
 def tiny() -> Callable[..., torch.nn.Module]:
     """Build the smoke config's model for patches of ``patch_size`` pixels and three classes."""
 
@@ -63,7 +44,7 @@ def tiny() -> Callable[..., torch.nn.Module]:
 
 @pytest.fixture
 def batch() -> Callable[..., dict]:
-    """Make a batch as the dataloader gives it: images of some sizes, and boxes filled by their masks."""
+    """Make a batch as the data loader does: images of some sizes, and boxes filled by their masks."""
 
     def make(*images: tuple[tuple[int, int], list[tuple[float, float, float, float]]]) -> dict:
         inputs, samples = [], []

@@ -17,11 +17,11 @@ TINY = dict(embed_dims=16, num_layers=4, num_heads=2, feedforward_channels=32)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let mmseg say that its loss averages over unlabelled pixels, and that it draws nothing: both are meant."""
+    """Ignore mmseg's warnings that its loss averages over unlabelled pixels, and that it draws nothing."""
     for item in items:
         if Path(__file__).parent in item.path.parents:
-            for said in ('Default ``avg_non_ignore`` is False', 'The draw is False'):
-                item.add_marker(pytest.mark.filterwarnings(f'ignore:{said}:UserWarning:mmseg'))
+            for message in ('Default ``avg_non_ignore`` is False', 'The draw is False'):
+                item.add_marker(pytest.mark.filterwarnings(f'ignore:{message}:UserWarning:mmseg'))
 
 
 @pytest.fixture(scope='session')
@@ -42,19 +42,15 @@ def build_tiny(patch_size: int = 8, classes: int = 7, **changes: dict) -> nn.Mod
     init_default_scope('mmseg')
     cfg = Config.fromfile(ROOT / 'configs' / '_base_' / 'models' / 'upernet_vit-b.py')
     side = -(-48 // patch_size) * patch_size
-    window = dict(crop_size=(side, side), stride=(side * 2 // 3, side * 2 // 3))
-    cfg.merge_from_dict(
-        dict(
-            model=dict(
-                data_preprocessor=dict(size=(side, side), test_cfg=dict(size_divisor=patch_size)),
-                backbone=dict(arch=dict(_delete_=True, **TINY), img_size=side, patch_size=patch_size),
-                neck=dict(embed_dims=16, patch_size=patch_size),
-                decode_head=dict(in_channels=[16] * 4, channels=16, num_classes=classes),
-                auxiliary_head=dict(in_channels=16, channels=8, num_classes=classes),
-                test_cfg=window,
-            )
-        )
+    small = dict(
+        data_preprocessor=dict(size=(side, side), test_cfg=dict(size_divisor=patch_size)),
+        backbone=dict(arch=dict(_delete_=True, **TINY), img_size=side, patch_size=patch_size),
+        neck=dict(embed_dims=16, patch_size=patch_size),
+        decode_head=dict(in_channels=[16] * 4, channels=16, num_classes=classes),
+        auxiliary_head=dict(in_channels=16, channels=8, num_classes=classes),
+        test_cfg=dict(crop_size=(side, side), stride=(side * 2 // 3, side * 2 // 3)),
     )
+    cfg.merge_from_dict(dict(model=small))
     cfg.merge_from_dict(dict(model=changes))
     replace_sync_bn(cfg)
     model = MODELS.build(cfg.model)

@@ -80,12 +80,11 @@ def test_image_without_labels_gives_no_loss_and_no_gradient(tiny_model, batch):
     model = tiny_model().train()
     data = batch((48, 48), (40, 30), label=255)
     found = forward_losses(model, data)
-    assert set(found) == {'decode.loss_ce', 'aux.loss_ce'}
-    assert all(value == 0 for value in found.values())
+    assert found == {'decode.loss_ce': 0, 'aux.loss_ce': 0}
     sum(found.values()).backward()
     grads = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
     assert grads
-    assert all((grad == 0).all() for grad in grads)
+    assert not any(grad.any() for grad in grads)
 
 
 def test_one_unlabelled_image_does_not_spoil_the_batch(tiny_model, batch):
@@ -94,12 +93,6 @@ def test_one_unlabelled_image_does_not_spoil_the_batch(tiny_model, batch):
     data['data_samples'][1].gt_sem_seg.data.fill_(255)
     found = forward_losses(model, data)
     assert all(torch.isfinite(value) and value > 0 for value in found.values())
-
-
-def test_group_norm_lets_one_image_train(tiny_model, batch):
-    norm = dict(norm_cfg=dict(_delete_=True, type='GN', num_groups=4))
-    model = tiny_model(neck=norm, decode_head=norm, auxiliary_head=norm).train()
-    assert all(value > 0 for value in forward_losses(model, batch((48, 48))).values())
 
 
 def test_it_learns(tiny_model, batch):
@@ -116,8 +109,7 @@ def test_it_learns(tiny_model, batch):
     seen = []
     for _ in range(20):
         optimizer.zero_grad()
-        ready = model.data_preprocessor(data, training=True)
-        loss = sum(value for key, value in model.loss(**ready).items() if 'loss' in key)
+        loss = sum(forward_losses(model, data).values())
         loss.backward()
         optimizer.step()
         seen.append(loss.item())

@@ -6,7 +6,6 @@ on one thread, in turns, by configs/_base_/datasets/cifar10_workers.py and cifar
 files and cropping them to 224 px by folder.py.
 """
 
-import argparse
 import functools
 import statistics
 import tempfile
@@ -42,21 +41,17 @@ class Noise(BaseDataset):
 
 def batches(name: str, batch_size: int, device: torch.device) -> Iterator[Tensor]:
     """Yield batches (B, 3, 32, 32), normalised, float32, on a device, without end; ``name`` is one of :data:`DATA`."""
-    ours = name == 'randsac_mm'
     data = Config.fromfile(BASES / 'datasets' / f'{DATA[name]}.py')
     preprocessor = Config.fromfile(BASES / 'models' / 'randsac_vit-t_32px.py').model.data_preprocessor
     loader = data.train_dataloader
     # In this process, so that a rate is that of one core.
     loader.update(batch_size=batch_size, num_workers=0, persistent_workers=False, pin_memory=False)
-    source = loader.dataset.dataset if ours else loader.dataset
-    pipeline = source.get('pipeline', ())
-    source.clear()
-    source.update(type=Noise, ann_file='', pipeline=pipeline)
-    if ours:
-        loader.dataset.device = str(device)
+    if name == 'randsac_mm':
+        loader.dataset.dataset, loader.dataset.device = dict(type=Noise, ann_file=''), str(device)
         prepare = MODELS.build({**preprocessor, 'augment': data.augment, 'patch_size': 4})
         prepare.draw = lambda batch: {}  # mmpretrain's draws no serialization
     else:
+        loader.dataset = dict(type=Noise, ann_file='', pipeline=loader.dataset.pipeline)
         plain = {key: preprocessor[key] for key in ('mean', 'std', 'to_rgb')}
         prepare = MODELS.build(dict(type='SelfSupDataPreprocessor', **plain))
     prepare.to(device)
@@ -80,31 +75,28 @@ def jpeg_rate(count: int) -> float:
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--device', type=torch.device, default='cpu')
-    parser.add_argument('--batch-size', type=measure.positive, default=512, help=f'of {IMAGES} images (default: 512)')
-    parser.add_argument('--rounds', type=measure.positive, default=15)
-    parser.add_argument('--out', type=Path, metavar='STEM', help='write STEM.json and STEM.md')
+    parser = measure.make_parser(__doc__)
+    parser.add_argument('--batch-size', type=int, default=512, help=f'of {IMAGES} images (default: 512)')
+    parser.add_argument('--rounds', type=int, default=15)
     args = parser.parse_args(argv)
     torch.set_num_threads(1)  # a rate is that of a core
     init_default_scope('mmpretrain')
     paths = {name: batches(name, args.batch_size, args.device) for name in DATA}
-    for path in paths.values():
-        next(path)
-    rates: dict[str, list[float]] = {name: [] for name in paths}
-    for order in measure.turns(list(paths), args.rounds):
-        for name in order:
-            seconds = measure.seconds_of(functools.partial(next, paths[name]), args.device, times=4)
-            rates[name].append(args.batch_size / seconds)
+    runs = {name: functools.partial(next, path) for name, path in paths.items()}
+    rates: dict[str, list[float]] = {name: [] for name in runs}
+    for run in runs.values():
+        run()
+    for seconds in measure.timed_rounds(runs, args.rounds, args.device, times=4):
+        for name, value in seconds.items():
+            rates[name].append(args.batch_size / value)
     ratio = measure.median_ratio(rates['randsac_mm'], rates['mmpretrain'])
     spreads = {name: measure.spread(values) for name, values in rates.items()}
-    report = {'environment': measure.environment(args.device), 'images_per_second': spreads, 'ratio': ratio}
-    report['jpeg_files_per_second'] = jpeg_rate(args.rounds)
+    jpeg = jpeg_rate(args.rounds)
+    report = {'images_per_second': spreads, 'ratio': ratio, 'jpeg_files_per_second': jpeg}
     table = [['one core', 'images/s', 'quartiles']]
     for name, rate in spreads.items():
-        low, high = rate['quartiles']
-        table.append([name, f'{rate["median"]:,.0f}', f'{low:,.0f} .. {high:,.0f}'])
-    table.append(['JPEG files to 224 px', f'{report["jpeg_files_per_second"]:,.0f}', ''])
+        table.append([name, f'{rate["median"]:,.0f}', '{:,.0f} .. {:,.0f}'.format(*rate['quartiles'])])
+    table.append(['JPEG files to 224 px', f'{jpeg:,.0f}', ''])
     text = f'{measure.markdown(table)}\n\nrandsac_mm / mmpretrain, median of {args.rounds} rounds: {ratio:.2f}'
     print(text)
     measure.write_report(report, text, args.out)

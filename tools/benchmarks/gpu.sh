@@ -25,13 +25,9 @@ export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH} PYTHONUNBUFFERED=1 TORCHINDUCT
 
 # part NAME SECONDS SCRIPT OPTIONS...: runs it for at most that long, or as long as is left.
 part() {
-    local name=$1 seconds=$2
+    local name=$1 seconds=$(($2 < LIMIT - SECONDS ? $2 : LIMIT - SECONDS))
     shift 2
-    ((seconds <= LIMIT - SECONDS)) || seconds=$((LIMIT - SECONDS))
-    if ((seconds < 15)); then
-        failed+=("$name (no time)")
-        return
-    fi
+    ((seconds >= 15)) || { failed+=("$name (no time)") && return; }
     echo "== $name, at $SECONDS s, for at most $seconds s" | tee -a "$LOG"
     timeout --kill-after=5 "$seconds" "$PYTHON" "tools/benchmarks/$1" --device "$DEVICE" --out "$OUT/gpu_$name" \
         "${@:2}" 2>&1 | tee -a "$LOG"
@@ -46,16 +42,16 @@ else
     DEVICE=cuda
     step=(step.py --dtype bf16 --steps 5)
     main=(compiled eager plain plain-compiled mae-compiled)
-    small=(graphs compiled eager plain plain-compiled mae-compiled)
     attention=(compiled compiled:plain compiled:triton eager eager:plain eager:triton)
-    # Compiling keeps one core busy and the GPU hardly at all: all models at once, into the cache that all parts share.
+    # Compiling hardly needs the GPU: all models at once, into the cache that all parts share.
     for model in vit-b_k9 vit-s vit-t; do
         part "compile_$model" 150 "${step[@]}" --rounds 0 --models $model --variants "${main[@]}" graphs &
     done
     wait
     part vit-b_k9 90 "${step[@]}" --models vit-b_k9 --variants "${main[@]}"
-    part vit-s 70 "${step[@]}" --models vit-s --variants "${small[@]}"
-    part vit-t 60 "${step[@]}" --models vit-t --variants "${small[@]}"
+    for model in vit-s vit-t; do
+        part $model 65 "${step[@]}" --models $model --variants graphs "${main[@]}"
+    done
     # In a process of its own: a kernel that fails may take the device's context with it.
     part attention 90 "${step[@]}" --models vit-b_k9 --variants "${attention[@]}"
     part data 50 data.py

@@ -1,29 +1,27 @@
-"""What all benchmarks share: clock, memory, statistics, where figures come from, worker processes, reports."""
+"""What all benchmarks share: clock, memory, statistics, options, reports."""
 
 import argparse
 import contextlib
-import datetime
 import gc
 import json
-import shlex
 import statistics
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-ROOT = Path(__file__).resolve().parents[2]
-CONFIGS = ROOT / 'configs'
-DTYPES = {'fp32': torch.float32, 'bf16': torch.bfloat16}
+from randsac_mm.engine.origin import describe_origin
+from randsac_mm.files import atomic_write
+
+CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
 
 
 def seconds_of(run: Callable[[], object], device: torch.device, times: int = 1) -> float:
-    """Return the seconds of one call of ``run``, the mean of ``times`` calls; waits for a CUDA device at both ends."""
+    """Return the mean seconds of ``times`` calls of ``run``; waits for a CUDA device at both ends."""
     wait = torch.cuda.synchronize if device.type == 'cuda' else lambda: None
     wait()
     start = time.perf_counter()
@@ -33,9 +31,14 @@ def seconds_of(run: Callable[[], object], device: torch.device, times: int = 1) 
     return (time.perf_counter() - start) / times
 
 
-def turns(names: Sequence[str], rounds: int) -> list[list[str]]:
-    """Return the order of every round: all names, each round beginning with the next one."""
-    return [[*names[i % len(names) :], *names[: i % len(names)]] for i in range(rounds if names else 0)]
+def timed_rounds(
+    runs: Mapping[str, Callable[[], object]], rounds: int, device: torch.device, times: int
+) -> Iterator[dict[str, float]]:
+    """Yield the seconds of a call of each run, round by round; each round begins with the next run."""
+    order = deque(runs)
+    for _ in range(rounds):
+        yield {name: seconds_of(runs[name], device, times) for name in order}
+        order.rotate(-1)
 
 
 def spread(values: Sequence[float]) -> dict[str, float | list[float]]:
@@ -57,15 +60,13 @@ def multiply_adds(run: Callable[[], object]) -> int:
     return counter.get_total_flops() // 2
 
 
-def memory_in_use(device: torch.device) -> int:
-    """Return the bytes of a CUDA device's tensors, or of this process (Linux)."""
-    return torch.cuda.memory_allocated(device) if device.type == 'cuda' else _resident('VmRSS')
-
-
-def peak_memory(device: torch.device) -> int:
-    """Return the highest :func:`memory_in_use` since :func:`reset_peak`."""
+def memory(device: torch.device, peak: bool = False) -> int:
+    """Return the bytes of a CUDA device's tensors, or of this process (Linux): now, or at most since `reset_peak`."""
+    if device.type == 'cuda':
+        return torch.cuda.max_memory_allocated(device) if peak else torch.cuda.memory_allocated(device)
     # Not getrusage, whose peak may be that of the parent process.
-    return torch.cuda.max_memory_allocated(device) if device.type == 'cuda' else _resident('VmHWM')
+    status = dict(line.split(':', 1) for line in Path('/proc/self/status').read_text().splitlines())
+    return int(status['VmHWM' if peak else 'VmRSS'].split()[0]) * 1024
 
 
 def reset_peak(device: torch.device) -> None:
@@ -78,39 +79,13 @@ def reset_peak(device: torch.device) -> None:
         Path('/proc/self/clear_refs').write_text('5')
 
 
-def _resident(key: str) -> int:
-    status = dict(line.split(':', 1) for line in Path('/proc/self/status').read_text().splitlines())
-    return int(status[key].split()[0]) * 1024
-
-
-def positive(text: str) -> int:
-    """Read a whole number from 1 on, for argparse."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f'{text!r} must be a whole number, at least 1')
-    return int(text)
-
-
-def run_worker(script: str, *options: str) -> dict:
-    """Run a script in a process of its own and return the JSON of its last line, or ``{'failed': reason}``."""
-    done = subprocess.run([sys.executable, script, *options], capture_output=True, text=True)
-    if done.returncode == 0:
-        return json.loads(done.stdout.splitlines()[-1])
-    killed = 'killed, probably out of memory' if done.returncode == -9 else f'exit status {done.returncode}'
-    return {'failed': (done.stderr.strip().splitlines() or [killed])[-1]}
-
-
-def environment(device: torch.device) -> dict[str, object]:
-    """Return where figures come from: command, commit, date, hardware, threads, version of torch."""
-    from randsac_mm.engine.origin import find_commit, processor_name  # not at the top: older clones lack it
-
-    return {
-        'command': shlex.join(['python', *sys.argv]),
-        'commit': find_commit(),
-        'date': datetime.datetime.now(datetime.timezone.utc).strftime('%Y-%m-%d %H:%M UTC'),
-        'hardware': torch.cuda.get_device_name(device) if device.type == 'cuda' else processor_name(),
-        'threads': torch.get_num_threads(),
-        'torch': torch.__version__,
-    }
+def make_parser(doc: str) -> argparse.ArgumentParser:
+    """Make a parser with the options of all benchmarks."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    device = 'cuda' if torch.cuda.is_available() else 'cpu'
+    parser.add_argument('--device', type=torch.device, default=device, help='default: the GPU, if there is one')
+    parser.add_argument('--out', type=Path, metavar='STEM', help='write STEM.json and STEM.md')
+    return parser
 
 
 def markdown(rows: Sequence[Sequence[str]]) -> str:
@@ -120,10 +95,12 @@ def markdown(rows: Sequence[Sequence[str]]) -> str:
 
 
 def write_report(report: dict, text: str, stem: Path | None) -> None:
-    """Write ``STEM.json`` and ``STEM.md``, each complete or not at all; without a stem write nothing."""
-    from randsac_mm.files import atomic_write  # not at the top: older clones lack it
-
-    if stem is not None:
-        for suffix, content in (('.json', json.dumps(report, indent=2)), ('.md', text)):
-            with atomic_write(stem.with_name(stem.name + suffix)) as path:
-                path.write_text(content + '\n')
+    """Write ``STEM.json`` and ``STEM.md`` with the origin of the figures; without a stem write nothing."""
+    if stem is None:
+        return
+    origin = {**describe_origin(), 'threads': torch.get_num_threads()}
+    about = ', '.join(f'{key} {origin[key]}' for key in ('command', 'commit', 'hardware', 'gpus', 'threads', 'torch'))
+    contents = {'.json': json.dumps({'origin': origin, **report}, indent=2), '.md': f'{about}\n\n{text}'}
+    for suffix, content in contents.items():
+        with atomic_write(stem.with_name(stem.name + suffix)) as path:
+            path.write_text(content + '\n')

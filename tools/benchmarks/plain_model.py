@@ -22,22 +22,20 @@ class PlainRandSAC(nn.Module):
         backbone, neck, head = model.backbone, model.neck, model.head
         dims, patch = backbone.embed_dims, head.proj.out_features
 
-        def layers(kind: type, like: nn.ModuleList) -> nn.ModuleList:
-            heads = getattr(like[0], 'attn', None) or like[0].self_attn
+        def layers(kind: type, like: nn.ModuleList, heads: int) -> nn.ModuleList:
             hidden = like[0].ffn.layers[0][0].out_features
-            return nn.ModuleList(
-                kind(dims, heads.num_heads, hidden, 0.0, 'gelu', _EPS, batch_first=True, norm_first=True) for _ in like
-            )
+            options = dict(activation='gelu', layer_norm_eps=_EPS, batch_first=True, norm_first=True)
+            return nn.ModuleList(kind(dims, heads, hidden, 0.0, **options) for _ in like)
 
         self.patch_size = backbone.patch_size
         self.heads = backbone.layers[0].attn.num_heads, neck.layers[0].self_attn.num_heads
         self.register_buffer('positions', model.state_dict()['backbone.pos_embed'][0].clone())
         self.embed = nn.Linear(patch, dims)
-        self.encoder = layers(nn.TransformerEncoderLayer, backbone.layers)
+        self.encoder = layers(nn.TransformerEncoderLayer, backbone.layers, self.heads[0])
         self.encoder_norm = nn.LayerNorm(dims, _EPS)
         self.skip = nn.Parameter(torch.zeros_like(neck.skip.weight))
         self.skip_norms = nn.ModuleList(nn.LayerNorm(dims, _EPS) for _ in backbone.layers)
-        self.decoder = layers(nn.TransformerDecoderLayer, neck.layers)
+        self.decoder = layers(nn.TransformerDecoderLayer, neck.layers, self.heads[1])
         self.decoder_norm = nn.LayerNorm(dims, _EPS)
         self.head = nn.Linear(dims, patch)
         self.load_state_dict({'positions': self.positions, **as_plain(model.state_dict())})

@@ -12,20 +12,17 @@ Variants:
     mae, mae-compiled          mmpretrain's MAE, same encoder, 224 px
 
 Example:
-    python tools/benchmarks/step.py --models vit-s --dtype bf16 --variants compiled compiled:sdpa eager --memory
+    python tools/benchmarks/step.py --models vit-s --dtype bf16 --variants compiled compiled:sdpa eager
 """
 
 import argparse
 import gc
 import importlib
-import json
 import sys
 import time
 import traceback
-import warnings
 from collections.abc import Callable
 from itertools import product
-from pathlib import Path
 from typing import NamedTuple
 from unittest import mock
 
@@ -40,9 +37,10 @@ from randsac_mm.complexity import complexity
 from randsac_mm.engine import compile_model
 from randsac_mm.engine.resources import keep_freed_memory
 
+DTYPES = {'fp32': torch.float32, 'bf16': torch.bfloat16}
 OURS = ('eager', 'compiled', 'graphs')
 NAMES = [
-    *(a + b + c for a, b, c in product(OURS, ('', ':plain', ':sdpa', ':triton'), ('', '+torch'))),
+    *map(''.join, product(OURS, ('', ':plain', ':sdpa', ':triton'), ('', '+torch'))),
     *('plain', 'plain-compiled', 'mae', 'mae-compiled'),
 ]
 DEFAULT = ['compiled', 'eager', 'eager+torch', 'plain', 'mae-compiled', 'mae']
@@ -50,8 +48,8 @@ COLUMNS = ('variant', 'images/s', 'step', 'quartiles', '/ first', 'of rate', 'me
 LEGEND = """\
 step: ms, median and quartiles. / first: time over that of the first variant, median over rounds. of rate: operations
 that the result needs (closed form, backward twice forward, masked pairs counted) per second, over the matrix rate of
-the same round on the model's linear layers, of each product the fastest kernel. memory: GB that training adds, weights
-and optimiser included. ready: seconds until a loss and two steps are done, compiling included."""
+the same round on the model's linear layers, of each product the fastest kernel. memory: GB of a GPU that training
+adds, weights and optimiser included. ready: seconds until a loss and two steps are done, compiling included."""
 
 
 class Variant(NamedTuple):
@@ -104,72 +102,61 @@ def make_variant(name: str, model_name: str, batch: int, device: torch.device, d
 
 
 def prepare(name: str, model_name: str, batch: int, device: torch.device, dtype: torch.dtype) -> tuple[Variant, dict]:
-    """Make a variant and take two steps.
-
-    The second value holds its ``loss`` before training, ``ready_seconds``, and ``memory_bytes``, which training adds at
-    most; on a CPU that means something only in a process of its own.
-    """
-    before, start = measure.memory_in_use(device), time.perf_counter()
+    """Make a variant and take two steps; return its loss before training too, and what the steps cost."""
+    before, start = measure.memory(device), time.perf_counter()
     variant = make_variant(name, model_name, batch, device, dtype)
     torch.manual_seed(0)
     loss = variant.loss().item()
     variant.step()  # whatever is compiled is compiled now
     measure.reset_peak(device)
     variant.step()
-    memory = measure.peak_memory(device) - before
-    return variant, {'loss': loss, 'memory_bytes': memory, 'ready_seconds': time.perf_counter() - start}
+    row = {'loss': loss, 'ready_seconds': time.perf_counter() - start}
+    if device.type == 'cuda':  # that of a CPU means something only in a process of its own
+        row['memory_bytes'] = measure.memory(device, peak=True) - before
+    return variant, row
 
 
-def _check_loss(name: str, loss: float, rows: dict[str, dict], dtype: torch.dtype) -> None:
-    """Check that a variant of RandSAC computes the function of the first one."""
-    first = next((r['loss'] for n, r in rows.items() if not n.startswith('mae') and 'loss' in r), loss)
-    if not name.startswith('mae') and not abs(loss - first) <= (1e-5 if dtype == torch.float32 else 5e-3) * first:
-        raise ArithmeticError(f'its loss is {loss:.6f}, that of the first variant {first:.6f}')
-
-
-def benchmark(model_name: str, args: argparse.Namespace, save: Callable[[dict], None]) -> dict:
-    """Time the variants of one model; ``save`` gets the result after each of them and after each round."""
-    device, dtype, on_cpu = args.device, measure.DTYPES[args.dtype], args.device.type == 'cpu'
-    batch = args.batch or KNOWN[model_name].batch[not on_cpu]
+def benchmark(model_name: str, args: argparse.Namespace, report: dict) -> None:
+    """Time the variants of one model; the report is written after each of them and after each round."""
+    device, dtype = args.device, DTYPES[args.dtype]
+    batch = args.batch or KNOWN[model_name].batch[device.type == 'cuda']
     rows: dict[str, dict] = {}
     result = {'model': model_name, 'batch': batch, 'dtype': args.dtype, 'rounds': 0, 'variants': rows}
+    report['models'].append(result)
     variants: dict[str, Variant] = {}
+    expected = None  # the first loss of RandSAC
     for name in args.variants:
         try:
-            variant, row = prepare(name, model_name, batch, device, dtype)
-            _check_loss(name, row['loss'], rows, dtype)
+            variant, rows[name] = prepare(name, model_name, batch, device, dtype)
+            if not name.startswith('mae'):
+                loss = rows[name]['loss']
+                expected = expected or loss
+                if not abs(loss - expected) <= (1e-5 if dtype == torch.float32 else 5e-3) * expected:
+                    raise ArithmeticError(f'its loss is {loss:.6f}, that of the first variant {expected:.6f}')
             if args.rounds:
                 variants[name] = variant
         except Exception as error:  # the figures of the others are worth having
             traceback.print_exc()
-            row = {'failed': f'{type(error).__name__}: {error}'.splitlines()[0]}
-        if on_cpu:
-            row.pop('memory_bytes', None)
-        rows[name] = row
-        print(f'{model_name} {name}: {row}', flush=True)
-        save(result)
+            rows[name] = {'failed': f'{type(error).__name__}: {error}'.splitlines()[0]}
+        print(f'{model_name} {name}: {rows[name]}', flush=True)
+        write(report, args)
     model = build_model(model_name).to(device)
     shapes = linear_shapes(model, lambda: model.loss(torch.zeros(batch, 3, *model.backbone.img_size, device=device)))
     seconds: dict[str, list[float]] = {name: [] for name in variants}
     rates: list[dict[str, float]] = []
-    for order in measure.turns(list(variants), args.rounds):
-        for name in order:
-            seconds[name].append(measure.seconds_of(variants[name].step, device, args.steps))
+    steps = {name: variant.step for name, variant in variants.items()}
+    for times in measure.timed_rounds(steps, args.rounds, device, args.steps):
         rates.append(matrix_rates(shapes, device, dtype))
         result['rounds'] = len(rates)
         result['matrix_rates'] = {kernel: measure.spread([rate[kernel] for rate in rates]) for kernel in rates[0]}
-        for name, times in seconds.items():
-            rows[name]['step'] = measure.spread(times)
-            rows[name]['images_per_second'] = batch / rows[name]['step']['median']
-            rows[name]['ratio'] = measure.median_ratio(times, next(iter(seconds.values())))
+        for name in variants:
+            seconds[name].append(times[name])
             needed = [variants[name].operations / rate['best'] for rate in rates]
-            rows[name]['utilisation'] = measure.median_ratio(needed, times)
-        save(result)
-    for name, row in rows.items() if args.memory and on_cpu else ():
-        options = ['--models', model_name, '--batch', str(batch), '--dtype', args.dtype, '--device', 'cpu']
-        row.update(measure.run_worker(__file__, *options, '--memory-of', name))
-        save(result)
-    return result
+            rows[name]['step'] = measure.spread(seconds[name])
+            rows[name]['images_per_second'] = batch / rows[name]['step']['median']
+            rows[name]['ratio'] = measure.median_ratio(seconds[name], next(iter(seconds.values())))
+            rows[name]['utilisation'] = measure.median_ratio(needed, seconds[name])
+        write(report, args)
 
 
 def describe(result: dict) -> str:
@@ -189,35 +176,25 @@ def describe(result: dict) -> str:
     return f'{about}; matrix rate, GFLOP/s: {", ".join(rates)}\n\n{measure.markdown(table)}'
 
 
+def write(report: dict, args: argparse.Namespace) -> None:
+    """Write what is measured so far."""
+    measure.write_report(report, '\n\n'.join([*map(describe, report['models']), LEGEND]), args.out)
+
+
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = measure.make_parser(__doc__)
     parser.add_argument('--models', nargs='+', choices=list(KNOWN), default=['vit-b_k9', 'vit-s', 'vit-b', 'vit-t'])
     parser.add_argument('--variants', nargs='+', choices=NAMES, default=DEFAULT, metavar='VARIANT')
-    parser.add_argument('--device', type=torch.device, default='cuda' if torch.cuda.is_available() else 'cpu')
-    parser.add_argument('--dtype', choices=list(measure.DTYPES), default='fp32', help='bf16: autocast (default: fp32)')
-    parser.add_argument('--batch', type=measure.positive, help='images in a step (default: by model and device)')
+    parser.add_argument('--dtype', choices=list(DTYPES), default='fp32', help='bf16: autocast (default: fp32)')
+    parser.add_argument('--batch', type=int, help='images in a step (default: by model and device)')
     parser.add_argument('--rounds', type=int, default=7, help="0: only fill the compiler's cache (default: 7)")
-    parser.add_argument('--steps', type=measure.positive, default=1, help='steps of a turn (default: 1)')
-    parser.add_argument('--memory', action='store_true', help='on a CPU: peak memory, each variant in its own process')
-    parser.add_argument('--out', type=Path, metavar='STEM', help='write STEM.json and STEM.md')
-    parser.add_argument('--memory-of', metavar='VARIANT', help=argparse.SUPPRESS)
+    parser.add_argument('--steps', type=int, default=1, help='steps of a turn (default: 1)')
     args = parser.parse_args(argv)
     if args.device.type == 'cpu':
         keep_freed_memory()  # as in training; baselines gain as much
-    if args.memory_of:
-        warnings.filterwarnings('ignore')
-        _, row = prepare(args.memory_of, args.models[0], args.batch, args.device, measure.DTYPES[args.dtype])
-        print(json.dumps({'memory_bytes': row['memory_bytes']}))
-        return
-    report: dict = {'environment': measure.environment(args.device), 'models': []}
-
-    def save(result: dict) -> None:
-        models = [*report['models'], result]
-        text = [', '.join(map(str, report['environment'].values())), *map(describe, models), LEGEND]
-        measure.write_report({**report, 'models': models}, '\n\n'.join(text), args.out)
-
+    report: dict = {'models': []}
     for name in args.models:
-        report['models'].append(benchmark(name, args, save))
+        benchmark(name, args, report)
         print(describe(report['models'][-1]), flush=True)
         gc.collect()
         torch.compiler.reset()

@@ -25,6 +25,11 @@ def _squares(*hierarchy: int) -> dict[str, Any]:
     return {'data_preprocessor.serialization.partition': partition}
 
 
+_TINY = {
+    **_squares(16, 4),
+    'backbone.arch': dict(_delete_=True, embed_dims=24, num_layers=3, num_heads=2, feedforward_channels=48),
+    'neck': dict(embed_dims=24, num_layers=2, num_heads=2),
+}
 # MAE publishes one decoder, for ViT-B and larger; smaller encoders get it at two thirds of their width, as 512 of 768.
 KNOWN = {
     'vit-b_k9': Entry('vit-b_k9_in1k.py', (4, 256), (512, 8, 16), {}),
@@ -32,17 +37,7 @@ KNOWN = {
     'vit-s': Entry('vit-s_in100.py', (8, 512), (256, 8, 8), _squares(49)),  # 14 x 14 tokens do not make 16 squares
     'vit-s_blob': Entry('vit-s_in100.py', (8, 512), (256, 8, 8), {}),
     'vit-t': Entry('vit-t_skip_cifar10.py', (64, 512), (128, 8, 4), _squares(16, 4)),
-    'tiny': Entry(
-        'vit-t_skip_cifar10.py',
-        (2, 4),
-        (16, 2, 2),
-        {
-            **_squares(16, 4),
-            'backbone.arch': dict(_delete_=True, embed_dims=24, num_layers=3, num_heads=2, feedforward_channels=48),
-            'neck': dict(embed_dims=24, num_layers=2, num_heads=2, encoder_dims=24, encoder_layers=3),
-            'head.embed_dims': 24,
-        },
-    ),
+    'tiny': Entry('vit-t_skip_cifar10.py', (2, 4), (16, 2, 2), _TINY),
 }
 
 # A step sees 9,216 tokens (on a GPU eight times as many) in images of ever more tokens: only attention's part grows.
@@ -52,7 +47,7 @@ for _side in (8, 12, 16, 24, 32):
         **_squares(16),
         'backbone.img_size': 4 * _side,
         'backbone.arch': dict(_delete_=True, embed_dims=384, num_layers=2, num_heads=6, feedforward_channels=1536),
-        'neck': dict(num_layers=1, encoder_layers=2),
+        'neck': dict(num_layers=1),
     }
     KNOWN[f'tokens-{_side**2}'] = Entry('vit-s_cifar10.py', (_images, 8 * _images), (256, 8, 8), _changes)
 

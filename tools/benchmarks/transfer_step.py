@@ -5,11 +5,9 @@ UPerNet sees 2 images of 512 px, beside mmseg's own config for MAE; Mask R-CNN o
 checkpointing. Each model runs in a process of its own, so that the peak is its own; images and labels are random.
 """
 
-import argparse
-import json
-import sys
-import warnings
+from concurrent.futures import ProcessPoolExecutor
 from importlib import import_module
+from multiprocessing import get_context
 from pathlib import Path
 
 import measure
@@ -36,7 +34,7 @@ def model_config(name: str) -> ConfigDict:
         folder = Path(import_module('mmseg').__file__).parent / '.mim' / 'configs' / 'mae'
         path = folder / 'mae-base_upernet_8xb2-amp-160k_ade20k-512x512.py'
     cfg = Config.fromfile(path).model
-    cfg.pretrained = None
+    cfg.pop('pretrained', None)
     cfg.backbone.pop('init_cfg', None)
     if name.endswith('checkpointing'):
         cfg.backbone.with_cp = True
@@ -49,24 +47,22 @@ def make_samples(segmentation: bool, batch: int, size: int) -> list:
         from mmengine.structures import PixelData
         from mmseg.structures import SegDataSample
 
-        samples = [SegDataSample(metainfo=dict(img_shape=(size, size))) for _ in range(batch)]
-        for sample in samples:
-            sample.gt_sem_seg = PixelData(data=torch.randint(150, (1, size, size)))
-        return samples
+        labels = torch.randint(150, (batch, 1, size, size))
+        meta = dict(img_shape=(size, size))
+        return [SegDataSample(metainfo=meta, gt_sem_seg=PixelData(data=label)) for label in labels]
     from mmdet.testing import demo_mm_inputs
 
     numbers = dict(num_items=[10] * batch, num_classes=80)
     samples = demo_mm_inputs(batch, [(3, size, size)] * batch, **numbers, with_mask=True)['data_samples']
     for sample in samples:
-        sample.set_metainfo(dict(batch_input_shape=(size, size)))
+        sample.set_metainfo(dict(batch_input_shape=(size, size), pad_shape=(size, size)))
     return samples
 
 
 def measure_step(name: str, cfg: ConfigDict, size: int, device: torch.device) -> dict:
-    """Train a model for two steps on images of ``size`` pixels in this process, which should be a fresh one.
+    """Train a model for two steps on images of ``size`` pixels; return figures of the second one.
 
-    Figures are bytes before and at the peak of the steps, seconds and loss of the second one, and multiply-adds of
-    backbone and neck for one image.
+    Memory is that of the process, which should be a fresh one; multiply-adds are of backbone and neck for one image.
     """
     segmentation = name.startswith('upernet')
     init_default_scope('mmseg' if segmentation else 'mmdet')
@@ -79,7 +75,7 @@ def measure_step(name: str, cfg: ConfigDict, size: int, device: torch.device) ->
     images = torch.randn(batch, 3, size, size, device=device)
     samples = [sample.to(device) for sample in make_samples(segmentation, batch, size)]
     learned = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(learned, lr=1e-5, weight_decay=0.05)
+    optimizer = torch.optim.AdamW(learned, lr=1e-5)
     losses = []
 
     def step() -> None:
@@ -89,13 +85,13 @@ def measure_step(name: str, cfg: ConfigDict, size: int, device: torch.device) ->
         optimizer.step()
         losses.append(loss.item())
 
-    before = measure.memory_in_use(device)
+    before = measure.memory(device)
     measure.reset_peak(device)
     seconds = [measure.seconds_of(step, device) for _ in range(2)]
     return {
         'parameters': sum(p.numel() for p in learned),
         'bytes_before': before,
-        'bytes_peak': measure.peak_memory(device),
+        'bytes_peak': measure.memory(device, peak=True),
         'seconds': seconds[-1],
         'loss': losses[-1],
         'multiply_adds': measure.multiply_adds(lambda: model.eval().extract_feat(images[:1])),
@@ -106,34 +102,22 @@ def describe(results: dict[str, dict]) -> str:
     """Return the results as a Markdown table."""
     table = [['training step', 'parameters, M', 'backbone and neck, G multiply-adds', 'peak, GB', 'before, GB', 's']]
     for name, row in results.items():
-        if 'failed' in row:
-            table.append([f'{NAMES[name]}: {row["failed"]}', *[''] * 5])
-            continue
-        sizes = f'{row["parameters"] / 1e6:.1f}', f'{row["multiply_adds"] / 1e9:.1f}'
-        gigabytes = (f'{row[key] / 1e9:.2f}' for key in ('bytes_peak', 'bytes_before'))
-        table.append([NAMES[name], *sizes, *gigabytes, f'{row["seconds"]:.1f}'])
+        sizes = (row['parameters'] / 1e6, *(row[key] / 1e9 for key in ('multiply_adds', 'bytes_peak', 'bytes_before')))
+        table.append([NAMES[name], *(f'{size:.2f}' for size in sizes), f'{row["seconds"]:.1f}'])
     return measure.markdown(table)
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--only', nargs='+', choices=list(NAMES), default=list(NAMES))
-    parser.add_argument('--device', type=torch.device, default='cpu', help='default: cpu')
-    parser.add_argument('--out', type=Path, metavar='STEM', help='write STEM.json and STEM.md')
-    parser.add_argument('--worker', choices=list(NAMES), help=argparse.SUPPRESS)
+    parser = measure.make_parser(__doc__)
+    parser.add_argument('--only', nargs='+', choices=list(NAMES), default=list(NAMES), help='default: all')
     args = parser.parse_args(argv)
-    if args.worker:
-        warnings.filterwarnings('ignore')
-        size = 512 if args.worker.startswith('upernet') else 1024
-        print(json.dumps(measure_step(args.worker, model_config(args.worker), size, args.device)))
-        return
-    report: dict = {'environment': measure.environment(args.device), 'models': {}}
+    results: dict[str, dict] = {}
     for name in args.only:
-        report['models'][name] = measure.run_worker(__file__, '--worker', name, '--device', str(args.device))
-        measure.write_report(report, describe(report['models']), args.out)
-    print(describe(report['models']))
-    if any('failed' in row for row in report['models'].values()):
-        sys.exit('transfer_step.py: error: not every model could be measured')
+        size = 512 if name.startswith('upernet') else 1024
+        with ProcessPoolExecutor(1, get_context('spawn')) as pool:
+            results[name] = pool.submit(measure_step, name, model_config(name), size, args.device).result()
+        measure.write_report({'models': results}, describe(results), args.out)
+    print(describe(results))
 
 
 if __name__ == '__main__':
