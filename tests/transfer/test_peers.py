@@ -100,8 +100,8 @@ def test_features_equal_mmpretrains_class(root, tmp_path, task, name):
 
 @pytest.mark.parametrize('name', PRETRAINING)
 def test_upernet_takes_a_step_at_another_size(root, tmp_path, name):
-    """Positions are resized by mmpretrain's classes; layer decay reaches every layer."""
-    size = 24 if name == 'beitv2' else 32  # mmpretrain resizes its tables by a function that SciPy 1.14 removed
+    """Positions and tables are resized by mmpretrain's classes; layer decay reaches every layer."""
+    size = 32
     cfg = peer_config(root, 'upernet', name, save(tmp_path / 'a.pth', pretrained(name)))
     norm_cfg = dict(type='BN', requires_grad=True)
     cfg.model.backbone.update(img_size=size)
