@@ -1,7 +1,4 @@
-"""What the pictures share: captioned panels in rows, borders of segments, colours of ranks, saving.
-
-Panels are drawn in units of tokens: x counts columns, y rows, from the upper left corner of the token grid.
-"""
+"""What the pictures share. Panels are drawn in units of tokens, from the upper left corner: x columns, y rows."""
 
 import textwrap
 from pathlib import Path
@@ -23,19 +20,19 @@ _MARGIN, _GAP, _LINE = 14, 8, 18  # pixels; a caption and a line of a note are _
 
 
 def rank_colours(count: int) -> np.ndarray:
-    """Return a colour for each of ``count`` ranks, dark blue (first) to yellow (last): (count, 3), from 0 to 1."""
+    """Return colours of ranks, dark blue (first) to yellow (last): (count, 3), from 0 to 1."""
     return matplotlib.colormaps['plasma'](np.linspace(0.05, 0.95, count))[:, :3]
 
 
 def panel_figure(rows: int, columns: int, grid: Grid, side: int, note: str = '') -> tuple[Figure, np.ndarray]:
-    """Make a figure of panels in rows, a caption above each, a note below all; return it and its axes (rows, columns).
+    """Make a figure of captioned panels and a note below; return it and its axes (rows, columns).
 
     The longer side of a panel, which shows a token grid (height, width), has ``side`` pixels.
     """
     high, wide = (side * n / max(grid) for n in grid)
     width = columns * (wide + _GAP) - _GAP + 2 * _MARGIN
     lines = textwrap.wrap(note, round(width / 6.2))
-    below = _MARGIN + (_LINE * len(lines) + _GAP if note else 0)
+    below = _MARGIN + _GAP + _LINE * len(lines)
     height = rows * (high + _GAP + _LINE) - _GAP + _MARGIN + below
     figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI)
     panel = dict(xticks=[], yticks=[], xlim=(0, grid[1]), ylim=(grid[0], 0), frame_on=False)
@@ -47,11 +44,16 @@ def panel_figure(rows: int, columns: int, grid: Grid, side: int, note: str = '')
     return figure, axes
 
 
-def show(axes: Axes, image: np.ndarray, grid: Grid, caption: str | None = None, **options: Any) -> None:
+def show(axes: Axes, image: np.ndarray, grid: Grid, caption: str = '', **options: Any) -> None:
     """Draw an image (H, W), (H, W, 3) or (H, W, 4) over a whole panel; options are those of ``Axes.imshow``."""
     axes.imshow(image, extent=(0, grid[1], grid[0], 0), aspect='auto', **options)
-    if caption is not None:
+    if caption:
         axes.set_title(caption, fontsize=8, pad=3, color=INK)
+
+
+def show_grey(axes: Axes, image: np.ndarray, grid: Grid, caption: str) -> None:
+    """Draw an image (H, W, 3), uint8, in grey over a whole panel."""
+    show(axes, image.mean(-1), grid, caption, cmap='gray', vmin=0, vmax=255)
 
 
 def draw_borders(axes: Axes, ids: np.ndarray, grid: Grid, color: str, width: float) -> None:
@@ -60,6 +62,15 @@ def draw_borders(axes: Axes, ids: np.ndarray, grid: Grid, color: str, width: flo
     lines = [((x, y - 1), (x, y)) for y, x in np.argwhere(table[:, 1:] != table[:, :-1])]
     lines += [((x - 1, y), (x, y)) for y, x in np.argwhere(table[1:] != table[:-1])]
     axes.add_collection(LineCollection(lines, colors=color, linewidths=width, capstyle='projecting', clip_on=False))
+
+
+def plot_axes(x_label: str, y_label: str) -> Axes:
+    """Return the axes of a new figure for curves."""
+    axes = Figure(figsize=(7, 3.8), dpi=130, layout='constrained').subplots()
+    axes.set(xlabel=x_label, ylabel=y_label)
+    axes.grid(alpha=0.25)
+    axes.spines[['top', 'right']].set_visible(False)
+    return axes
 
 
 def save_figure(figure: Figure, path: str | Path, note: str = '') -> Path:

@@ -7,7 +7,7 @@ from mmengine.config import ConfigDict
 from mmengine.registry import DATASETS, DefaultScope
 from PIL import Image
 
-from randsac_mm.visualization import dataset_inputs, fit_image, to_inputs, to_pixels
+from randsac_mm.visualization.inputs import choose_images, fit_image, to_inputs, to_pixels
 
 MEAN, STD = [110.0, 120.0, 130.0], [50.0, 60.0, 70.0]
 
@@ -17,6 +17,12 @@ def make_model(channels=3, **preprocessor):
     cfg['backbone']['in_channels'] = cfg['head']['in_channels'] = channels
     cfg['data_preprocessor'].update(preprocessor)
     return build(cfg)
+
+
+def dataset_inputs(model, dataset, num, seed=1):
+    inputs, names = choose_images(model, ConfigDict(train_dataloader=dict(dataset=dataset)), [], num, seed)
+    assert len(names) == len(inputs)
+    return inputs
 
 
 @pytest.fixture(autouse=True)
@@ -65,7 +71,7 @@ def test_fit_image_covers_and_crops_the_centre():
 
 
 @pytest.fixture
-def folder_config(tmp_path):
+def folder(tmp_path):
     # Smooth, so that the resizing of two libraries agrees.
     rows, columns = np.mgrid[0:36, 0:54]
     for i in range(5):
@@ -77,16 +83,15 @@ def folder_config(tmp_path):
         dict(type='RandomFlip', prob=1.0),
         dict(type='PackInputs'),
     ]
-    dataset = dict(type='mmpretrain.CustomDataset', data_root=str(tmp_path), with_label=False, pipeline=pipeline)
-    return ConfigDict(train_dataloader=dict(dataset=dataset), test_dataloader=None)
+    return dict(type='mmpretrain.CustomDataset', data_root=str(tmp_path), with_label=False, pipeline=pipeline)
 
 
 @pytest.mark.slow
-def test_images_are_resized_and_cropped_only(folder_config):
+def test_images_are_resized_and_cropped_only(folder):
     model = make_model(mean=[0.0] * 3, std=[255.0] * 3, to_rgb=True)
-    inputs = dataset_inputs(model, folder_config, 3, seed=1)
+    inputs = dataset_inputs(model, folder, 3)
     assert inputs.shape == (3, 3, *model.backbone.img_size)
-    assert (inputs == dataset_inputs(model, folder_config, 3, seed=1)).all()
+    assert (inputs == dataset_inputs(model, folder, 3)).all()
     pixels = to_pixels(model, inputs)
     assert len({round(p[..., 2].mean() / 50) for p in pixels}) == 3, 'three different images'
     rows, columns = np.mgrid[0:36, 0:54]
@@ -97,23 +102,20 @@ def test_images_are_resized_and_cropped_only(folder_config):
 
 def test_a_config_without_data():
     with pytest.raises(ValueError, match='no data set'):
-        dataset_inputs(make_model(), ConfigDict(test_dataloader=None), 3, 0)
+        choose_images(make_model(), ConfigDict(test_dataloader=None), [], 3, 0)
 
 
 @pytest.mark.slow
-def test_wrapped_data_sets_lose_augmentation_repetitions_and_copies(tmp_path, folder_config):
+def test_wrapped_data_sets_lose_augmentation_repetitions_and_copies(tmp_path, folder):
     """Neither a cache on the disk nor all images in memory, for a few pictures."""
-    plain = folder_config.train_dataloader.dataset
-    repeated = dict(type='mmengine.RepeatDataset', times=7, dataset=plain)
-    cached = dict(
-        plain, type='CachedImages', source='UnlabelledImageFolder', short_side=9, cache_dir=str(tmp_path / 'c')
-    )
+    repeated = dict(type='mmengine.RepeatDataset', times=7, dataset=folder)
+    cached = dict(folder, type='CachedImages', short_side=9, cache_dir=str(tmp_path / 'c'))
     cached.pop('with_label')
     in_memory = dict(type='InMemoryDataset', dataset=cached, device='cpu', max_bytes=1)
     model = make_model()
-    expected = dataset_inputs(model, folder_config, 99, seed=1)
+    expected = dataset_inputs(model, folder, 99)
     for dataset in (repeated, dict(type='ConcatDataset', datasets=[repeated]), cached, in_memory):
-        found = dataset_inputs(model, ConfigDict(train_dataloader=dict(dataset=dataset)), 99, seed=1)
+        found = dataset_inputs(model, dataset, 99)
         assert len(found) == 5, 'every image once'
         assert (found == expected).all()
     assert not (tmp_path / 'c').exists()
@@ -128,6 +130,5 @@ def test_a_data_set_of_arrays_without_a_pipeline():
 
     model = make_model(mean=[0.0] * 3, std=[255.0] * 3)
     DATASETS.register_module(module=Arrays, force=True)
-    dataset = dict(type='InMemoryDataset', dataset=dict(type='mmengine.Arrays'))
-    inputs = dataset_inputs(model, ConfigDict(train_dataloader=dict(dataset=dataset)), 4, seed=0)
+    inputs = dataset_inputs(model, dict(type='InMemoryDataset', dataset=dict(type='mmengine.Arrays')), 4)
     assert sorted(int(p[0, 0, 0]) for p in to_pixels(model, inputs)) == [0, 20, 40, 60]
