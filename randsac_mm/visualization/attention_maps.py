@@ -23,17 +23,13 @@ from .inputs import evaluating, to_pixels
 _SIDE = 132  # pixels of a panel's longer side
 _NOTE = (
     'Attention of the encoder without any mask. Bright: much attention; each map is scaled by its own maximum, which '
-    'its caption states in multiples of even attention to all tokens.'
+    'its caption states in multiples of even attention to all tokens. Rollout: product of the maps of all layers '
+    '(mean over heads, half identity for the residual branch).'
 )
-_ROLLOUT_NOTE = 'Rollout: product of the maps of all layers (mean over heads, half identity for the residual branch).'
 
 
 def attention_weights(backbone: RandSACViT, images: Tensor) -> Tensor:
-    """Compute softmax(q k / sqrt(d)) of every layer and head in evaluation mode, without a mask.
-
-    Returns:
-        Weights (L, B, h, N, N) of query and key for normalised images (B, C, H, W), tokens in raster order, float32.
-    """
+    """Compute softmax(q k / sqrt(d)) (L, B, h, N, N), float32, for normalised images (B, C, H, W), without a mask."""
     found: list[Tensor] = []
 
     def keep(attention: torch.nn.Module, args: tuple) -> None:
@@ -48,11 +44,7 @@ def attention_weights(backbone: RandSACViT, images: Tensor) -> Tensor:
 
 
 def attention_rollout(weights: Tensor) -> Tensor:
-    """Follow attention (L, B, h, N, N) through all layers, as if layers only passed on what they read.
-
-    Returns:
-        For each token after the last layer, its share of each input token (B, N, N); rows sum to 1.
-    """
+    """Return the share of each input token in each output token (B, N, N), if layers only passed on what they read."""
     identity = torch.eye(weights.shape[-1], device=weights.device)
     total = identity.expand(weights.shape[1], -1, -1)
     for layer in weights.mean(2):
@@ -86,13 +78,8 @@ def draw_attention(
 
     The first has two rows for every image, averaged over heads: attention of the query token, which is framed, and the
     mean over all queries, since there is no class token. The second, ``<name>_heads.png``, shows each head alone.
-
-    Args:
-        model: A pre-training model.
-        inputs: The images.
-        path: The first file.
-        query: Row and column of the token that looks. None: the centre.
-        layers: Layers from 0; negative ones count from the end. None: four, evenly spaced, the last among them.
+    ``query`` is the row and column of a token, by default the centre; ``layers`` count from 0, negative ones from the
+    end, by default four of them.
 
     Returns:
         Query, layers, :func:`attention_statistics` of all layers and heads, and a ``note``, in plain values.
@@ -108,7 +95,7 @@ def draw_attention(
     layers = layer_indices('layers', layers or sorted({*np.linspace(0, count - 1, 4, dtype=int).tolist()}), count)
     names = [f'layer {layer + 1}' for layer in layers]
     heads = [f'head {head + 1}' for head in range(backbone.layers[0].attn.num_heads)]
-    mean_figure, mean_axes = panel_figure(2 * len(inputs), len(layers) + 2, grid, _SIDE, f'{_NOTE} {_ROLLOUT_NOTE}')
+    mean_figure, mean_axes = panel_figure(2 * len(inputs), len(layers) + 2, grid, _SIDE, _NOTE)
     head_figure, head_axes = panel_figure(len(inputs) * len(layers), len(heads) + 1, grid, _SIDE, _NOTE)
     mean_rows, head_rows, statistics = iter(mean_axes), iter(head_axes), []
     for i, image in enumerate(to_pixels(model, inputs)):  # one by one: weights are large

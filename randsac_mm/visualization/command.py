@@ -48,12 +48,8 @@ def run_picture_tool(
 ) -> None:
     """Run a tool ``CONFIG CHECKPOINT`` that writes ``name``.png and ``name``.json below ``--out``.
 
-    Args:
-        parser: From :func:`make_parser`.
-        name: Of the files, without an ending.
-        draw: Called with the model, with normalised images (B, C, H, W) if the parser has options for them, with the
-            path of the picture, and with ``options``. It writes the picture and returns plain values with a ``note``.
-        options: Names of arguments of the command line to pass on.
+    ``draw`` is called with the model, with normalised images (B, C, H, W) if the parser has options for them, with the
+    path of the picture, and with the named ``options``. It returns plain values, among them a ``note`` to print.
     """
 
     def work(args: argparse.Namespace) -> str:
@@ -75,12 +71,7 @@ def run_picture_tool(
 
 
 def build_model(cfg: Config, checkpoint: str | Path) -> RandSAC:
-    """Build the model of a config and load all of a checkpoint into it.
-
-    Raises:
-        FileNotFoundError: If there is no such checkpoint.
-        ValueError: If the config is of no pre-training run, or the checkpoint cannot be read or does not fit.
-    """
+    """Build the model of a pre-training config and load all of a checkpoint into it, or raise a ValueError."""
     init_default_scope('mmpretrain')
     model = MODELS.build(cfg.model)
     if not isinstance(model, RandSAC):

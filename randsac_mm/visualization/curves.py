@@ -6,18 +6,14 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from .figures import plot_axes, save_figure
+from .figures import save_figure
 from .run_log import Series, read_scalars
 
 COLOURS = ('#6a3d9a', '#c2410c', '#0f766e', '#1d4ed8')
 
 
 def draw_loss_curve(log: str | Path, path: str | Path) -> Path:
-    """Draw the loss over the iterations of a run, from mmengine's ``scalars.json``, as a PNG; return its path.
-
-    Raises:
-        ValueError: If there is no loss in the log.
-    """
+    """Draw the loss in mmengine's ``scalars.json`` over the iterations, as a PNG, or raise a ValueError without one."""
     scalars = read_scalars(log, [])
     if 'loss' not in scalars:
         raise ValueError(f'{log} contains no loss: no step was logged yet (LoggerHook.interval), or it is another log')
@@ -35,7 +31,11 @@ def smoothed(series: Series) -> dict[str, Series]:
 
 def plot_curves(curves: Mapping[str, Series], x_label: str, y_label: str) -> Figure:
     """Plot curves by name."""
-    axes = plot_axes(x_label, y_label)
+    figure = Figure(figsize=(7, 3.8), dpi=130, layout='constrained')
+    axes = figure.subplots()
+    axes.set(xlabel=x_label, ylabel=y_label)
+    axes.grid(alpha=0.25)
+    axes.spines[['top', 'right']].set_visible(False)
     for i, series in enumerate(curves.values()):
         marker = 'o' if len(series) < 80 else ''
         alpha = 0.3 if i == 0 and 'as logged' in curves and len(curves) > 1 else 1
@@ -43,4 +43,4 @@ def plot_curves(curves: Mapping[str, Series], x_label: str, y_label: str) -> Fig
     if len(curves) > 1:
         for name in axes.legend(axes.lines, list(curves), frameon=False).get_texts():
             name.set_parse_math(False)  # names of a log may contain dollar signs
-    return axes.figure
+    return figure

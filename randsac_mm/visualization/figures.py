@@ -25,10 +25,7 @@ def rank_colours(count: int) -> np.ndarray:
 
 
 def panel_figure(rows: int, columns: int, grid: Grid, side: int, note: str = '') -> tuple[Figure, np.ndarray]:
-    """Make a figure of captioned panels and a note below; return it and its axes (rows, columns).
-
-    The longer side of a panel, which shows a token grid (height, width), has ``side`` pixels.
-    """
+    """Make a figure of captioned panels (rows, columns), whose longer side has ``side`` pixels, and a note below."""
     high, wide = (side * n / max(grid) for n in grid)
     width = columns * (wide + _GAP) - _GAP + 2 * _MARGIN
     lines = textwrap.wrap(note, round(width / 6.2))
@@ -39,8 +36,7 @@ def panel_figure(rows: int, columns: int, grid: Grid, side: int, note: str = '')
     edges = dict(left=_MARGIN / width, right=1 - _MARGIN / width, bottom=below / height)
     gaps = dict(top=1 - (_MARGIN + _LINE) / height, wspace=_GAP / wide, hspace=(_GAP + _LINE) / high)
     axes = figure.subplots(rows, columns, squeeze=False, subplot_kw=panel, gridspec_kw=edges | gaps)
-    text = '\n'.join(lines)
-    figure.text(_MARGIN / width, _MARGIN / height, text, fontsize=8.5, linespacing=1.35, color=INK, va='bottom')
+    figure.text(_MARGIN / width, _MARGIN / height, '\n'.join(lines), size=8.5, linespacing=1.35, color=INK, va='bottom')
     return figure, axes
 
 
@@ -62,15 +58,6 @@ def draw_borders(axes: Axes, ids: np.ndarray, grid: Grid, color: str, width: flo
     lines = [((x, y - 1), (x, y)) for y, x in np.argwhere(table[:, 1:] != table[:, :-1])]
     lines += [((x - 1, y), (x, y)) for y, x in np.argwhere(table[1:] != table[:-1])]
     axes.add_collection(LineCollection(lines, colors=color, linewidths=width, capstyle='projecting', clip_on=False))
-
-
-def plot_axes(x_label: str, y_label: str) -> Axes:
-    """Return the axes of a new figure for curves."""
-    axes = Figure(figsize=(7, 3.8), dpi=130, layout='constrained').subplots()
-    axes.set(xlabel=x_label, ylabel=y_label)
-    axes.grid(alpha=0.25)
-    axes.spines[['top', 'right']].set_visible(False)
-    return axes
 
 
 def save_figure(figure: Figure, path: str | Path, note: str = '') -> Path:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from mmengine.config import ConfigDict
+from mmengine.config import Config, ConfigDict
 from mmpretrain.registry import DATASETS
 from PIL import Image, ImageOps
 from torch import Tensor, nn
@@ -27,9 +27,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
         model.train(training)
 
 
-def choose_images(
-    model: RandSAC, cfg: ConfigDict, paths: Sequence[Path], num: int, seed: int
-) -> tuple[Tensor, list[str]]:
+def choose_images(model: RandSAC, cfg: Config, paths: Sequence[Path], num: int, seed: int) -> tuple[Tensor, list[str]]:
     """Prepare at most ``num`` images of files and folders, or without any of the config's data set.
 
     The data set is the config's test, else validation, else training data, drawn from by ``seed``. Only the loading of
@@ -64,15 +62,8 @@ def fit_image(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def to_inputs(model: RandSAC, images: Sequence[np.ndarray]) -> Tensor:
-    """Fit and normalise images (H, W, 3), uint8, RGB, to what the model reads: (B, C, *img_size), on its device.
-
-    Raises:
-        ValueError: If the model reads neither 1 nor 3 channels.
-    """
-    channels = model.backbone.in_channels
-    if channels not in (1, 3):
-        raise ValueError(f'backbone.in_channels={channels}: pictures need 1 (grey) or 3 (colour) channels')
-    if channels == 1:
+    """Fit and normalise images (H, W, 3), uint8, RGB, to what a model of 1 or 3 channels reads: (B, C, *img_size)."""
+    if model.backbone.in_channels == 1:
         images = [np.asarray(Image.fromarray(image).convert('L'))[..., None] for image in images]
     elif model.data_preprocessor._channel_conversion:
         images = [image[..., ::-1] for image in images]  # it turns BGR, which mmcv loads, into RGB

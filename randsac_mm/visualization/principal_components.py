@@ -17,7 +17,6 @@ from .figures import panel_figure, save_figure, show
 from .inputs import evaluating, to_pixels
 
 _SIDE = 168  # pixels of a panel's longer side
-_TAILS = (1, 99)  # percentiles of a component that become 0 and 255; the rest is clipped
 _ENOUGH = 4  # images from which a mean over images characterises a place
 _NOTE = (
     'First three principal components of the patch features of all these images together, as red, green and blue; '
@@ -27,12 +26,9 @@ _PLACE_NOTE = 'Right: after subtracting the mean over these images at every plac
 
 
 def patch_features(backbone: RandSACViT, images: Tensor, layer: int = -1) -> Tensor:
-    """Compute the output (B, N, D) of one layer for normalised images (B, C, H, W), in evaluation mode, unmasked.
+    """Compute the output (B, N, D) of one layer, unmasked, for normalised images (B, C, H, W).
 
     Layers count from 0, negative ones from the end. The last one's output is normalised.
-
-    Raises:
-        ValueError: If there is no such layer.
     """
     (wanted,) = layer_indices('layer', layer, backbone.num_layers)
     found: list[Tensor] = []
@@ -43,14 +39,7 @@ def patch_features(backbone: RandSACViT, images: Tensor, layer: int = -1) -> Ten
 
 
 def principal_components(features: Tensor) -> tuple[Tensor, PCA]:
-    """Compute the three directions of greatest variance over all tokens of all images, features (B, N, D).
-
-    Returns:
-        What each token has of each component (B, N, 3), and scikit-learn's PCA.
-
-    Raises:
-        ValueError: If there are fewer than three tokens or dims.
-    """
+    """Return what each token has of the first three components (B, N, 3) of features (B, N, D), and the PCA."""
     tokens = features.flatten(0, -2).double().numpy()
     pca = PCA(3, svd_solver='full').fit(tokens)
     return torch.from_numpy(pca.transform(tokens)).float().unflatten(0, features.shape[:-1]), pca
@@ -59,7 +48,7 @@ def principal_components(features: Tensor) -> tuple[Tensor, PCA]:
 def component_colours(scores: Tensor) -> np.ndarray:
     """Stretch each of three components (B, N, 3) over a colour from 0 to 255: red, green, blue, uint8."""
     values = scores.numpy()
-    low, high = np.percentile(values, _TAILS, axis=(0, 1))
+    low, high = np.percentile(values, (1, 99), axis=(0, 1))  # the rest is clipped
     return (np.clip((values - low) / np.maximum(high - low, 1e-12), 0, 1) * 255).round().astype(np.uint8)
 
 
@@ -77,6 +66,9 @@ def draw_components(model: RandSAC, inputs: Tensor, path: str | Path, layer: int
 
     Returns:
         Explained variance and a ``note``, in plain values.
+
+    Raises:
+        ValueError: If there is no such layer.
     """
     grid = model.backbone.grid(*inputs.shape[2:])
     features = patch_features(model.backbone, inputs.to(next(model.parameters()).device), layer).cpu()

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from randsac_mm.models import RandSAC
 
-from .curves import COLOURS
-from .figures import plot_axes, save_figure
+from .curves import COLOURS, plot_curves
+from .figures import save_figure
 from .inputs import evaluating
 from .serialization_pictures import serialize
 
@@ -21,12 +21,7 @@ _BATCH = 64  # images in a step
 
 
 def loss_by_rank(model: RandSAC, inputs: Tensor, seed: int = 0) -> dict:
-    """Measure how well every segment is predicted, in two serializations of each image, of the model's own kind.
-
-    Args:
-        model: The model, run in evaluation mode.
-        inputs: Normalised images (n, C, H, W).
-        seed: Seed of the serializations.
+    """Measure how well every segment of normalised images (n, C, H, W) is predicted, in two serializations.
 
     Returns:
         Plain values. Mean squared errors ``by_rank`` from 1, since rank 0 is given, and ``overall``, the model's loss
@@ -40,7 +35,7 @@ def loss_by_rank(model: RandSAC, inputs: Tensor, seed: int = 0) -> dict:
     errors, zeros = torch.empty(ranks.shape), torch.empty(ranks.shape)
     with evaluating(model):
         for some in torch.arange(len(inputs)).split(_BATCH):
-            images = inputs[some.to(inputs.device)].to(device)
+            images = inputs[some].to(device)
             target = model.head.target(images)
             zeros[:, some] = target.square().mean(-1).cpu()
             for s in range(SERIALIZATIONS):
@@ -88,9 +83,11 @@ def draw_loss_by_rank(model: RandSAC, inputs: Tensor, path: str | Path, seed: in
     result = loss_by_rank(model, inputs, seed)
     tally, overall = result['by_rank'], result['overall']
     space = 'patches' if result['norm_pix'] else 'images'
-    axes = plot_axes('rank of the segment (0 is given)', f'mean squared error\nof normalised {space}')
+    curve = {'mean squared error': dict(zip(tally['rank'], tally['mse'], strict=True))}
+    figure = plot_curves(curve, 'rank of the segment (0 is given)', f'mean squared error\nof normalised {space}')
+    (axes,) = figure.axes
     spread = np.array(tally['standard_error'], float)  # None becomes NaN, which is not drawn
-    axes.errorbar(tally['rank'], tally['mse'], spread, color=COLOURS[0], marker='o', markersize=3.5, capsize=2.5)
+    axes.errorbar(tally['rank'], tally['mse'], spread, fmt='none', ecolor=COLOURS[0], capsize=2.5)
     axes.axhline(overall['mse'][0], color='#777777', linewidth=1, linestyle='--', label='mean of all predicted tokens')
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.legend(frameon=False)
@@ -99,5 +96,5 @@ def draw_loss_by_rank(model: RandSAC, inputs: Tensor, path: str | Path, seed: in
         f'predicting 0: {result["of_zero"]:.4f}'
     )
     axes.set_title(result['note'], fontsize=9)
-    save_figure(axes.figure, path, result['note'])
+    save_figure(figure, path, result['note'])
     return result

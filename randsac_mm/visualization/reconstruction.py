@@ -21,9 +21,7 @@ _TARGET_NOTE = (
     'and contrast come from the original, only the structure inside is predicted.'
 )
 _PIXEL_NOTE = 'The model predicts pixels directly; nothing in the predicted patches comes from the original.'
-_STEP_NOTE = (
-    'Outlined: predicted, each segment from the true pixels of all segments before it. Blank: what comes later.'
-)
+_STEP_NOTE = 'Outlined: predicted from the true pixels of all segments before it. Blank: what comes later.'
 
 
 def reconstruct(model: RandSAC, inputs: Tensor, rank: Tensor) -> tuple[np.ndarray, list[list[float | None]]]:

@@ -25,7 +25,7 @@ from .inputs import choose_images
 from .principal_components import draw_components
 from .rank_loss import draw_loss_by_rank, with_error
 from .reconstruction import draw_reconstruction
-from .run_log import RunLog, Series
+from .run_log import RunLog
 from .skip_weights import draw_skip_weights
 
 _LOSS_IMAGES = 128
@@ -37,13 +37,8 @@ def make_report(
 ) -> tuple[str, dict[str, str]]:
     """Make the page of a run. What cannot be shown is named on it, with the reason.
 
-    Args:
-        run: The run.
-        probes: Results of ``tools/evaluate.py`` by file name.
-        images: Image files or folders; none: the config's data set.
-        num: Number of images that are drawn.
-        seed: Seed of the choice of images and of the serializations.
-        options: ``--cfg-options``, parsed.
+    ``probes`` are results of ``tools/evaluate.py`` by file name, ``options`` parsed ``--cfg-options``. For ``images``,
+    ``num`` and ``seed``, which is that of the serializations too, see :func:`choose_images`.
 
     Returns:
         The HTML document, and why pictures are missing, by heading.
@@ -58,9 +53,7 @@ def make_report(
     return html, {title: part['missing'] for title, part in parts.items() if 'missing' in part}
 
 
-def _draw_parts(
-    run: RunLog, images: Sequence[Path], num: int, seed: int, options: dict | None
-) -> dict[str, dict[str, Any]]:
+def _draw_parts(run: RunLog, images: Sequence[Path], num: int, seed: int, options: dict | None) -> dict[str, dict]:
     """Draw every part: its result and its pictures, or why it is missing."""
 
     @functools.cache
@@ -94,9 +87,9 @@ def _draw_parts(
     return parts
 
 
-def _chart(curves: dict[str, Series], x_label: str, y_label: str) -> str:
+def _chart(*args: Any) -> str:
     picture = io.BytesIO()
-    plot_curves(curves, x_label, y_label).savefig(picture)
+    plot_curves(*args).savefig(picture)
     return _data_uri(picture.getvalue())
 
 

@@ -45,8 +45,7 @@ def read_run(work_dir: str | Path, checkpoint: str | Path | None = None) -> RunL
         FileNotFoundError: If there is no such folder, or neither log, config nor checkpoint in it.
     """
     work_dir, notes = Path(work_dir), []
-    names = sorted(path.name for path in work_dir.glob('*') if re.fullmatch(r'\d{8}_\d{6}', path.name))
-    sessions = [_read_session(work_dir / name) for name in names]
+    sessions = [_read_session(path) for path in sorted(work_dir.glob('*')) if re.fullmatch(r'\d{8}_\d{6}', path.name)]
     chosen = find_checkpoint(work_dir) if checkpoint is None else Path(checkpoint)
     meta: dict[str, Any] = {}
     with contextlib.suppress(OSError, ValueError):  # loading the weights will report it
@@ -68,18 +67,14 @@ def read_run(work_dir: str | Path, checkpoint: str | Path | None = None) -> RunL
 
 
 def read_scalars(path: str | Path, notes: list[str]) -> dict[str, Series]:
-    """Read the finite numbers in mmengine's ``scalars.json`` by name; without such a file there are none.
-
-    A sentence in ``notes`` counts lines that cannot be read, as the last one of a killed run, and losses that are not
-    finite.
-    """
+    """Read the finite numbers in mmengine's ``scalars.json``, if there is one; append to ``notes`` what is left out."""
     found: dict[str, Series] = {}
     skipped = 0
     for line in Path(path).read_text(errors='replace').splitlines() if Path(path).is_file() else ():
         try:
             entry = json.loads(line)
         except ValueError:
-            skipped += 1
+            skipped += 1  # as the last line of a killed run
             continue
         step = entry.get('iter', entry.get('step', 0))
         for name in entry.keys() - {'epoch', 'iter', 'step'}:

@@ -27,24 +27,16 @@ def serialize(serialization: Serialization, batch_size: int, grid: Grid, seed: i
     Returns:
         Ranks (B, N), int64, and ids of the coarser levels of their hierarchy (B, L - 1, N), fine to coarse.
     """
-    device = torch.device('cpu')
+    generator, device = torch.Generator(), torch.device('cpu')
     # A serialization first draws its partition: the same seed gives the partition alone.
-    ids = serialization.partition(batch_size, grid, torch.Generator().manual_seed(seed), device)
-    return serialization(batch_size, grid, torch.Generator().manual_seed(seed), device), ids[:, 1:]
+    ids = serialization.partition(batch_size, grid, generator.manual_seed(seed), device)
+    return serialization(batch_size, grid, generator.manual_seed(seed), device), ids[:, 1:]
 
 
 def draw_serialization(image: np.ndarray, rank: Tensor, grid: Grid, path: str | Path, groups: Tensor) -> Path:
-    """Draw an image beside its segments, coloured and numbered by rank.
+    """Draw an image (H, W, 3), uint8, RGB, beside its segments, coloured and numbered by rank (N,), as a PNG.
 
-    Args:
-        image: Array (H, W, 3), uint8, RGB.
-        rank: The serialization (N,).
-        grid: Height and width of the token grid.
-        path: Where the PNG goes.
-        groups: Ids of coarser levels (L - 1, N), outlined in bold; see :func:`serialize`.
-
-    Raises:
-        ValueError: If rank or groups do not fit the grid.
+    Coarser levels (L - 1, N) of the hierarchy, see :func:`serialize`, are outlined in bold.
     """
     ranks, levels = rank.numpy(), groups.numpy()
     note = f'Colours from dark blue (0, given) to yellow ({ranks.max()}, predicted last).'
@@ -76,10 +68,7 @@ def draw_segments(
 
 
 def animate_serialization(image: np.ndarray, rank: Tensor, grid: Grid, path: str | Path, groups: Tensor) -> Path:
-    """Animate the order in which an image is predicted: coloured is what is predicted now, from what is visible.
-
-    Arguments as of :func:`draw_serialization`; a GIF is written.
-    """
+    """Animate, as a GIF, the order in which an image is predicted; arguments as of :func:`draw_serialization`."""
     ranks, levels = rank.numpy(), groups.numpy()
     count = ranks.max() + 1
     frames = []
@@ -90,9 +79,8 @@ def animate_serialization(image: np.ndarray, rank: Tensor, grid: Grid, path: str
         show(axes, veil(ranks, r).reshape(*grid, 4), grid, interpolation='nearest')
         for ids, color, width in [(ranks, 'white', 1.0), *((level, INK, 1.6) for level in levels)]:
             draw_borders(axes, np.where(ranks >= r, ids, -1), grid, color, width)
-        canvas = FigureCanvasAgg(figure)
-        canvas.draw()
-        frames.append(Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3].copy()))
+        buffer, size = FigureCanvasAgg(figure).print_to_buffer()
+        frames.append(Image.frombytes('RGBA', size, buffer).convert('RGB'))
     # One palette for all frames, or colours would flicker.
     swatch = np.resize(255 * rank_colours(count), (40, frames[0].width, 3)).astype(np.uint8)
     palette = Image.fromarray(np.concatenate([swatch, *map(np.asarray, frames[:: max(1, count // 2)])])).quantize(256)

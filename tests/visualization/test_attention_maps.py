@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 from builders import ARCHITECTURES, ENCODER, GRID, build, config
-from visualization.pictures import check_picture
+from visualization.checks import check_picture
 
 from randsac_mm.visualization import attention_maps, draw_attention
 from randsac_mm.visualization.attention_maps import attention_rollout, attention_statistics, attention_weights
@@ -33,14 +33,6 @@ def test_weights_give_the_output_of_the_layers(neck):
         torch.testing.assert_close(attended, layer.attn(read), rtol=1e-4, atol=1e-5)
 
 
-def test_training_mode_comes_back_and_dropped_paths_do_not_count():
-    backbone = make_model(drop_path_rate=0.5).backbone.train()
-    inputs = torch.randn(2, 3, *backbone.img_size)
-    torch.testing.assert_close(attention_weights(backbone, inputs), attention_weights(backbone, inputs))
-    assert backbone.training
-    assert backbone.layers[2].drop_path.training
-
-
 def test_rollout_is_a_product_over_layers():
     weights = torch.rand(3, 2, 4, 5, 5).softmax(-1)
     total = attention_rollout(weights)
@@ -63,11 +55,12 @@ def test_statistics_of_known_attention():
 
 
 def test_maps_are_of_the_query_and_of_all(tmp_path, monkeypatch):
-    rows = []
-    monkeypatch.setattr(attention_maps, '_draw_row', lambda *args: rows.append(args[3:]))
-    model = make_model()
+    rows, draw_row = [], attention_maps._draw_row
+    monkeypatch.setattr(attention_maps, '_draw_row', lambda *args: (rows.append(args[3:]), draw_row(*args)))
+    model = make_model(drop_path_rate=0.5).train()
     inputs = torch.randn(1, 3, *model.backbone.img_size)
-    draw_attention(model, inputs, tmp_path / 'a.png', query=(3, 5), layers=[0, -1])
+    result = draw_attention(model, inputs, tmp_path / 'a.png', query=(3, 5), layers=[0, -1])
+    assert (result['query'], result['layers'], model.training) == ([3, 5], [0, 2], True)
     weights = attention_weights(model.backbone, inputs)[:, 0]
     rollout = attention_rollout(weights[:, None])[0]
     (framed, _, of_query), (_, _, of_all), *heads = rows
@@ -77,26 +70,14 @@ def test_maps_are_of_the_query_and_of_all(tmp_path, monkeypatch):
     for (_, names, maps), layer in zip(heads, (0, 2), strict=True):
         assert names[0] == f'layer {layer + 1}'
         torch.testing.assert_close(maps, weights[layer, :, -1])
-
-
-def test_pictures_and_numbers(tmp_path):
-    model = make_model()
-    inputs = torch.randn(2, 3, *model.backbone.img_size)
-    path = tmp_path / 'a' / 'attention.png'
-    result = draw_attention(model, inputs, path, query=(3, 5), layers=[0, -1])
-    assert (result['query'], result['layers']) == ([3, 5], [0, 2])
-    expected = attention_statistics(attention_weights(model.backbone, inputs), GRID)
-    for key, values in expected.items():
+    for key, values in attention_statistics(weights[:, None], GRID).items():
         torch.testing.assert_close(torch.tensor(result['statistics'][key]), torch.tensor(values), rtol=1e-4, atol=1e-5)
-    for picture in (path, tmp_path / 'a' / 'attention_heads.png'):
-        check_picture(picture, least=(400, 300))
-    assert draw_attention(model, inputs[:1], path)['query'] == [2, 3]
+    for name in ('a.png', 'a_heads.png'):
+        check_picture(tmp_path / name, least=(400, 150))
 
 
-@pytest.mark.parametrize(
-    ('choice', 'message'), [(dict(query=(4, 0)), r'query=\(4, 0\).* 3.* 5'), (dict(layers=[3]), r'layers=\[3\].* 3')]
-)
-def test_impossible_choices(tmp_path, choice, message):
+def test_impossible_choices(tmp_path):
     model = make_model()
-    with pytest.raises(ValueError, match=message):
-        draw_attention(model, torch.zeros(1, 3, *model.backbone.img_size), tmp_path / 'a.png', **choice)
+    for choice, message in (({'query': (4, 0)}, r'query=\(4, 0\).* 3.* 5'), ({'layers': [3]}, r'layers=\[3\].* 3')):
+        with pytest.raises(ValueError, match=message):
+            draw_attention(model, torch.zeros(1, 3, *model.backbone.img_size), tmp_path / 'a.png', **choice)

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from visualization.pictures import check_picture
+from visualization.checks import check_picture
 
 from randsac_mm.visualization import draw_loss_curve
 from randsac_mm.visualization.curves import plot_curves, smoothed

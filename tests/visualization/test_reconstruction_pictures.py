@@ -5,7 +5,7 @@ import pytest
 import torch
 from builders import ARCHITECTURES, GRID, build, config
 from PIL import Image
-from visualization.pictures import check_picture
+from visualization.checks import check_picture
 
 from randsac_mm.visualization import draw_reconstruction, serialize
 from randsac_mm.visualization.inputs import to_pixels

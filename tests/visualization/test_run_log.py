@@ -9,7 +9,8 @@ from randsac_mm.visualization.run_log import read_run
 
 def test_a_resumed_run_is_joined_by_step(tmp_path):
     probe = {'probe/knn': 31.5, 'step': 2}
-    write_session(tmp_path, '20261121_010000', [*losses((10, 5), (20, 4), (30, 3)), probe], origin='{"command": "x"}')
+    lost = losses((30, 3), (40, 2), (50, 1))
+    write_session(tmp_path, '20261121_010000', [*losses((10, 5), (20, 4)), *lost, probe], origin='{"command": "x"}')
     write_session(tmp_path, '20261121_020000', losses((30, 3.5), (40, 2)), resumed=20)
     write_session(tmp_path, '20261121_030000', [], resumed=40)
     run = read_run(tmp_path)
@@ -19,12 +20,6 @@ def test_a_resumed_run_is_joined_by_step(tmp_path):
     assert [session[1:] for session in run.sessions] == [(None, {'command': 'x'}), (20, {}), (40, {})]
     assert run.config == tmp_path / '20261121_030000' / 'vis_data' / 'config.py'
     assert (run.checkpoint, run.meta, run.notes) == (None, {}, [])
-
-
-def test_steps_that_a_resumed_run_lost_are_dropped(tmp_path):
-    write_session(tmp_path, '20261121_010000', losses((1, 5), (2, 4), (3, 3.5)))
-    write_session(tmp_path, '20261121_020000', losses((2, 4.1)), resumed=1)
-    assert read_run(tmp_path).scalars['loss'] == {1: 5, 2: 4.1}
 
 
 def test_a_run_that_began_anew_is_not_mixed_with_the_one_before(tmp_path):

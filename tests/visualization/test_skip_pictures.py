@@ -3,7 +3,7 @@
 import pytest
 import torch
 from builders import ARCHITECTURES, build, config
-from visualization.pictures import check_picture
+from visualization.checks import check_picture
 
 from randsac_mm.visualization import draw_skip_weights
 

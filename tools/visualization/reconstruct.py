@@ -4,7 +4,6 @@
 Writes reconstruction.png and reconstruction.json (mean squared error of every rank).
 
 Example:
-    python tools/visualization/reconstruct.py CONFIG work_dirs/NAME/epoch_100.pth --out out
     python tools/visualization/reconstruct.py CONFIG work_dirs/NAME/epoch_100.pth --out out --images /my/photos
 """
 

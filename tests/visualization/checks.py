@@ -1,16 +1,12 @@
-"""Check an HTML page as far as that goes without a browser."""
+"""Check pictures without a look at single pixels, and an HTML page without a browser."""
 
 from html.parser import HTMLParser
 
+from PIL import Image
+
 
 class Page(HTMLParser):
-    """Read a page and collect what is wrong with it.
-
-    Attributes:
-        faults: What is wrong, in words.
-        tags: All elements, (name, attributes), in order.
-        text: All text outside of styles.
-    """
+    """Read elements (name, attributes) and text of a page, and collect what is wrong with it: its faults."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -46,8 +42,16 @@ class Page(HTMLParser):
             self.faults.append(f'</{tag}> closes something else')
 
     def handle_data(self, data: str) -> None:
-        if self.open and self.open[-1] == 'style':
-            if 'url(' in data or '@import' in data:
-                self.faults.append('the style fetches something')
-        else:
+        if self.open[-1:] != ['style']:
             self.text += data
+
+
+def check_picture(path, kind='PNG', least=(300, 100)):
+    """Check that a file is a picture of some size that is not blank, and that nothing temporary lies beside it."""
+    with Image.open(path) as picture:
+        assert picture.format == kind
+        assert picture.width >= least[0]
+        assert picture.height >= least[1]
+        assert len(picture.convert('RGB').getcolors(1_000_000)) > 10, 'blank'
+    assert not [file for file in path.parent.iterdir() if 'partial' in file.name]
+    return path
