@@ -20,7 +20,7 @@ def test_weights_are_the_model_s(tmp_path, norm):
     check_picture(tmp_path / 'skip.png')
 
 
-@pytest.mark.parametrize(('neck', 'name'), [(ARCHITECTURES['transformer'], 'neck.skip'), (None, 'TwoStreamRandSAC')])
-def test_models_without_skip_connections_are_refused(tmp_path, neck, name):
-    with pytest.raises(ValueError, match=name):
-        draw_skip_weights(build(config(neck=neck)), tmp_path / 'skip.png')
+def test_models_without_skip_connections_are_refused(tmp_path):
+    for neck, name in ((ARCHITECTURES['transformer'], r'neck\.skip'), (None, 'TwoStreamRandSAC')):
+        with pytest.raises(ValueError, match=name):
+            draw_skip_weights(build(config(neck=neck)), tmp_path / 'skip.png')
