@@ -1,5 +1,7 @@
 """The formulas agree with what is executed, and with the paper's Tables 10 and 11 to 2 %."""
 
+import json
+import runpy
 from pathlib import Path
 
 import pytest
@@ -105,3 +107,16 @@ def test_a_model_that_the_paper_does_not_have():
     model = build()
     assert find_published(model) is None
     assert 'Tables' not in report(model)
+
+
+def test_the_tool_prints_and_writes(tmp_path, monkeypatch, capsys):
+    main = runpy.run_path(str(CONFIGS.parents[1] / 'tools' / 'analysis' / 'complexity.py'))['main']
+    monkeypatch.setattr(
+        'sys.argv', ['complexity.py', str(CONFIGS / 'vit_digits.py'), '--json', str(tmp_path / 'c.json')]
+    )
+    main()
+    assert '4 x 4 = 16 tokens' in capsys.readouterr().out
+    assert json.loads((tmp_path / 'c.json').read_text())['parts']['total']['executed'] > 0
+    monkeypatch.setattr('sys.argv', ['complexity.py', 'none.py'])
+    with pytest.raises(SystemExit, match=r'none\.py'):
+        main()

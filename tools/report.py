@@ -9,11 +9,12 @@ Examples:
 """
 
 import argparse
+import json
 from pathlib import Path
 
 from randsac_mm.files import atomic_write
-from randsac_mm.visualization.command import add_options, run_tool
-from randsac_mm.visualization.report import make_report, read_probes
+from randsac_mm.visualization.command import make_parser, run_tool
+from randsac_mm.visualization.report import make_report
 from randsac_mm.visualization.run_log import read_run
 
 
@@ -21,7 +22,11 @@ def work(args: argparse.Namespace) -> str:
     """Make the page; return what to print."""
     if args.checkpoint is not None and not args.checkpoint.is_file():
         raise FileNotFoundError(f'--checkpoint {args.checkpoint}: there is no such file')
-    run, probes = read_run(args.work_dir, args.checkpoint), read_probes(args.probe)
+    try:
+        probes = {str(path): json.loads(path.read_text()) for path in args.probe}
+    except ValueError as error:
+        raise ValueError(f'--probe {args.probe} must be JSON files from tools/evaluate.py: {error}') from error
+    run = read_run(args.work_dir, args.checkpoint)
     html, missing = make_report(run, probes, args.images, args.num, args.seed, args.cfg_options)
     with atomic_write(args.out) as temporary:
         temporary.write_text(html, encoding='utf-8')
@@ -29,12 +34,10 @@ def work(args: argparse.Namespace) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = make_parser(__doc__, 4)
     parser.add_argument('work_dir', type=Path, help='work directory of the run')
-    parser.add_argument('--out', type=Path, required=True, help='HTML file to write')
     parser.add_argument('--checkpoint', type=Path, help="default: the work directory's last")
     parser.add_argument('--probe', type=Path, nargs='+', default=[], help='results of tools/evaluate.py (JSON)')
-    add_options(parser, 4)
     run_tool(parser, work)
 
 

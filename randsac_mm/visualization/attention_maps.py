@@ -4,6 +4,7 @@ The encoder's fused kernels never form the attention weights, so they are comput
 L layers, B images, h heads, N tokens.
 """
 
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,54 +14,37 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 from torch import Tensor
 
-from randsac_mm.models import RandSACViT
+from randsac_mm.models import RandSAC, RandSACViT
 from randsac_mm.models.backbone import layer_indices
 
-from .figures import ACCENT, Grid, panel_figure, save_figure, show
+from .figures import ACCENT, Grid, panel_figure, save_figure, show, show_grey
 from .inputs import evaluating, to_pixels
 
 _SIDE = 132  # pixels of a panel's longer side
-_LAYERS = 4  # drawn by default
 _NOTE = (
     'Attention of the encoder without any mask. Bright: much attention; each map is scaled by its own maximum, which '
-    'its caption states in multiples of even attention to all tokens.'
+    'its caption states in multiples of even attention to all tokens. Rollout: product of the maps of all layers '
+    '(mean over heads, half identity for the residual branch).'
 )
-_ROLLOUT_NOTE = 'Rollout: product of the maps of all layers (mean over heads, half identity for the residual branch).'
 
 
 def attention_weights(backbone: RandSACViT, images: Tensor) -> Tensor:
-    """Compute softmax(q k / sqrt(d)) of every layer and head in evaluation mode, without a mask.
-
-    Returns:
-        Weights (L, B, h, N, N) of query and key for normalised images (B, C, H, W), tokens in raster order, float32.
-    """
+    """Compute softmax(q k / sqrt(d)) (L, B, h, N, N), float32, for normalised images (B, C, H, W), without a mask."""
     found: list[Tensor] = []
 
     def keep(attention: torch.nn.Module, args: tuple) -> None:
         q, k, _ = attention.qkv(args[0]).float().unflatten(2, (3, attention.num_heads, -1)).permute(2, 0, 3, 1, 4)
         found.append((q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5).softmax(-1))
 
-    hooks = [layer.attn.register_forward_pre_hook(keep) for layer in backbone.layers]
-    try:
-        with evaluating(backbone):
-            backbone(images)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    with evaluating(backbone), contextlib.ExitStack() as hooks:
+        for layer in backbone.layers:
+            hooks.enter_context(layer.attn.register_forward_pre_hook(keep))
+        backbone(images)
     return torch.stack(found)
 
 
 def attention_rollout(weights: Tensor) -> Tensor:
-    """Follow attention (L, B, h, N, N) through all layers, as if layers only passed on what they read.
-
-    Returns:
-        For each token after the last layer, its share of each input token (B, N, N); rows sum to 1.
-
-    Example:
-        >>> attention_rollout(torch.tensor([[0.0, 1.0], [0.0, 1.0]]).reshape(1, 1, 1, 2, 2))[0]
-        tensor([[0.5000, 0.5000],
-                [0.0000, 1.0000]])
-    """
+    """Return the share of each input token in each output token (B, N, N), if layers only passed on what they read."""
     identity = torch.eye(weights.shape[-1], device=weights.device)
     total = identity.expand(weights.shape[1], -1, -1)
     for layer in weights.mean(2):
@@ -75,8 +59,7 @@ def attention_statistics(weights: Tensor, grid: Grid) -> dict[str, list[list[flo
         Means over images and queries, [layer][head]: ``mean_distance`` between query and keys, in tokens; ``entropy``
         in nats, at most log(N).
     """
-    rows, columns = torch.meshgrid(*map(torch.arange, grid), indexing='ij')
-    places = torch.stack([rows.flatten(), columns.flatten()], 1).float()
+    places = torch.cartesian_prod(*map(torch.arange, grid)).float()
     distance = torch.cdist(places, places).to(weights.device)
     return {
         'mean_distance': (weights * distance).sum(-1).mean((1, 3)).tolist(),
@@ -84,82 +67,61 @@ def attention_statistics(weights: Tensor, grid: Grid) -> dict[str, list[list[flo
     }
 
 
-def attention_maps(weights: Tensor, layers: Sequence[int], query: int) -> dict[str, Tensor]:
-    """Average attention of one image (L, 1, h, N, N) over heads.
-
-    Returns:
-        Maps (layers + 1, N), the last one of :func:`attention_rollout`: of the token ``'query'``, and the mean over
-        ``'all queries'``.
-    """
-    maps = torch.cat([weights[list(layers), 0].mean(1), attention_rollout(weights)])
-    return {'query': maps[:, query], 'all queries': maps.mean(1)}
-
-
 def draw_attention(
-    model: torch.nn.Module,
+    model: RandSAC,
     inputs: Tensor,
     path: str | Path,
-    heads_path: str | Path,
     query: tuple[int, int] | None = None,
     layers: Sequence[int] | None = None,
 ) -> dict:
     """Draw where one token, and the average token, look in normalised images (B, C, H, W), as two PNGs.
 
     The first has two rows for every image, averaged over heads: attention of the query token, which is framed, and the
-    mean over all queries, since there is no class token. The second, at ``heads_path``, shows each head alone.
-
-    Args:
-        model: A pre-training model; its backbone is run in evaluation mode, without a mask.
-        inputs: The images.
-        path: The first file.
-        heads_path: The second file.
-        query: Row and column of the token that looks. None: the centre.
-        layers: Layers from 0; negative ones count from the end. None: four, evenly spaced, the last among them.
+    mean over all queries, since there is no class token. The second, ``<name>_heads.png``, shows each head alone.
+    ``query`` is the row and column of a token, by default the centre; ``layers`` count from 0, negative ones from the
+    end, by default four of them.
 
     Returns:
-        Query, layers and :func:`attention_statistics` of all layers and heads, in plain values.
+        Query, layers, :func:`attention_statistics` of all layers and heads, and a ``note``, in plain values.
 
     Raises:
         ValueError: If there is no such token or layer.
     """
     backbone, grid = model.backbone, model.backbone.grid(*inputs.shape[2:])
-    query = (grid[0] // 2, grid[1] // 2) if query is None else tuple(query)
-    if not (0 <= query[0] < grid[0] and 0 <= query[1] < grid[1]):
+    row, column = query or (grid[0] // 2, grid[1] // 2)
+    if not (0 <= row < grid[0] and 0 <= column < grid[1]):
         raise ValueError(f'query={query} is no token: rows go from 0 to {grid[0] - 1}, columns from 0 to {grid[1] - 1}')
-    count, num_heads = backbone.num_layers, backbone.layers[0].attn.num_heads
-    if layers is None:
-        layers = sorted({round(i) for i in np.linspace(0, count - 1, _LAYERS)})
-    layers = layer_indices('layers', layers, count)
-    place, size = query[0] * grid[1] + query[1], len(inputs)
-    mean_figure, mean_axes = panel_figure(2 * size, len(layers) + 2, grid, _SIDE, f'{_NOTE} {_ROLLOUT_NOTE}')
-    head_figure, head_axes = panel_figure(size * len(layers), num_heads + 1, grid, _SIDE, _NOTE)
-    statistics = []
+    count, place, device = backbone.num_layers, row * grid[1] + column, next(model.parameters()).device
+    layers = layer_indices('layers', layers or sorted({*np.linspace(0, count - 1, 4, dtype=int).tolist()}), count)
+    names = [f'layer {layer + 1}' for layer in layers]
+    heads = [f'head {head + 1}' for head in range(backbone.layers[0].attn.num_heads)]
+    mean_figure, mean_axes = panel_figure(2 * len(inputs), len(layers) + 2, grid, _SIDE, _NOTE)
+    head_figure, head_axes = panel_figure(len(inputs) * len(layers), len(heads) + 1, grid, _SIDE, _NOTE)
+    mean_rows, head_rows, statistics = iter(mean_axes), iter(head_axes), []
     for i, image in enumerate(to_pixels(model, inputs)):  # one by one: weights are large
-        weights = attention_weights(backbone, inputs[i : i + 1].to(next(model.parameters()).device)).cpu()
+        weights = attention_weights(backbone, inputs[i : i + 1].to(device)).cpu()
         statistics.append(attention_statistics(weights, grid))
-        names = [*(f'layer {layer + 1}' for layer in layers), 'rollout']
-        for axes, (name, maps) in zip(mean_axes[2 * i :], attention_maps(weights, layers, place).items(), strict=False):
-            _draw_row(axes, image, grid, query if name == 'query' else (), [name, *names], maps)
-        names = [f'head {head + 1}' for head in range(num_heads)]
-        for axes, layer in zip(head_axes[i * len(layers) :], layers, strict=False):
-            _draw_row(axes, image, grid, query, [f'layer {layer + 1}', *names], weights[layer, 0, :, place])
+        maps = torch.cat([weights[layers, 0].mean(1), attention_rollout(weights)])
+        _draw_row(next(mean_rows), image, grid, (column, row), ['query', *names, 'rollout'], maps[:, place])
+        _draw_row(next(mean_rows), image, grid, None, ['all queries', *names, 'rollout'], maps.mean(1))
+        for layer, name in zip(layers, names, strict=True):
+            _draw_row(next(head_rows), image, grid, (column, row), [name, *heads], weights[layer, 0, :, place])
     save_figure(mean_figure, path)
-    save_figure(head_figure, heads_path)
+    save_figure(head_figure, Path(path).with_name(f'{Path(path).stem}_heads.png'))
     means = {key: np.mean([s[key] for s in statistics], axis=0).tolist() for key in statistics[0]}
-    means['note'] = 'means over images and queries; [layer][head]; distance in tokens, entropy in nats'
     means['entropy_of_even_attention'] = float(np.log(grid[0] * grid[1]))
-    return {'query': list(query), 'layers': layers, 'statistics': means}
+    return {'query': [row, column], 'layers': layers, 'statistics': means, 'note': _NOTE}
 
 
 def _draw_row(
-    axes: Sequence[Axes], image: np.ndarray, grid: Grid, query: Sequence[int], names: Sequence[str], maps: Tensor
+    axes: Sequence[Axes], image: np.ndarray, grid: Grid, query: tuple | None, names: Sequence[str], maps: Tensor
 ) -> None:
-    """Draw an image and beside it maps (n, N) over the same image in grey."""
+    """Draw an image and beside it maps (n, N) over the same image in grey; frame the query, (x, y), in all of them."""
     show(axes[0], image, grid, names[0])
     for panel, values, name in zip(axes[1:], maps, names[1:], strict=True):
         top = values.max().item()
-        show(panel, image.mean(-1), grid, f'{name}, {top * len(values):.1f} x', cmap='gray', vmin=0, vmax=255)
+        show_grey(panel, image, grid, f'{name}, {top * len(values):.1f} x')
         heat = values.reshape(grid).numpy()
         show(panel, heat, grid, cmap='inferno', vmin=0, vmax=top, alpha=0.7, interpolation='nearest')
     for panel in axes if query else ():
-        panel.add_patch(Rectangle(query[::-1], 1, 1, fill=False, edgecolor=ACCENT, linewidth=1.5))
+        panel.add_patch(Rectangle(query, 1, 1, fill=False, edgecolor=ACCENT, linewidth=1.5))

@@ -10,25 +10,26 @@ from typing import Any
 from mmengine.config import Config, DictAction
 from mmengine.registry import init_default_scope
 from mmpretrain.registry import MODELS
-from torch import Tensor
 
-from randsac_mm.datasets import find_image_files, read_image
 from randsac_mm.engine.launch import load_config
 from randsac_mm.files import atomic_write
 from randsac_mm.models import RandSAC
 from randsac_mm.transfer.model_loading import load_model
 
-from .inputs import dataset_inputs, to_inputs
+from .inputs import choose_images
 
 
-def add_options(parser: argparse.ArgumentParser, num: int | None = None) -> None:
-    """Add ``--cfg-options``, and if there is a default number of images the options that choose images."""
+def make_parser(doc: str, num: int | None = None) -> argparse.ArgumentParser:
+    """Make a parser with ``--cfg-options`` and, if there is a default number of images, options that choose images."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='change the config')
+    parser.add_argument('--out', type=Path, required=True, help='folder, or file, to write')
     if num is not None:
         text = "image files or folders (default: the config's data set)"
         parser.add_argument('--images', type=Path, nargs='+', default=[], help=text)
         parser.add_argument('--num', type=int, default=num, help=f'number of images (default: {num})')
         parser.add_argument('--seed', type=int, default=0, help='of serializations and choice of images (default: 0)')
+    return parser
 
 
 def run_tool(parser: argparse.ArgumentParser, work: Callable[[argparse.Namespace], str]) -> None:
@@ -42,73 +43,38 @@ def run_tool(parser: argparse.ArgumentParser, work: Callable[[argparse.Namespace
         sys.exit(f'{parser.prog}: error: {error}')
 
 
-def picture_parser(doc: str, num: int | None) -> argparse.ArgumentParser:
-    """Make the command line ``CONFIG CHECKPOINT --out DIR`` of a tool that does what ``doc`` says."""
-    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('config', help='config of the pre-training run')
-    parser.add_argument('checkpoint', help='its checkpoint; every tensor must fit')
-    parser.add_argument('--out', type=Path, required=True, help='folder for picture and numbers')
-    add_options(parser, num)
-    return parser
+def run_picture_tool(
+    parser: argparse.ArgumentParser, name: str, draw: Callable[..., dict], options: Sequence[str] = ()
+) -> None:
+    """Run a tool ``CONFIG CHECKPOINT`` that writes ``name``.png and ``name``.json below ``--out``.
 
-
-def run_picture_tool(parser: argparse.ArgumentParser, name: str, draw: Callable[..., tuple[dict, str]]) -> None:
-    """Run a tool that writes ``name``.png and .json below ``--out``.
-
-    Args:
-        parser: From :func:`picture_parser`.
-        name: Of the files, without an ending.
-        draw: Called with the model, normalised images (B, C, H, W) or None if there are no image options, the path of
-            the picture, and the arguments, whose ``images`` are the names of these images now. It writes the picture
-            and returns numbers and a text to print.
+    ``draw`` is called with the model, with normalised images (B, C, H, W) if the parser has options for them, with the
+    path of the picture, and with the named ``options``. It returns plain values, among them a ``note`` to print.
     """
 
     def work(args: argparse.Namespace) -> str:
         cfg = load_config(args.config, args.cfg_options, None, 'none')
-        model, inputs = build_model(cfg, args.checkpoint), None
+        model, inputs = build_model(cfg, args.checkpoint), []
         about: dict[str, Any] = {'config': args.config, 'checkpoint': args.checkpoint}
         if 'images' in args:
-            inputs, args.images = choose_images(model, cfg, args.images, args.num, args.seed)
-            about |= {'seed': args.seed, 'images': args.images}
-        picture, numbers = (args.out / f'{name}.{end}' for end in ('png', 'json'))
-        result, text = draw(model, inputs, picture, args)
+            images, names = choose_images(model, cfg, args.images, args.num, args.seed)
+            inputs, about = [images], about | {'seed': args.seed, 'images': names}
+        picture, numbers = args.out / f'{name}.png', args.out / f'{name}.json'
+        result = draw(model, *inputs, picture, **{option: getattr(args, option) for option in options})
         with atomic_write(numbers) as temporary:
             temporary.write_text(json.dumps(about | result, indent=2, allow_nan=False) + '\n')
-        return f'{text}\n{picture}\n{numbers}'
+        return f'{result["note"]}\n{picture}\n{numbers}'
 
+    parser.add_argument('config', help='config of the pre-training run')
+    parser.add_argument('checkpoint', help='its checkpoint; every tensor must fit')
     run_tool(parser, work)
 
 
 def build_model(cfg: Config, checkpoint: str | Path) -> RandSAC:
-    """Build the model of a config and load all of a checkpoint into it.
-
-    Raises:
-        FileNotFoundError: If there is no such checkpoint.
-        ValueError: If the config is of no pre-training run, or the checkpoint cannot be read or does not fit.
-    """
+    """Build the model of a pre-training config and load all of a checkpoint into it, or raise a ValueError."""
     init_default_scope('mmpretrain')
     model = MODELS.build(cfg.model)
     if not isinstance(model, RandSAC):
         raise ValueError(f'the config builds a {type(model).__name__}, but pictures need a pre-training run (RandSAC)')
     load_model(model, checkpoint)
     return model
-
-
-def choose_images(model: RandSAC, cfg: Config, paths: Sequence[Path], num: int, seed: int) -> tuple[Tensor, list[str]]:
-    """Prepare ``num`` images of files and folders, or without any of the config's data set, and a name for each.
-
-    Raises:
-        FileNotFoundError: If there is no such file, or no image in the folders.
-        ValueError: If the config has no data set, or an image cannot be read.
-    """
-    if not paths:
-        inputs = dataset_inputs(model, cfg, num, seed)
-        return inputs, [str(i) for i in range(len(inputs))]
-    files = []
-    for path in paths:
-        if not path.exists():
-            raise FileNotFoundError(f'--images {path}: there is no such file or folder')
-        files += find_image_files(path) if path.is_dir() else [path]
-    if not files:
-        raise FileNotFoundError(f'--images {" ".join(map(str, paths))}: there is no image')
-    return to_inputs(model, [read_image(file) for file in files[:num]]), [str(file) for file in files[:num]]

@@ -2,34 +2,57 @@
 
 import contextlib
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
-from mmengine.config import ConfigDict
+from mmengine.config import Config, ConfigDict
 from mmpretrain.registry import DATASETS
 from PIL import Image, ImageOps
-from sklearn.datasets import load_sample_image
 from torch import Tensor, nn
 
+from randsac_mm.datasets import find_image_files, read_image
 from randsac_mm.models import RandSAC
 
 
 @contextlib.contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Run a model in evaluation mode and without gradients; afterwards every module is in its former mode."""
-    modes = [(module, module.training) for module in model.modules()]
+    """Run a model in evaluation mode and without gradients; afterwards it is in its former mode."""
+    training = model.training
     model.eval()
     try:
         with torch.no_grad():
             yield
     finally:
-        for module, training in modes:
-            module.training = training
+        model.train(training)
 
 
-def sample_photo(name: str = 'flower') -> np.ndarray:
-    """Return a photograph of scikit-learn, ``'flower'`` or ``'china'``: (427, 640, 3), uint8, RGB."""
-    return load_sample_image(f'{name}.jpg')
+def choose_images(model: RandSAC, cfg: Config, paths: Sequence[Path], num: int, seed: int) -> tuple[Tensor, list[str]]:
+    """Prepare at most ``num`` images of files and folders, or without any of the config's data set.
+
+    The data set is the config's test, else validation, else training data, drawn from by ``seed``. Only the loading of
+    its pipeline is kept; :func:`fit_image` replaces the rest.
+
+    Returns:
+        Normalised images (B, C, *img_size), on the model's device, and a name for each.
+
+    Raises:
+        FileNotFoundError: If there is no image in the folders.
+        ValueError: If the config has no data set, or an image cannot be read.
+    """
+    if not paths:
+        loaders = [cfg[name] for name in ('test_dataloader', 'val_dataloader', 'train_dataloader') if cfg.get(name)]
+        if not loaders:
+            raise ValueError('the config has no data set; name image files instead (--images)')
+        dataset = DATASETS.build(_without_augmentation(loaders[0].dataset))
+        order = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(seed))[:num].tolist()
+        return _normalise(model, [_pixels(dataset[i]) for i in order]), [str(i) for i in range(len(order))]
+    files: list[Path] = []
+    for path in paths:
+        files += find_image_files(path) if path.is_dir() else [path]
+    if not files:
+        raise FileNotFoundError(f'--images {" ".join(map(str, paths))}: there is no image')
+    return to_inputs(model, [read_image(file) for file in files[:num]]), [str(file) for file in files[:num]]
 
 
 def fit_image(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -39,15 +62,8 @@ def fit_image(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def to_inputs(model: RandSAC, images: Sequence[np.ndarray]) -> Tensor:
-    """Fit and normalise images (H, W, 3), uint8, RGB, to what the model reads: (B, C, *img_size), on its device.
-
-    Raises:
-        ValueError: If the model reads neither 1 nor 3 channels.
-    """
-    channels = model.backbone.in_channels
-    if channels not in (1, 3):
-        raise ValueError(f'backbone.in_channels={channels}: pictures need 1 (grey) or 3 (colour) channels')
-    if channels == 1:
+    """Fit and normalise images (H, W, 3), uint8, RGB, to what a model of 1 or 3 channels reads: (B, C, *img_size)."""
+    if model.backbone.in_channels == 1:
         images = [np.asarray(Image.fromarray(image).convert('L'))[..., None] for image in images]
     elif model.data_preprocessor._channel_conversion:
         images = [image[..., ::-1] for image in images]  # it turns BGR, which mmcv loads, into RGB
@@ -64,53 +80,27 @@ def to_pixels(model: RandSAC, inputs: Tensor) -> np.ndarray:
     return pixels.expand(-1, -1, -1, 3).numpy()
 
 
-def dataset_inputs(model: RandSAC, cfg: ConfigDict, num: int, seed: int) -> Tensor:
-    """Draw images of a config's test, else validation, else training data set and prepare them without augmentation.
-
-    Args:
-        model: The model.
-        cfg: The config of the run. Only the loading of its pipeline is kept; :func:`fit_image` replaces the rest.
-        num: Number of images; a smaller data set is used whole.
-        seed: Seed of the choice.
-
-    Returns:
-        Normalised images (B, C, *img_size), on the model's device.
-
-    Raises:
-        ValueError: If the config has no data set.
-    """
-    loaders = [cfg[name] for name in ('test_dataloader', 'val_dataloader', 'train_dataloader') if cfg.get(name)]
-    if not loaders:
-        raise ValueError('the config has no data set; name image files instead (--images)')
-    dataset = DATASETS.build(_without_augmentation(loaders[0].dataset))
-    order = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(seed))[:num]
-    return _normalise(model, [_pixels(dataset[int(i)]) for i in order])
-
-
 def _normalise(model: RandSAC, images: Sequence[np.ndarray]) -> Tensor:
     fitted = np.stack([fit_image(np.ascontiguousarray(image), model.backbone.img_size) for image in images])
     return model.data_preprocessor({'inputs': torch.from_numpy(fitted).permute(0, 3, 1, 2)})['inputs']
 
 
+def _pixels(item: dict) -> np.ndarray:
+    """Return the image (H, W, C), uint8, of an item: ``inputs``, or ``img`` where there is no pipeline."""
+    return item['inputs'].permute(1, 2, 0).cpu().numpy() if 'inputs' in item else np.atleast_3d(item['img'])
+
+
 def _without_augmentation(cfg: ConfigDict) -> ConfigDict:
     """Remove random transforms, repetitions, and copies of all images (cache, memory) from a data set's config."""
-    kind = str(cfg.type).rpartition('.')[2]
-    if kind in ('InMemoryDataset', 'RepeatDataset', 'ClassBalancedDataset'):
+    if 'dataset' in cfg:
         return _without_augmentation(cfg.dataset)
     cfg = cfg.copy()
-    if kind == 'CachedImages':
+    if str(cfg.type).endswith('CachedImages'):
         cfg.type = cfg.pop('source', 'UnlabelledImageFolder')
         for key in ('short_side', 'cache_dir', 'cache_threads'):
             cfg.pop(key, None)
     if 'datasets' in cfg:
         cfg.datasets = [_without_augmentation(part) for part in cfg.datasets]
-    if 'dataset' in cfg:
-        cfg.dataset = _without_augmentation(cfg.dataset)
     if cfg.get('pipeline'):
         cfg.pipeline = [*(step for step in cfg.pipeline if 'Load' in step.type), dict(type='PackInputs')]
     return cfg
-
-
-def _pixels(item: dict) -> np.ndarray:
-    """Take the image (H, W, C), uint8, of an item: ``inputs``, or ``img`` where there is no pipeline."""
-    return item['inputs'].permute(1, 2, 0).cpu().numpy() if 'inputs' in item else np.atleast_3d(item['img'])

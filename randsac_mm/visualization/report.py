@@ -2,10 +2,11 @@
 
 import base64
 import functools
+import io
 import json
 import statistics
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,9 @@ from randsac_mm.engine.origin import describe_origin
 from randsac_mm.models import RandSAC
 
 from .attention_maps import draw_attention
-from .command import build_model, choose_images
-from .curves import curves_svg, smoothed
+from .command import build_model
+from .curves import plot_curves, smoothed
+from .inputs import choose_images
 from .principal_components import draw_components
 from .rank_loss import draw_loss_by_rank, with_error
 from .reconstruction import draw_reconstruction
@@ -35,97 +37,61 @@ def make_report(
 ) -> tuple[str, dict[str, str]]:
     """Make the page of a run. What cannot be shown is named on it, with the reason.
 
-    Args:
-        run: The run.
-        probes: Results of probes by file name, see :func:`read_probes`.
-        images: Image files or folders; none: the config's data set.
-        num: Number of images that are drawn.
-        seed: Seed of the choice of images and of the serializations.
-        options: ``--cfg-options``, parsed.
+    ``probes`` are results of ``tools/evaluate.py`` by file name, ``options`` parsed ``--cfg-options``. For ``images``,
+    ``num`` and ``seed``, which is that of the serializations too, see :func:`choose_images`.
 
     Returns:
         The HTML document, and why pictures are missing, by heading.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        parts = _draw_parts(run, Path(folder), images, num, seed, options)
-        html = _render(run=run, parts=parts, probes=probes)
+    parts = _draw_parts(run, images, num, seed, options)
+    loader = jinja2.FileSystemLoader(Path(__file__).parent)
+    page = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)
+    as_json = functools.partial(json.dumps, indent=2)
+    page.filters |= dict(mean=statistics.fmean, median=statistics.median, json=as_json, with_error=with_error)
+    context = dict(run=run, parts=parts, probes=probes, chart=_chart, smoothed=smoothed, about=describe_origin())
+    html = page.get_template('report.html').render(context)
     return html, {title: part['missing'] for title, part in parts.items() if 'missing' in part}
 
 
-def read_probes(paths: Sequence[Path]) -> dict[str, Any]:
-    """Read JSON files, results of ``tools/evaluate.py``, by file name.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If one is not JSON.
-    """
-    found = {}
-    for path in paths:
-        if not path.is_file():
-            raise FileNotFoundError(f'--probe {path}: there is no such file')
-        try:
-            found[str(path)] = json.loads(path.read_text())
-        except ValueError as error:
-            raise ValueError(f'--probe {path} is not JSON ({error}): use a result of tools/evaluate.py') from error
-    return found
-
-
-def _draw_parts(
-    run: RunLog, folder: Path, images: Sequence[Path], num: int, seed: int, options: dict | None
-) -> dict[str, dict]:
+def _draw_parts(run: RunLog, images: Sequence[Path], num: int, seed: int, options: dict | None) -> dict[str, dict]:
     """Draw every part: its result and its pictures, or why it is missing."""
 
     @functools.cache
-    def config() -> Config:
+    def load_model() -> tuple[RandSAC, Config]:
         if run.config is None or run.checkpoint is None:
             raise FileNotFoundError(f'{run.work_dir} contains no config or no checkpoint yet')
-        return load_config(str(run.config), options, None, 'none')
+        cfg = load_config(str(run.config), options, None, 'none')
+        return build_model(cfg, run.checkpoint), cfg
 
     @functools.cache
-    def model() -> RandSAC:
-        return build_model(config(), run.checkpoint)
+    def load_images() -> Tensor:
+        return choose_images(*load_model(), images, max(num, _LOSS_IMAGES), seed)[0]
 
-    @functools.cache
-    def loaded() -> tuple[RandSAC, Tensor]:
-        return model(), choose_images(model(), config(), images, max(num, _LOSS_IMAGES), seed)[0]
-
-    def few(count: int = num) -> tuple[RandSAC, Tensor]:
-        return model(), loaded()[1][:count]
-
-    def draw(painter: Callable[..., dict], *names: str) -> dict:
-        files = [folder / f'{name}.png' for name in names]
-        try:
-            result = painter(*files)
-            return {'result': result, 'pictures': [_data_uri('image/png', file.read_bytes()) for file in files]}
-        except Exception as error:  # whatever is wrong with checkpoint or data, the rest of the page is of use
-            return {'missing': _reason(error)}
-
-    return {
-        'Predictions': draw(lambda *paths: {'note': draw_reconstruction(*few(), *paths, seed).note}, 'reconstruction'),
-        'Loss by rank': draw(lambda *paths: draw_loss_by_rank(*loaded(), *paths, seed), 'loss_by_rank'),
-        'Attention': draw(lambda *paths: draw_attention(*few(_ATTENTION_IMAGES), *paths), 'attention', 'heads'),
-        'Principal components': draw(lambda *paths: draw_components(*few(), *paths), 'features'),
-        'Skip weights': draw(lambda *paths: draw_skip_weights(model(), *paths), 'skip_weights'),
-    }
-
-
-def _reason(error: Exception) -> str:
-    """Return the message of an error, with its type unless it is one that is written for people."""
-    return str(error) if isinstance(error, (FileNotFoundError, ValueError)) else f'{type(error).__name__}: {error}'
-
-
-def _render(**context: Any) -> str:
-    loader = jinja2.FileSystemLoader(Path(__file__).parent)
-    environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)
-    as_json = functools.partial(json.dumps, indent=2)
-    environment.filters |= dict(mean=statistics.fmean, median=statistics.median, json=as_json, with_error=with_error)
-    context |= dict(chart=_chart, smoothed=smoothed, about=describe_origin())
-    return environment.get_template('report.html').render(context)
+    parts = {}
+    for title, draw, count, choices in (
+        ('Predictions', draw_reconstruction, num, {'seed': seed}),
+        ('Loss by rank', draw_loss_by_rank, _LOSS_IMAGES, {'seed': seed}),
+        ('Attention', draw_attention, _ATTENTION_IMAGES, {}),
+        ('Principal components', draw_components, num, {}),
+        ('Skip weights', draw_skip_weights, 0, {}),
+    ):
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                inputs = [load_images()[:count]] if count else []
+                result = draw(load_model()[0], *inputs, Path(folder, 'picture.png'), **choices)
+                pictures = [_data_uri(file.read_bytes()) for file in sorted(Path(folder).iterdir())]
+                parts[title] = {'result': result, 'pictures': pictures}
+            except Exception as error:  # whatever is wrong with checkpoint or data, the rest of the page is of use
+                kind = '' if isinstance(error, (FileNotFoundError, ValueError)) else f'{type(error).__name__}: '
+                parts[title] = {'missing': f'{kind}{error}'}
+    return parts
 
 
 def _chart(*args: Any) -> str:
-    return _data_uri('image/svg+xml', curves_svg(*args).encode())
+    picture = io.BytesIO()
+    plot_curves(*args).savefig(picture)
+    return _data_uri(picture.getvalue())
 
 
-def _data_uri(kind: str, data: bytes) -> str:
-    return f'data:{kind};base64,{base64.b64encode(data).decode()}'
+def _data_uri(png: bytes) -> str:
+    return f'data:image/png;base64,{base64.b64encode(png).decode()}'

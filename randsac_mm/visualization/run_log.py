@@ -1,7 +1,7 @@
-"""What a work directory records of its run: logged scalars of all sessions, config, checkpoint, command, hardware.
+"""What a work directory records of its run: logged scalars, config, checkpoint, command and hardware.
 
-A session is one start of the program, in a folder ``<date>_<time>``. A run that was resumed has several; a work
-directory may also contain several runs, if the same config was started anew.
+A session is one start of the program, in a folder ``<date>_<time>``. A resumed run has several; a config that was
+started anew leaves several runs in one work directory.
 """
 
 import contextlib
@@ -15,7 +15,7 @@ from randsac_mm.engine.launch import find_checkpoint
 from randsac_mm.engine.origin import ORIGIN_FILE
 from randsac_mm.transfer.reading import read_checkpoint
 
-Series = tuple[list[int], list[float]]  # ascending steps, and finite values
+Series = dict[int, float]  # finite values by step, ascending
 
 
 class Session(NamedTuple):
@@ -44,66 +44,54 @@ def read_run(work_dir: str | Path, checkpoint: str | Path | None = None) -> RunL
     Raises:
         FileNotFoundError: If there is no such folder, or neither log, config nor checkpoint in it.
     """
-    work_dir = Path(work_dir)
-    if not work_dir.is_dir():
-        raise FileNotFoundError(f'there is no work directory {work_dir}; tools/train.py makes work_dirs/<config>')
-    notes: list[str] = []
-    folders = [folder for folder in sorted(work_dir.iterdir()) if re.fullmatch(r'\d{8}_\d{6}', folder.name)]
-    sessions = [_read_session(folder, notes) for folder in folders]
+    work_dir, notes = Path(work_dir), []
+    sessions = [_read_session(path) for path in sorted(work_dir.glob('*')) if re.fullmatch(r'\d{8}_\d{6}', path.name)]
     chosen = find_checkpoint(work_dir) if checkpoint is None else Path(checkpoint)
-    meta = _read_meta(chosen)
+    meta: dict[str, Any] = {}
+    with contextlib.suppress(OSError, ValueError):  # loading the weights will report it
+        meta = dict(read_checkpoint(chosen).get('meta') or {}) if chosen else {}
     used = _one_run(sessions, str(meta.get('experiment_name', '')))
     if len(used) < len(sessions):
         others = ', '.join(session.name for session in sessions if session not in used)
         notes.append(f'{work_dir} contains another run, which is not shown: {others}.')
-    configs = [path for s in reversed(used) if (path := work_dir / s.name / 'vis_data' / 'config.py').is_file()]
-    configs += sorted(work_dir.glob('*.py'))
+    folders = [work_dir / session.name / 'vis_data' for session in used]
+    configs = [file for folder in folders[::-1] for file in folder.glob('config.py')] + sorted(work_dir.glob('*.py'))
     if not sessions and not configs and chosen is None:
         raise FileNotFoundError(f'{work_dir} contains no log (<date>_<time>/), no config and no checkpoint of a run')
     scalars: dict[str, Series] = {}
-    for session in used:  # what an earlier session computed beyond the checkpoint was lost
-        for name, (steps, values) in read_scalars(work_dir / session.name / 'vis_data' / 'scalars.json', notes).items():
-            old = [pair for pair in zip(*scalars.get(name, ([], [])), strict=True) if pair[0] < steps[0]]
-            scalars[name] = ([s for s, _ in old] + steps, [v for _, v in old] + values)
+    for folder in folders:  # what an earlier session computed beyond the checkpoint was lost
+        for name, series in read_scalars(folder / 'scalars.json', notes).items():
+            before = {step: value for step, value in scalars.get(name, {}).items() if step < min(series)}
+            scalars[name] = before | series
     return RunLog(work_dir, used, scalars, configs[0] if configs else None, chosen, meta, notes)
 
 
 def read_scalars(path: str | Path, notes: list[str]) -> dict[str, Series]:
-    """Read the numbers in mmengine's ``scalars.json`` by name; of several entries of a step the last one counts.
-
-    What is left out is described in ``notes``: lines that cannot be read, as the last one of a killed run, and losses
-    that are not finite. Without such a file nothing is read.
-    """
-    found: dict[str, dict[int, float]] = {}
-    broken, not_finite = 0, 0
+    """Read the finite numbers in mmengine's ``scalars.json``, if there is one; append to ``notes`` what is left out."""
+    found: dict[str, Series] = {}
+    skipped = 0
     for line in Path(path).read_text(errors='replace').splitlines() if Path(path).is_file() else ():
         try:
             entry = json.loads(line)
-            step = int(entry.get('iter', entry.get('step', 0)))
-        except (AttributeError, TypeError, ValueError):
-            broken += 1
+        except ValueError:
+            skipped += 1  # as the last line of a killed run
             continue
+        step = entry.get('iter', entry.get('step', 0))
         for name in entry.keys() - {'epoch', 'iter', 'step'}:
             if isinstance(entry[name], (int, float)) and math.isfinite(entry[name]):
                 found.setdefault(name, {})[step] = float(entry[name])
             else:
-                not_finite += name == 'loss'
-    if broken:
-        notes.append(f'{path}: {broken} line(s) could not be read and were left out.')
-    if not_finite:
-        notes.append(f'{path}: {not_finite} logged losses are not finite and are left out of the curve.')
-    return {name: (sorted(values), [values[step] for step in sorted(values)]) for name, values in found.items()}
+                skipped += name == 'loss'
+    if skipped:
+        notes.append(f'{path}: {skipped} line(s) are damaged or have a loss that is not finite, and were left out.')
+    return {name: dict(sorted(series.items())) for name, series in found.items()}
 
 
-def _read_session(folder: Path, notes: list[str]) -> Session:
-    log, file = folder / f'{folder.name}.log', folder / ORIGIN_FILE
+def _read_session(folder: Path) -> Session:
+    log, origin = folder / f'{folder.name}.log', folder / ORIGIN_FILE
     resumed = re.search(r'resumed epoch: \d+, iter: (\d+)', log.read_text(errors='replace') if log.is_file() else '')
-    origin: dict[str, Any] = {}
-    try:
-        origin = dict(json.loads(file.read_text())) if file.is_file() else {}
-    except (TypeError, ValueError) as error:
-        notes.append(f'{file} could not be read: {error}.')
-    return Session(folder.name, int(resumed[1]) if resumed else None, origin)
+    described = json.loads(origin.read_text()) if origin.is_file() else {}
+    return Session(folder.name, int(resumed[1]) if resumed else None, described)
 
 
 def _one_run(sessions: list[Session], experiment: str) -> list[Session]:
@@ -115,10 +103,3 @@ def _one_run(sessions: list[Session], experiment: str) -> list[Session]:
         runs[-1].append(session)
     made = [run for run in runs if any(experiment.endswith(session.name) for session in run)]
     return [*made, *runs[-1:], []][0]
-
-
-def _read_meta(checkpoint: Path | None) -> dict[str, Any]:
-    with contextlib.suppress(OSError, ValueError):  # loading the weights will report it
-        meta = read_checkpoint(checkpoint).get('meta') if checkpoint is not None else {}
-        return meta if isinstance(meta, dict) else {}
-    return {}

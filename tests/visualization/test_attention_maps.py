@@ -5,10 +5,10 @@ import math
 import pytest
 import torch
 from builders import ARCHITECTURES, ENCODER, GRID, build, config
-from visualization.pictures import check_picture
+from visualization.checks import check_picture
 
-from randsac_mm.visualization import attention_rollout, attention_statistics, attention_weights, draw_attention
-from randsac_mm.visualization.attention_maps import attention_maps
+from randsac_mm.visualization import attention_maps, draw_attention
+from randsac_mm.visualization.attention_maps import attention_rollout, attention_statistics, attention_weights
 
 
 def make_model(neck=ARCHITECTURES['skip'], **backbone):
@@ -17,24 +17,9 @@ def make_model(neck=ARCHITECTURES['skip'], **backbone):
     return build(cfg).eval()
 
 
-def slow_weights(attention, tokens):
-    """Compute softmax(q k / sqrt(d)) of one image, one number at a time."""
-    count, dims = tokens.shape
-    d = dims // attention.num_heads
-    q, k, _ = torch.stack([attention.qkv(t) for t in tokens]).split(dims, dim=1)
-    weights = torch.zeros(attention.num_heads, count, count)
-    for head in range(attention.num_heads):
-        part = slice(head * d, (head + 1) * d)
-        for i in range(count):
-            logits = [sum(q[i, part] * k[j, part]).item() / math.sqrt(d) for j in range(count)]
-            powers = [math.exp(logit - max(logits)) for logit in logits]
-            weights[head, i] = torch.tensor([power / sum(powers) for power in powers])
-    return weights
-
-
 @pytest.mark.parametrize('neck', [ARCHITECTURES['skip'], None], ids=['skip', 'two-stream'])
 @torch.no_grad()
-def test_weights_are_those_of_a_slow_reference(neck):
+def test_weights_give_the_output_of_the_layers(neck):
     backbone = make_model(neck, out_indices=(0, 1, 2), out_type='raw', final_norm=False).backbone
     inputs = torch.randn(2, 3, *backbone.img_size)
     weights = attention_weights(backbone, inputs)
@@ -43,18 +28,9 @@ def test_weights_are_those_of_a_slow_reference(neck):
     hidden = backbone(inputs)
     for i in (1, 2):
         layer, read = backbone.layers[i], backbone.layers[i].ln1(hidden[i - 1])
-        torch.testing.assert_close(weights[i, 1], slow_weights(layer.attn, read[1]), rtol=1e-4, atol=1e-6)
         value = layer.attn.qkv(read).chunk(3, dim=-1)[2].unflatten(2, (layer.attn.num_heads, -1)).transpose(1, 2)
         attended = layer.attn.proj((weights[i] @ value).transpose(1, 2).flatten(2))
         torch.testing.assert_close(attended, layer.attn(read), rtol=1e-4, atol=1e-5)
-
-
-def test_training_mode_comes_back_and_dropped_paths_do_not_count():
-    backbone = make_model(drop_path_rate=0.5).backbone.train()
-    inputs = torch.randn(2, 3, *backbone.img_size)
-    torch.testing.assert_close(attention_weights(backbone, inputs), attention_weights(backbone, inputs))
-    assert backbone.training
-    assert backbone.layers[2].drop_path.training
 
 
 def test_rollout_is_a_product_over_layers():
@@ -78,36 +54,30 @@ def test_statistics_of_known_attention():
     assert found['mean_distance'][0][1] == pytest.approx(sum(math.dist(a, b) for a in places for b in places) / 36)
 
 
-def test_maps_are_of_the_query_and_of_all():
-    weights = torch.rand(3, 1, 4, 6, 6).softmax(-1)
-    maps = attention_maps(weights, [0, 2], 5)
-    assert maps['query'].shape == maps['all queries'].shape == (3, 6)
-    torch.testing.assert_close(maps['query'][1], weights[2, 0, :, 5].mean(0))
-    torch.testing.assert_close(maps['query'][2], attention_rollout(weights)[0, 5])
-    torch.testing.assert_close(maps['all queries'][0], weights[0, 0].mean((0, 1)))
-
-
-def test_pictures_and_numbers(tmp_path):
-    model = make_model()
-    inputs = torch.randn(2, 3, *model.backbone.img_size)
-    path, heads = tmp_path / 'a' / 'attention.png', tmp_path / 'heads.png'
-    result = draw_attention(model, inputs, path, heads, query=(3, 5), layers=[0, -1])
-    assert (result['query'], result['layers']) == ([3, 5], [0, 2])
-    expected = attention_statistics(attention_weights(model.backbone, inputs), GRID)
-    for key, values in expected.items():
+def test_maps_are_of_the_query_and_of_all(tmp_path, monkeypatch):
+    rows, draw_row = [], attention_maps._draw_row
+    monkeypatch.setattr(attention_maps, '_draw_row', lambda *args: (rows.append(args[3:]), draw_row(*args)))
+    model = make_model(drop_path_rate=0.5).train()
+    inputs = torch.randn(1, 3, *model.backbone.img_size)
+    result = draw_attention(model, inputs, tmp_path / 'a.png', query=(3, 5), layers=[0, -1])
+    assert (result['query'], result['layers'], model.training) == ([3, 5], [0, 2], True)
+    weights = attention_weights(model.backbone, inputs)[:, 0]
+    rollout = attention_rollout(weights[:, None])[0]
+    (framed, _, of_query), (_, _, of_all), *heads = rows
+    assert framed == (5, 3)
+    torch.testing.assert_close(of_query, torch.stack([*weights[[0, 2], :, -1].mean(1), rollout[-1]]))
+    torch.testing.assert_close(of_all, torch.stack([*weights[[0, 2]].mean((1, 2)), rollout.mean(0)]))
+    for (_, names, maps), layer in zip(heads, (0, 2), strict=True):
+        assert names[0] == f'layer {layer + 1}'
+        torch.testing.assert_close(maps, weights[layer, :, -1])
+    for key, values in attention_statistics(weights[:, None], GRID).items():
         torch.testing.assert_close(torch.tensor(result['statistics'][key]), torch.tensor(values), rtol=1e-4, atol=1e-5)
-    for picture in (path, heads):
-        check_picture(picture, least=(400, 300))
-    assert draw_attention(model, inputs[:1], path, heads)['query'] == [2, 3]
+    for name in ('a.png', 'a_heads.png'):
+        check_picture(tmp_path / name, least=(400, 150))
 
 
-@pytest.mark.parametrize(
-    ('choice', 'message'), [(dict(query=(4, 0)), r'query=\(4, 0\).* 3.* 5'), (dict(layers=[3]), r'layers=\[3\].* 3')]
-)
-def test_impossible_choices(tmp_path, choice, message):
+def test_impossible_choices(tmp_path):
     model = make_model()
-    with pytest.raises(ValueError, match=message):
-        draw_attention(
-            model, torch.zeros(1, 3, *model.backbone.img_size), tmp_path / 'a.png', tmp_path / 'b.png', **choice
-        )
-    assert not list(tmp_path.iterdir())
+    for choice, message in (({'query': (4, 0)}, r'query=\(4, 0\).* 3.* 5'), ({'layers': [3]}, r'layers=\[3\].* 3')):
+        with pytest.raises(ValueError, match=message):
+            draw_attention(model, torch.zeros(1, 3, *model.backbone.img_size), tmp_path / 'a.png', **choice)

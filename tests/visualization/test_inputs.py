@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 from builders import build, config
 from mmengine.config import ConfigDict
-from mmengine.registry import DATASETS, DefaultScope
+from mmengine.registry import DefaultScope
+from mmpretrain.registry import DATASETS
 from PIL import Image
 
-from randsac_mm.visualization import dataset_inputs, fit_image, to_inputs, to_pixels
+from randsac_mm.visualization.inputs import choose_images, fit_image, to_inputs, to_pixels
 
 MEAN, STD = [110.0, 120.0, 130.0], [50.0, 60.0, 70.0]
 
@@ -17,6 +18,10 @@ def make_model(channels=3, **preprocessor):
     cfg['backbone']['in_channels'] = cfg['head']['in_channels'] = channels
     cfg['data_preprocessor'].update(preprocessor)
     return build(cfg)
+
+
+def dataset_inputs(model, dataset, num):
+    return choose_images(model, ConfigDict(train_dataloader=dict(dataset=dataset)), [], num, seed=1)[0]
 
 
 @pytest.fixture(autouse=True)
@@ -31,41 +36,28 @@ def photos():
     return [random.integers(0, 256, (31, 40, 3), dtype=np.uint8), random.integers(0, 256, (25, 19, 3), dtype=np.uint8)]
 
 
-@pytest.mark.parametrize('to_rgb', [False, True], ids=['RGB', 'BGR'])
-def test_images_come_back_from_the_model_as_they_went_in(photos, to_rgb):
-    model = make_model(mean=MEAN, std=STD, to_rgb=to_rgb)
+@pytest.mark.parametrize(('channels', 'to_rgb'), [(3, False), (3, True), (1, False)], ids=['RGB', 'BGR', 'grey'])
+def test_images_come_back_from_the_model_as_they_went_in(photos, channels, to_rgb):
+    model = make_model(channels, mean=MEAN[:channels], std=STD[:channels], to_rgb=to_rgb)
+    photos = [np.broadcast_to(photo[..., :channels], photo.shape) for photo in photos]
     inputs = to_inputs(model, photos)
-    assert inputs.shape == (2, 3, *model.backbone.img_size)
+    assert inputs.shape == (2, channels, *model.backbone.img_size)
     assert inputs[:, 0].mean() == pytest.approx((to_pixels(model, inputs)[..., 0].mean() - MEAN[0]) / STD[0], abs=1e-3)
     expected = np.stack([fit_image(photo, model.backbone.img_size) for photo in photos])
     np.testing.assert_array_equal(to_pixels(model, inputs), expected)
 
 
-def test_grey_models_get_grey_images(photos):
-    model = make_model(1, mean=MEAN[:1], std=STD[:1])
-    pixels = to_pixels(model, to_inputs(model, photos))
-    assert pixels.shape == (2, *model.backbone.img_size, 3)
-    assert (pixels == pixels[..., :1]).all()
-
-
-def test_other_channels_are_refused(photos):
-    with pytest.raises(ValueError, match='in_channels=2'):
-        to_inputs(make_model(2), photos)
-
-
 def test_fit_image_covers_and_crops_the_centre():
     image = np.zeros((10, 40, 3), np.uint8)
     image[:, 15:25] = 200
-    fitted = fit_image(image, (20, 20))
-    assert fitted.shape == (20, 20, 3)
-    assert (fitted[:, 3:-3] == 200).all()
-    assert fit_image(image, (7, 31)).shape == (7, 31, 3)
-    np.testing.assert_array_equal(fit_image(image[..., :1], (20, 20)), fitted[..., :1])
-    np.testing.assert_array_equal(fit_image(image, (10, 40)), image)
+    for channels in (1, 3):
+        fitted = fit_image(image[..., :channels], (20, 22))
+        assert fitted.shape == (20, 22, channels)
+        assert (fitted[:, 4:-4] == 200).all()
 
 
 @pytest.fixture
-def folder_config(tmp_path):
+def folder(tmp_path):
     # Smooth, so that the resizing of two libraries agrees.
     rows, columns = np.mgrid[0:36, 0:54]
     for i in range(5):
@@ -77,57 +69,39 @@ def folder_config(tmp_path):
         dict(type='RandomFlip', prob=1.0),
         dict(type='PackInputs'),
     ]
-    dataset = dict(type='mmpretrain.CustomDataset', data_root=str(tmp_path), with_label=False, pipeline=pipeline)
-    return ConfigDict(train_dataloader=dict(dataset=dataset), test_dataloader=None)
-
-
-@pytest.mark.slow
-def test_images_are_resized_and_cropped_only(folder_config):
-    model = make_model(mean=[0.0] * 3, std=[255.0] * 3, to_rgb=True)
-    inputs = dataset_inputs(model, folder_config, 3, seed=1)
-    assert inputs.shape == (3, 3, *model.backbone.img_size)
-    assert (inputs == dataset_inputs(model, folder_config, 3, seed=1)).all()
-    pixels = to_pixels(model, inputs)
-    assert len({round(p[..., 2].mean() / 50) for p in pixels}) == 3, 'three different images'
-    rows, columns = np.mgrid[0:36, 0:54]
-    for picture in pixels:
-        source = np.stack([4 * columns, 6 * rows, np.full_like(rows, picture[0, 0, 2])], axis=-1).astype(np.uint8)
-        assert np.abs(picture.astype(int) - fit_image(source, model.backbone.img_size)).max() <= 1
+    return dict(type='mmpretrain.CustomDataset', data_root=str(tmp_path), with_label=False, pipeline=pipeline)
 
 
 def test_a_config_without_data():
     with pytest.raises(ValueError, match='no data set'):
-        dataset_inputs(make_model(), ConfigDict(test_dataloader=None), 3, 0)
+        choose_images(make_model(), ConfigDict(test_dataloader=None), [], 3, 0)
 
 
 @pytest.mark.slow
-def test_wrapped_data_sets_lose_augmentation_repetitions_and_copies(tmp_path, folder_config):
-    """Neither a cache on the disk nor all images in memory, for a few pictures."""
-    plain = folder_config.train_dataloader.dataset
-    repeated = dict(type='mmengine.RepeatDataset', times=7, dataset=plain)
-    cached = dict(
-        plain, type='CachedImages', source='UnlabelledImageFolder', short_side=9, cache_dir=str(tmp_path / 'c')
-    )
+def test_data_sets_lose_augmentation_repetitions_and_copies(tmp_path, folder):
+    repeated = dict(type='mmengine.RepeatDataset', times=7, dataset=folder)
+    cached = dict(folder, type='CachedImages', short_side=9, cache_dir=str(tmp_path / 'c'))
     cached.pop('with_label')
     in_memory = dict(type='InMemoryDataset', dataset=cached, device='cpu', max_bytes=1)
-    model = make_model()
-    expected = dataset_inputs(model, folder_config, 99, seed=1)
+    model = make_model(mean=[0.0] * 3, std=[255.0] * 3, to_rgb=True)
+    rows, columns = np.mgrid[0:36, 0:54]
+    expected = dataset_inputs(model, folder, 99)
+    assert expected.shape == (5, 3, *model.backbone.img_size)
+    for picture in to_pixels(model, expected):
+        source = np.stack([4 * columns, 6 * rows, np.full_like(rows, picture[0, 0, 2])], axis=-1).astype(np.uint8)
+        assert np.abs(picture.astype(int) - fit_image(source, model.backbone.img_size)).max() <= 1
+    assert (dataset_inputs(model, folder, 3) == expected[:3]).all()
     for dataset in (repeated, dict(type='ConcatDataset', datasets=[repeated]), cached, in_memory):
-        found = dataset_inputs(model, ConfigDict(train_dataloader=dict(dataset=dataset)), 99, seed=1)
+        found = dataset_inputs(model, dataset, 99)
         assert len(found) == 5, 'every image once'
         assert (found == expected).all()
     assert not (tmp_path / 'c').exists()
 
 
-def test_a_data_set_of_arrays_without_a_pipeline():
-    class Arrays(list):
-        """Serves images as arrays, as mmpretrain's CIFAR10 does without a pipeline."""
-
-        def __init__(self):
-            super().__init__({'img': np.full((12, 18, 3), 20 * i, np.uint8), 'gt_label': i} for i in range(4))
-
+def test_a_data_set_of_arrays(monkeypatch):
+    """As mmpretrain's CIFAR10 without a pipeline."""
+    items = [{'img': np.full((12, 18, 3), 20 * i, np.uint8)} for i in range(4)]
+    monkeypatch.setattr(DATASETS, 'build', lambda cfg: items)
     model = make_model(mean=[0.0] * 3, std=[255.0] * 3)
-    DATASETS.register_module(module=Arrays, force=True)
-    dataset = dict(type='InMemoryDataset', dataset=dict(type='mmengine.Arrays'))
-    inputs = dataset_inputs(model, ConfigDict(train_dataloader=dict(dataset=dataset)), 4, seed=0)
-    assert sorted(int(p[0, 0, 0]) for p in to_pixels(model, inputs)) == [0, 20, 40, 60]
+    pixels = to_pixels(model, dataset_inputs(model, dict(type='CIFAR10'), 4))
+    assert sorted(pixels[:, 0, 0, 0].tolist()) == [0, 20, 40, 60]

@@ -1,8 +1,7 @@
 """The scripts, called in this process: pictures appear, numbers are right, mistakes are named."""
 
-import importlib.util
 import json
-import sys
+import runpy
 
 import numpy as np
 import pytest
@@ -10,8 +9,7 @@ import torch
 from mmengine.config import Config
 from mmpretrain.registry import MODELS
 from PIL import Image
-from visualization.pages import Page
-from visualization.pictures import check_picture
+from visualization.checks import Page, check_picture
 
 import randsac_mm  # noqa: F401  registers the models
 
@@ -21,25 +19,18 @@ def run(root, monkeypatch):
     """Run a script of tools/ with a command line."""
 
     def call(script, *args):
-        spec = importlib.util.spec_from_file_location('tool', root / 'tools' / script)
-        tool = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(tool)
-        monkeypatch.setattr(sys, 'argv', [script, *map(str, args)])
-        tool.main()
+        monkeypatch.setattr('sys.argv', [script, *map(str, args)])
+        runpy.run_path(str(root / 'tools' / script), run_name='__main__')
 
     return call
 
 
-def make_checkpoint(config, path):
-    torch.manual_seed(0)
-    model = MODELS.build(Config.fromfile(config).model)
-    torch.save({'state_dict': model.state_dict()}, path)
-    return config, path
-
-
 @pytest.fixture
-def digits_checkpoint(root, tmp_path):
-    return make_checkpoint(root / 'configs' / 'randsac' / 'vit_digits.py', tmp_path / 'digits.pth')
+def digits(root, tmp_path):
+    """Return config and checkpoint of an untrained model."""
+    config, path = root / 'configs' / 'randsac' / 'vit_digits.py', tmp_path / 'digits.pth'
+    torch.save({'state_dict': MODELS.build(Config.fromfile(config).model).state_dict()}, path)
+    return config, path
 
 
 def test_serialization_of_the_sample_photo(run, tmp_path, capsys):
@@ -50,11 +41,9 @@ def test_serialization_of_the_sample_photo(run, tmp_path, capsys):
         check_picture(tmp_path / name, name[-3:].upper(), least=(480, 480))
 
 
-def test_serialization_of_a_file_as_a_config_says(run, root, tmp_path):
-    photo = tmp_path / 'photo.jpg'
-    Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)).save(photo)
-    run('visualization/serialization.py', root / 'configs/randsac/vit_digits.py', '--image', photo, '--out', tmp_path)
-    check_picture(tmp_path / 'photo.png')
+def test_serialization_of_a_file_as_a_config_says(run, digits, tmp_path):
+    Image.new('RGB', (40, 50), 'red').save(tmp_path / 'photo.jpg')
+    run('visualization/serialization.py', digits[0], '--image', tmp_path / 'photo.jpg', '--out', tmp_path)
     with Image.open(tmp_path / 'photo.gif') as frames:
         assert frames.n_frames == 17, '16 segments and the whole image'
 
@@ -65,56 +54,45 @@ def test_serialization_names_mistakes(run, tmp_path):
             run('visualization/serialization.py', '--out', tmp_path, *options)
 
 
-def test_reconstruct_digits_of_the_data_set(run, digits_checkpoint, tmp_path, capsys):
-    run('visualization/reconstruct.py', *digits_checkpoint, '--out', tmp_path / 'out', '--num', 3)
+def test_reconstruct_digits_of_the_data_set(run, digits, tmp_path, capsys):
+    run('visualization/reconstruct.py', *digits, '--out', tmp_path / 'out', '--num', 3)
     assert 'predicts pixels directly' in capsys.readouterr().out
     result = json.loads((tmp_path / 'out' / 'reconstruction.json').read_text())
     assert not result['norm_pix']
-    assert [image['image'] for image in result['images']] == ['0', '1', '2']
-    for image in result['images']:
-        assert len(image['mse_per_rank']) == 16
-        assert image['mse_per_rank'][0] is None
-        assert image['mse'] == pytest.approx(np.mean(image['mse_per_rank'][1:]))
+    assert result['images'] == ['0', '1', '2']
+    for mse, errors in zip(result['mse'], result['mse_per_rank'], strict=True):
+        assert len(errors) == 16
+        assert errors[0] is None
+        assert mse == pytest.approx(np.mean(errors[1:]))
     check_picture(tmp_path / 'out' / 'reconstruction.png', least=(1000, 300))
 
 
-def test_reconstruct_files_with_norm_pix_says_so(run, digits_checkpoint, tmp_path, capsys):
-    folder = tmp_path / 'photos' / 'deep'
-    folder.mkdir(parents=True)
-    (folder / 'a_note.txt').write_text('no image')
-    for name in ('b.png', 'c.png'):
-        Image.new('RGB', (9, 11), (200, 100, 50)).save(folder / name)
+def test_reconstruct_files_with_norm_pix_names_it(run, digits, tmp_path, capsys):
+    (tmp_path / 'photos' / 'deep').mkdir(parents=True)
+    for name in ('deep/b.png', 'c.png'):
+        Image.new('RGB', (9, 11), (200, 100, 50)).save(tmp_path / 'photos' / name)
     options = ('--out', tmp_path / 'out', '--cfg-options', 'model.head.norm_pix=True')
-    run('visualization/reconstruct.py', *digits_checkpoint, '--images', tmp_path / 'photos', *options)
+    run('visualization/reconstruct.py', *digits, '--images', tmp_path / 'photos', *options)
     assert 'TARGET patch' in capsys.readouterr().out
     result = json.loads((tmp_path / 'out' / 'reconstruction.json').read_text())
-    assert [image['image'][-5:] for image in result['images']] == ['b.png', 'c.png']
-    assert 'TARGET patch' in result['note']
+    assert result['images'] == [str(tmp_path / 'photos' / name) for name in ('c.png', 'deep/b.png')]
 
 
-def test_attention_features_and_ranks(run, digits_checkpoint, tmp_path, capsys):
+def test_attention_features_ranks_and_skip_weights(run, digits, tmp_path, capsys):
     out = tmp_path / 'out'
-    run('visualization/attention.py', *digits_checkpoint, '--out', out, '--num', 2, '--query', 0, 3, '--layers', -1)
+    run('visualization/attention.py', *digits, '--out', out, '--num', 2, '--query', 0, 3, '--layers', -1)
     attention = json.loads((out / 'attention.json').read_text())
     assert (attention['query'], attention['layers'], attention['images']) == ([0, 3], [3], ['0', '1'])
-    run('visualization/features.py', *digits_checkpoint, '--out', out, '--num', 4)
+    run('visualization/features.py', *digits, '--out', out, '--num', 4)
     assert len(json.loads((out / 'features.json').read_text())['explained_variance']) == 3
-    run('visualization/loss_by_rank.py', *digits_checkpoint, '--out', out, '--num', 10)
+    run('visualization/loss_by_rank.py', *digits, '--out', out, '--num', 10)
     ranks = json.loads((out / 'loss_by_rank.json').read_text())
     assert ranks['by_rank']['rank'] == list(range(1, 16))
     assert f'{ranks["overall"]["mse"][0]:.4f}' in capsys.readouterr().out
-    for name in ('attention', 'attention_heads', 'features', 'loss_by_rank'):
+    run('visualization/skip_weights.py', *digits, '--out', out)
+    assert json.loads((out / 'skip_weights.json').read_text())['weights'] == [[0.25, 0.25]] * 4
+    for name in ('attention', 'attention_heads', 'features', 'loss_by_rank', 'skip_weights'):
         check_picture(out / f'{name}.png')
-
-
-def test_skip_weights_where_there_are_some(run, root, digits_checkpoint, tmp_path):
-    run('visualization/skip_weights.py', *digits_checkpoint, '--out', tmp_path / 'out')
-    result = json.loads((tmp_path / 'out' / 'skip_weights.json').read_text())
-    assert result['weights'] == [[0.25, 0.25]] * 4
-    blob = make_checkpoint(root / 'configs' / 'smoke' / 'randsac_vit_blob_digits.py', tmp_path / 'blob.pth')
-    with pytest.raises(SystemExit, match=r'skip_weights\.py: error: .*neck\.skip=False'):
-        run('visualization/skip_weights.py', *blob, '--out', tmp_path / 'none')
-    assert not (tmp_path / 'none').exists()
 
 
 @pytest.mark.parametrize(
@@ -123,49 +101,36 @@ def test_skip_weights_where_there_are_some(run, root, digits_checkpoint, tmp_pat
         ('attention', ['--layers', 9], r'attention\.py: error: layers=\[9\]'),
         ('reconstruct', ['--cfg-options', 'model.neck.num_layers=1'], r'neck\.layers\.1\.'),
         ('reconstruct', ['--images', '/none/x.png'], r'/none/x\.png'),
-        ('reconstruct', ['--images', '{empty}'], 'empty'),
+        ('reconstruct', ['--images', '{folder}'], 'no image'),
         ('features', ['--num', 0], '2'),
     ],
 )
-def test_mistakes_end_with_one_line_and_no_files(run, digits_checkpoint, tmp_path, tool, options, message):
-    (tmp_path / 'empty').mkdir()
-    options = [str(option).format(empty=tmp_path / 'empty') for option in options]
+def test_mistakes_end_with_one_line_and_no_files(run, digits, tmp_path, tool, options, message):
+    options = [str(option).format(folder=tmp_path) for option in options]
     with pytest.raises(SystemExit, match=message):
-        run(f'visualization/{tool}.py', *digits_checkpoint, '--out', tmp_path / 'out', *options)
+        run(f'visualization/{tool}.py', *digits, '--out', tmp_path / 'out', *options)
     assert not (tmp_path / 'out').exists()
 
 
-def test_other_checkpoints_and_models_are_refused(run, digits_checkpoint, tmp_path):
-    config, checkpoint = digits_checkpoint
-    with pytest.raises(SystemExit, match=r'other\.pth'):
-        run('visualization/reconstruct.py', config, tmp_path / 'other.pth', '--out', tmp_path)
+def test_other_checkpoints_and_models_are_refused(run, digits, tmp_path):
     other = tmp_path / 'other.py'
     other.write_text("model = dict(type='ImageClassifier', backbone=dict(type='RandSACViT', arch='deit-tiny'))")
-    with pytest.raises(SystemExit, match='ImageClassifier'):
-        run('visualization/features.py', other, checkpoint, '--out', tmp_path)
+    for config, checkpoint, message in ((digits[0], 'none.pth', r'none\.pth'), (other, digits[1], 'ImageClassifier')):
+        with pytest.raises(SystemExit, match=message):
+            run('visualization/features.py', config, checkpoint, '--out', tmp_path)
 
 
-def test_complexity_prints_and_writes(run, root, tmp_path, capsys):
-    config = root / 'configs' / 'randsac' / 'vit_digits.py'
-    run('analysis/complexity.py', config, '--measure', '--json', tmp_path / 'c.json')
-    assert '4 x 4 = 16 tokens' in capsys.readouterr().out
-    result = json.loads((tmp_path / 'c.json').read_text())
-    assert result['parts']['total']['executed'] == result['measured']['total'] > 0
-    with pytest.raises(SystemExit, match=r'none\.py'):
-        run('analysis/complexity.py', tmp_path / 'none.py')
-
-
-def test_report_is_written_whole_or_not_at_all(run, digits_checkpoint, tmp_path, capsys):
-    config, checkpoint = digits_checkpoint
-    work_dir, out = tmp_path / 'work', tmp_path / 'deep' / 'page.html'
+def test_report_is_written_whole_or_not_at_all(run, digits, tmp_path, capsys):
+    config, checkpoint = digits
+    work_dir, out, bad = tmp_path / 'work', tmp_path / 'deep' / 'page.html', tmp_path / 'none.json'
     work_dir.mkdir()
     (work_dir / 'epoch_1.pth').write_bytes(checkpoint.read_bytes())
     Config.fromfile(config).dump(work_dir / 'digits.py')
     run('report.py', work_dir, '--out', out, '--num', 1)
     assert capsys.readouterr().out.split() == [str(out)]
     assert Page(out.read_text()).faults == []
-    assert list(out.parent.iterdir()) == [out]
-    for options in ([tmp_path / 'none'], [work_dir, '--checkpoint', 'none.pth'], [work_dir, '--probe', 'none.json']):
+    bad.write_text('{')
+    for options in ([tmp_path / 'none'], [work_dir, '--checkpoint', 'none.pth'], [work_dir, '--probe', bad]):
         with pytest.raises(SystemExit, match=r'report\.py: error: .*none'):
             run('report.py', *options, '--out', tmp_path / 'other.html')
     assert not (tmp_path / 'other.html').exists()

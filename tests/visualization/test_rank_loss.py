@@ -6,15 +6,10 @@ import statistics
 import pytest
 import torch
 from builders import ARCHITECTURES, PARTITIONS, build, config, images
-from visualization.pictures import check_picture
+from visualization.checks import check_picture
 
-from randsac_mm.visualization import draw_loss_by_rank, loss_by_rank, serialize
-
-KINDS = [
-    pytest.param('square-hierarchical', 'skip', True, id='square, skip, norm_pix'),
-    pytest.param('blob-hierarchical', 'transformer', False, id='blob, transformer, pixels'),
-    pytest.param('blob-flat', 'two-stream', True, id='blob, two-stream, norm_pix'),
-]
+from randsac_mm.visualization import draw_loss_by_rank, rank_loss, serialize
+from randsac_mm.visualization.rank_loss import loss_by_rank
 
 
 def make(partition, architecture, norm_pix):
@@ -22,10 +17,10 @@ def make(partition, architecture, norm_pix):
     return model, images(batch_size=5)
 
 
-def slow(model, inputs, serializations, seed):
+def slow(model, inputs, seed):
     """Collect (image, rank, error) of every predicted token, one by one."""
     grid = model.backbone.grid(*inputs.shape[2:])
-    ranks = serialize(model.data_preprocessor.serialization, serializations * len(inputs), grid, seed)[0]
+    ranks = serialize(model.data_preprocessor.serialization, 2 * len(inputs), grid, seed)[0]
     found = []
     for draw, rank in enumerate(ranks):
         image = draw % len(inputs)
@@ -41,29 +36,28 @@ def slow(model, inputs, serializations, seed):
 def check(tally, found):
     """Compare a tally with single errors (image, group, error)."""
     for i, group in enumerate(tally['rank']):
-        mine = [entry for entry in found if entry[1] == group]
-        mean = statistics.fmean(entry[2] for entry in mine)
+        mine = [(image, error) for image, of, error in found if of == group]
+        mean = statistics.fmean(error for _, error in mine)
+        deviations = dict.fromkeys((image for image, _ in mine), 0)
+        for image, error in mine:
+            deviations[image] += error - mean
+        n = len(deviations)
+        assert (tally['tokens'][i], tally['images'][i]) == (len(mine), n)
         assert tally['mse'][i] == pytest.approx(mean, rel=1e-4)
-        assert tally['tokens'][i] == len(mine)
-        of_image = {}
-        for entry in mine:
-            of_image.setdefault(entry[0], []).append(entry[2] - mean)
-        assert tally['images'][i] == len(of_image)
-        if len(of_image) == 1:
-            assert tally['standard_error'][i] is None
-        else:
-            spread = sum(sum(deviations) ** 2 for deviations in of_image.values())
-            error = (spread * len(of_image) / (len(of_image) - 1)) ** 0.5 / len(mine)
-            assert tally['standard_error'][i] == pytest.approx(error, rel=1e-3, abs=1e-9)
+        spread = sum(deviation**2 for deviation in deviations.values())
+        error = None if n == 1 else pytest.approx((spread * n / (n - 1)) ** 0.5 / len(mine), rel=1e-3, abs=1e-9)
+        assert tally['standard_error'][i] == error
     assert sum(tally['tokens']) == len(found), 'every predicted token is in one group'
 
 
-@pytest.mark.parametrize(('partition', 'architecture', 'norm_pix'), KINDS)
-def test_against_a_slow_loop_and_the_loss_itself(partition, architecture, norm_pix):
+@pytest.mark.parametrize('norm_pix', [True, False])
+@pytest.mark.parametrize(('partition', 'architecture'), [('square-hierarchical', 'skip'), ('blob-flat', 'two-stream')])
+def test_against_a_slow_loop_and_the_loss_itself(monkeypatch, partition, architecture, norm_pix):
+    monkeypatch.setattr(rank_loss, '_BATCH', 2)
     model, inputs = make(partition, architecture, norm_pix)
-    result = loss_by_rank(model.train(), inputs, serializations=2, seed=3, batch_size=2)
+    result = loss_by_rank(model.train(), inputs, seed=3)
     assert model.training
-    ranks, found = slow(model, inputs, 2, 3)
+    ranks, found = slow(model, inputs, 3)
     check(result['by_rank'], found)
     check(result['overall'], [(image, 0, error) for image, _, error in found])
     assert result['by_rank']['rank'][0] == 1, 'rank 0 is never predicted'
@@ -74,28 +68,11 @@ def test_against_a_slow_loop_and_the_loss_itself(partition, architecture, norm_p
     assert result['norm_pix'] == norm_pix
 
 
-def test_the_standard_error_of_equal_segments_is_the_usual_one():
-    model, inputs = make('square-flat', 'skip', False)
-    result = loss_by_rank(model, inputs, serializations=1)
-    _, found = slow(model, inputs, 1, 0)
-    per_image = [statistics.fmean(e for image, r, e in found if (image, r) == (b, 2)) for b in range(5)]
-    assert result['by_rank']['standard_error'][1] == pytest.approx(statistics.stdev(per_image) / 5**0.5, rel=1e-4)
-
-
 @pytest.mark.parametrize('count', [1, 3])
 def test_picture_and_plain_values(tmp_path, count):
     model, inputs = make('blob-flat', 'skip', True)
     result = draw_loss_by_rank(model, inputs[:count], tmp_path / 'r.png', seed=3)
-    assert result == loss_by_rank(model, inputs[:count], seed=3)
+    assert result == {**loss_by_rank(model, inputs[:count], seed=3), 'note': result['note']}
     check_picture(tmp_path / 'r.png', least=(800, 300))
     assert json.loads(json.dumps(result, allow_nan=False)) == result
     assert (result['overall']['standard_error'] == [None]) == (count == 1)
-
-
-def test_numbers_below_one_are_refused():
-    model, inputs = make('square-flat', 'skip', True)
-    for choice in (dict(serializations=0), dict(batch_size=0)):
-        with pytest.raises(ValueError, match=r'=0.* 1'):
-            loss_by_rank(model, inputs, **choice)
-    with pytest.raises(ValueError, match=r'images=0.* 1'):
-        loss_by_rank(model, inputs[:0])

@@ -1,14 +1,15 @@
-"""Pictures of predictions show what the model predicts, and say where the target was used to show it."""
+"""Pictures of predictions show what the model predicts, and name where the target was used to show it."""
 
 import numpy as np
 import pytest
 import torch
 from builders import ARCHITECTURES, GRID, build, config
 from PIL import Image
-from visualization.pictures import check_picture
+from visualization.checks import check_picture
 
-from randsac_mm.visualization import draw_reconstruction, reconstruct, serialize, to_pixels
-from randsac_mm.visualization.reconstruction import step_image
+from randsac_mm.visualization import draw_reconstruction, serialize
+from randsac_mm.visualization.inputs import to_pixels
+from randsac_mm.visualization.reconstruction import reconstruct, step_image
 
 
 def make_model(norm_pix=True, neck=ARCHITECTURES['skip'], partition=None):
@@ -25,40 +26,38 @@ def inputs():
 
 @pytest.mark.parametrize('neck', [ARCHITECTURES['skip'], None], ids=['skip', 'two-stream'])
 def test_composite_is_the_first_segment_and_the_predictions(inputs, neck):
-    model = make_model(norm_pix=False, neck=neck).train()
-    done = reconstruct(model, inputs)
+    model = make_model(norm_pix=False, neck=neck).eval()
+    raw = model.reconstruct(inputs)
+    composite, errors = reconstruct(model.train(), inputs, raw.rank)
     assert model.training
-    raw = model.eval().reconstruct(inputs, done.rank)
     patches = torch.where(raw.predicted[..., None], raw.pred, model.head.patchify(inputs))
-    np.testing.assert_array_equal(done.composite, to_pixels(model, model.head.unpatchify(patches, GRID)))
-    assert not done.norm_pix
+    np.testing.assert_array_equal(composite, to_pixels(model, model.head.unpatchify(patches, GRID)))
     # The mean over tokens of the errors is the loss of each image.
-    for i, errors in enumerate(done.errors):
-        assert errors[0] is None
-        sizes = [int((done.rank[i] == r).sum()) for r in range(1, len(errors))]
-        loss = model.loss(inputs[i : i + 1], rank=done.rank[i : i + 1])['loss'].item()
-        assert np.average(errors[1:], weights=sizes) == pytest.approx(loss, rel=1e-4)
+    for i, of_image in enumerate(errors):
+        assert of_image[0] is None
+        sizes = raw.rank[i].bincount()[1:]
+        loss = model.eval().loss(inputs[i : i + 1], rank=raw.rank[i : i + 1])['loss'].item()
+        assert np.average(of_image[1:], weights=sizes) == pytest.approx(loss, rel=1e-4)
 
 
 def test_perfect_normalised_predictions_are_shown_as_the_original(inputs, monkeypatch):
     model = make_model(norm_pix=True)
-    result = model.reconstruct(inputs)
-    perfect = result._replace(pred=model.head.target(inputs))
+    perfect = model.reconstruct(inputs)._replace(pred=model.head.target(inputs))
     monkeypatch.setattr(model, 'reconstruct', lambda *_: perfect)
-    done = reconstruct(model, inputs)
-    assert done.norm_pix
-    assert np.abs(done.composite.astype(int) - done.original).max() <= 1
-    assert max(max(errors[1:]) for errors in done.errors) < 1e-10
+    composite, errors = reconstruct(model, inputs, perfect.rank)
+    assert np.abs(composite.astype(int) - to_pixels(model, inputs)).max() <= 1
+    assert max(max(of_image[1:]) for of_image in errors) < 1e-10
 
 
 @pytest.mark.parametrize('norm_pix', [True, False])
 def test_drawing(inputs, tmp_path, norm_pix):
     model = make_model(norm_pix, partition=dict(type='BlobPartition', hierarchy=(7, 3)))
     done = draw_reconstruction(model, inputs, tmp_path / 'a.png', seed=1)
-    assert torch.equal(done.rank, serialize(model.data_preprocessor.serialization, 2, GRID, seed=1)[0])
+    rank, _ = serialize(model.data_preprocessor.serialization, 2, GRID, seed=1)
+    assert done['mse_per_rank'] == reconstruct(model, inputs, rank)[1]
     check_picture(tmp_path / 'a.png', least=(900, 200))
     with Image.open(tmp_path / 'a.png') as picture:
-        assert ('TARGET patch' in picture.text['Description']) == ('TARGET patch' in done.note) == norm_pix
+        assert ('TARGET patch' in picture.text['Description']) == ('TARGET patch' in done['note']) == norm_pix
 
 
 def test_step_shows_true_pixels_before_and_nothing_after():

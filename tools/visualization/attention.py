@@ -4,31 +4,19 @@
 Writes attention.png (means over heads), attention_heads.png (each head) and attention.json (how wide each head looks).
 
 Example:
-    python tools/visualization/attention.py CONFIG work_dirs/NAME/epoch_100.pth --out out
     python tools/visualization/attention.py CONFIG work_dirs/NAME/epoch_100.pth --out out --query 2 5 --layers 0 5 -1
 """
 
-import argparse
-from pathlib import Path
-
-from torch import Tensor
-
-from randsac_mm.models import RandSAC
 from randsac_mm.visualization import draw_attention
-from randsac_mm.visualization.command import picture_parser, run_picture_tool
-
-
-def draw(model: RandSAC, inputs: Tensor, picture: Path, args: argparse.Namespace) -> tuple[dict, str]:
-    heads = picture.with_name('attention_heads.png')
-    return draw_attention(model, inputs, picture, heads, args.query, args.layers), str(heads)
+from randsac_mm.visualization.command import make_parser, run_picture_tool
 
 
 def main() -> None:
-    parser = picture_parser(__doc__, 4)
+    parser = make_parser(__doc__, 4)
     text = 'token that looks (default: the centre)'
     parser.add_argument('--query', type=int, nargs=2, metavar=('ROW', 'COLUMN'), help=text)
     parser.add_argument('--layers', type=int, nargs='+', help='from 0, negative from the end (default: four of them)')
-    run_picture_tool(parser, 'attention', draw)
+    run_picture_tool(parser, 'attention', draw_attention, ['query', 'layers'])
 
 
 if __name__ == '__main__':

@@ -7,21 +7,12 @@ Example:
     python tools/visualization/skip_weights.py CONFIG work_dirs/NAME/epoch_100.pth --out out
 """
 
-import argparse
-from pathlib import Path
-
-from randsac_mm.models import RandSAC
 from randsac_mm.visualization import draw_skip_weights
-from randsac_mm.visualization.command import picture_parser, run_picture_tool
-
-
-def draw(model: RandSAC, inputs: None, picture: Path, args: argparse.Namespace) -> tuple[dict, str]:
-    result = draw_skip_weights(model, picture)
-    return result, result['note']
+from randsac_mm.visualization.command import make_parser, run_picture_tool
 
 
 def main() -> None:
-    run_picture_tool(picture_parser(__doc__, None), 'skip_weights', draw)
+    run_picture_tool(make_parser(__doc__), 'skip_weights', draw_skip_weights)
 
 
 if __name__ == '__main__':
