@@ -1,7 +1,6 @@
 """Parameters and multiply-adds of a RandSAC model for one image (paper appendix A.3, Tables 10 and 11).
 
-A multiply-add is one product that is added up: matrix products of linear layers and of attention. Norms, GELU, softmax
-and sums are left out, as is usual. N: tokens that a part sees; D: its width.
+Multiply-adds are those of the matrix products, in linear layers and attention. N: tokens of a part; D: its width.
 """
 
 import math
@@ -22,10 +21,9 @@ class Cost(NamedTuple):
 
     Attributes:
         parameters: Learned numbers; fixed positions do not count.
-        executed: Multiply-adds for one image in pre-training as it is done: the last segment does not enter the
-            encoder, the first is not decoded (of segments that vary in size one token each, see
-            :func:`randsac_mm.segments.sorted_layout`).
-        all_tokens: Multiply-adds for one image if every token goes through everything, as Table 11 counts.
+        executed: Multiply-adds for one image in pre-training, without the last segment in the encoder and the first in
+            the decoder (one token each if segments vary in size, see :func:`randsac_mm.segments.sorted_layout`).
+        all_tokens: Multiply-adds for one image with all tokens everywhere, as in Table 11.
     """
 
     parameters: int
@@ -34,15 +32,11 @@ class Cost(NamedTuple):
 
 
 def complexity(model: RandSAC) -> dict[str, Cost]:
-    """Compute the cost of every part of a model, by formula.
-
-    Args:
-        model: The model; the size of its images is the backbone's ``img_size``.
+    """Compute the cost of every part of a model by formula, for images of the backbone's ``img_size``.
 
     Returns:
         Costs of ``encoder`` (with patch embedding), ``decoder`` (without skip connections), ``skip``, ``head`` and
-        ``total``. In the two-stream baseline the query stream takes the decoder's place; its parameters are the
-        encoder's.
+        ``total``. The two-stream baseline's query stream, which has the encoder's parameters, is its ``decoder``.
     """
     grid = model.backbone.patch_resolution
     tokens = math.prod(grid)
@@ -61,13 +55,8 @@ def complexity(model: RandSAC) -> dict[str, Cost]:
 
 @torch.no_grad()
 def measure(model: RandSAC) -> dict[str, int]:
-    """Count the multiply-adds of each part for one image by running it: the check of the column ``executed``.
-
-    The two-stream baseline counts as one part, ``encoder``.
-    """
-    inputs = torch.zeros(
-        1, model.backbone.in_channels, *model.backbone.img_size, device=next(model.parameters()).device
-    )
+    """Count the executed multiply-adds of each part by running a model; both streams of two count as ``encoder``."""
+    inputs = torch.zeros(1, model.backbone.in_channels, *model.backbone.img_size)
     batch = model.data_preprocessor.draw(inputs)
     layout = sorted_layout(batch['rank'], batch['tokens_per_segment'])
     total = _count(lambda: model.predict(inputs, layout))
@@ -81,22 +70,22 @@ def measure(model: RandSAC) -> dict[str, int]:
 
 
 class Published(NamedTuple):
-    """What the paper prints of one architecture, and the sizes that the figures fit."""
+    """One architecture of the paper: its sizes and printed figures."""
 
     dims: int  # width of encoder and decoder
     tokens: int
     patch: int  # numbers in a patch, P * P * C
     encoder_layers: int
     decoder_layers: int
-    millions: tuple[int, int, int] | None  # parameters of encoder, decoder and two-stream model (Table 10), if printed
+    millions: dict[str, int] | None  # parameters (Table 10), if printed; shared: of the two-stream model
     two_stream: float  # multiply-adds (Table 11)
     transformer: float
     with_skip: float
 
 
 PAPER = {
-    'ViT-T': Published(192, 64, 48, 12, 3, (5, 2, 7), 499.60e6, 483.82e6, 484.26e6),
-    'ViT-S': Published(384, 196, 768, 12, 4, (21, 9, 30), 10.94e9, 6.73e9, 6.77e9),
+    'ViT-T': Published(192, 64, 48, 12, 3, dict(encoder=5, decoder=2, shared=7), 499.60e6, 483.82e6, 484.26e6),
+    'ViT-S': Published(384, 196, 768, 12, 4, dict(encoder=21, decoder=9, shared=30), 10.94e9, 6.73e9, 6.77e9),
     'ViT-B': Published(768, 144, 768, 12, 6, None, 35.74e9, 21.25e9, 21.49e9),
 }
 _TWO_STREAM_NOTE = """\
@@ -104,15 +93,12 @@ layers that would give the printed figure        ViT-T   ViT-S   ViT-B
 two streams, keys and values shared                9.1    15.6    18.4
 two streams, keys and values made for each         8.3    14.4    16.9
 one stream only                                   16.7    28.8    33.8
-
-The paper gives no depth for its two-stream model. ViT-S and ViT-B fit two streams through encoder and decoder together,
-12 + 4 and 12 + 6 layers. ViT-T does not fit: its 7 M parameters are 15 or 16 layers, its multiply-adds one stream
-through 16 or 17. Ours has both streams; keys and values of the content serve both, and the last layer's content, which
-nobody reads, is left out."""
+The paper gives no depth. ViT-S and ViT-B fit two streams of 12 + 4 and 12 + 6 layers; ViT-T, with 7 M parameters
+(15 or 16 layers), does not. Ours shares keys and values, and does not compute the last layer's unused content."""
 
 
 def find_published(model: RandSAC) -> str | None:
-    """Return the name in :data:`PAPER` of a model's architecture, or None. A two-stream model may have any depth."""
+    """Return the name of a model's architecture in :data:`PAPER`, or None; a two-stream model may have any depth."""
     backbone, neck = model.backbone, model.neck
     sizes = (backbone.embed_dims, math.prod(backbone.patch_resolution), model.head.proj.out_features)
     depths = None if neck is None else (neck.embed_dims, backbone.num_layers, neck.num_layers)
@@ -124,23 +110,17 @@ def find_published(model: RandSAC) -> str | None:
 
 
 def compare_with_paper(model: RandSAC) -> dict[str, tuple[float, float]]:
-    """Compare a model's figures with those of Tables 10 and 11.
-
-    Parameters are those of the layers, without patch embedding and head: only so do all four printed numbers agree.
-
-    Args:
-        model: A model that :func:`find_published` knows.
+    """Compare a model that :func:`find_published` finds with Tables 10 and 11.
 
     Returns:
-        Our figure and the paper's for every row of the comparison. Parameters are in whole millions, as printed.
+        Our figure and the paper's by row. Parameters are those of the layers, in whole millions, as printed.
     """
     paper, costs = PAPER[find_published(model)], complexity(model)
     two_stream, total, rows = isinstance(model, TwoStreamRandSAC), costs['total'].all_tokens, {}
-    modules = {'shared': (model.backbone, 2)} if two_stream else {}
-    modules = modules or {'encoder': (model.backbone, 0), 'decoder': (model.neck, 1)}
-    for part, (module, column) in modules.items() if paper.millions else ():
+    modules = {'shared': model.backbone} if two_stream else {'encoder': model.backbone, 'decoder': model.neck}
+    for part, module in modules.items() if paper.millions else ():
         millions = round(_parameters(module.layers) / 1e6)
-        rows[f'parameters of the {part} layers, millions'] = (millions, paper.millions[column])
+        rows[f'parameters of the {part} layers, millions'] = (millions, paper.millions[part])
     if two_stream:
         return rows | {'multiply-adds, two-stream': (total, paper.two_stream)}
     rows['multiply-adds, transformer'] = (total - costs['skip'].all_tokens, paper.transformer)
@@ -150,10 +130,7 @@ def compare_with_paper(model: RandSAC) -> dict[str, tuple[float, float]]:
 
 
 def report(model: RandSAC, measured: dict[str, int] | None = None) -> str:
-    """Write a table of parameters and multiply-adds, with the paper's beside them where it has such a model.
-
-    ``measured``, from :func:`measure`, becomes one more column.
-    """
+    """Return a table of a model's costs, of those from :func:`measure`, if any, and of the paper's for such a model."""
     two_stream = isinstance(model, TwoStreamRandSAC)
     names = {'encoder': 'content stream', 'decoder': 'query stream (shared weights)'} if two_stream else {}
     (height, width), (rows, columns) = model.backbone.img_size, model.backbone.patch_resolution
@@ -194,8 +171,8 @@ def _parameters(module: nn.Module | None) -> int:
 def _products(model: RandSAC, tokens: int, last_content: bool) -> dict[str, int]:
     """Count the multiply-adds if encoder and decoder see ``tokens`` tokens each.
 
-    With a hidden width of 4 D these are the formulas 12 D^2 N + 2 N^2 D per encoder layer and 16 D^2 N + 4 N^2 D per
-    decoder layer. ``last_content``: whether the last layer of two streams makes content, which nobody reads.
+    With a hidden width of 4 D: 12 D^2 N + 2 N^2 D per encoder layer, 16 D^2 N + 4 N^2 D per decoder layer.
+    ``last_content``: whether the last of two-stream layers computes content, which is unused.
     """
     backbone, neck = model.backbone, model.neck
     n, e, layers = tokens, backbone.embed_dims, backbone.num_layers

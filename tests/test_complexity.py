@@ -42,6 +42,7 @@ def build_config(name):
 def test_formula_equals_what_is_executed(skip, partition):
     model = build(skip, partition)
     assert {part: cost.executed for part, cost in complexity(model).items()} == measure(model)
+    assert 'Tables' not in report(model)
 
 
 def test_two_stream_formula_equals_what_is_executed():
@@ -81,9 +82,6 @@ def test_tables_10_and_11_to_two_percent(config, name, rows):
     for what, (ours, paper) in comparison.items():
         assert ours == pytest.approx(paper, rel=0.02), what
         assert f'{ours:,.0f}' in report(model)
-    # What the difference between the columns of Table 11 says about the skip connections: exact for ViT-T only.
-    if name == 'ViT-T':
-        assert complexity(model)['skip'].all_tokens == pytest.approx(484.26e6 - 483.82e6, rel=0.02)
 
 
 def test_two_stream_has_the_papers_parameters_and_the_reported_difference():
@@ -91,7 +89,7 @@ def test_two_stream_has_the_papers_parameters_and_the_reported_difference():
     comparison = compare_with_paper(model)
     assert comparison['parameters of the shared layers, millions'] == (7, 7)
     ours, paper = comparison['multiply-adds, two-stream']
-    assert 1.6 < ours / paper < 1.7  # not reproduced; the report says why we think so
+    assert 1.6 < ours / paper < 1.7  # not reproduced; the report explains
     text = report(model, measure(model))
     for a, b in ((22, 4), (24, 4), (12, 2)):  # ways of counting: a D^2 N + b N^2 D per layer
         depths = [
@@ -99,9 +97,3 @@ def test_two_stream_has_the_papers_parameters_and_the_reported_difference():
             for p in PAPER.values()
         ]
         assert ''.join(f'{depth:8.1f}' for depth in depths) in text
-
-
-def test_a_model_that_the_paper_does_not_have():
-    model = build()
-    assert find_published(model) is None
-    assert 'Tables' not in report(model)

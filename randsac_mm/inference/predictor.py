@@ -113,7 +113,9 @@ class Predictor:
             cfg = load_config(os.fspath(config), options, None, 'none')
         self.scope = find_scope(cfg)
         self.task = 'segmentation' if self.scope == 'mmseg' else 'detection'
-        self._score_thr = self._check_score(score_thr)
+        if score_thr is not None and (self.scope == 'mmseg' or not 0 <= score_thr <= 1):
+            raise ValueError(f'score_thr={score_thr} must be between 0 and 1, and is for detection only')
+        self._score_thr = 0.3 if score_thr is None else score_thr
         prepare(cfg, self.scope)
         with DefaultScope.overwrite_default_scope(self.scope):
             self._inferencer = build_inferencer(cfg, self.scope, device)
@@ -184,13 +186,6 @@ class Predictor:
     def _outputs(self, folders: Sequence[Path], name: str) -> tuple[Path, ...]:
         endings = ('.png', '.png' if self.scope == 'mmseg' else '.json')
         return tuple(folder / f'{name}{ending}' for folder, ending in zip(folders, endings, strict=False))
-
-    def _check_score(self, score_thr: float | None) -> float:
-        if score_thr is not None and self.scope == 'mmseg':
-            raise ValueError(f'score_thr={score_thr}: a segmentation map has no scores; leave it out')
-        if score_thr is not None and not 0 <= score_thr <= 1:
-            raise ValueError(f'score_thr={score_thr} must lie between 0 and 1')
-        return 0.3 if score_thr is None else score_thr
 
     def _predict(self, file: Path, outputs: tuple[Path, ...]) -> Segmented | Detected | Faulty:
         reason = find_fault(file, decode=True)
