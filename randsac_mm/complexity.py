@@ -17,18 +17,15 @@ from randsac_mm.segments import sorted_layout
 
 
 class Cost(NamedTuple):
-    """Cost of one part of a model.
+    """Parameters of one part of a model and its multiply-adds for one image.
 
-    Attributes:
-        parameters: Learned numbers; fixed positions do not count.
-        executed: Multiply-adds for one image in pre-training, without the last segment in the encoder and the first in
-            the decoder (one token each if segments vary in size, see :func:`randsac_mm.segments.sorted_layout`).
-        all_tokens: Multiply-adds for one image with all tokens everywhere, as in Table 11.
+    In pre-training the last segment does not enter the encoder, nor the first the decoder (one token each if segments
+    vary in size, see :func:`randsac_mm.segments.sorted_layout`).
     """
 
-    parameters: int
-    executed: int
-    all_tokens: int
+    parameters: int  # without fixed positions
+    executed: int  # in pre-training
+    all_tokens: int  # with all tokens everywhere, as in Table 11
 
 
 def complexity(model: RandSAC) -> dict[str, Cost]:
@@ -70,13 +67,14 @@ def measure(model: RandSAC) -> dict[str, int]:
 
 
 class Published(NamedTuple):
-    """One architecture of the paper: its sizes and printed figures."""
+    """Sizes and printed figures of one architecture of the paper."""
 
-    dims: int  # width of encoder and decoder
+    dims: int
     tokens: int
     patch: int  # numbers in a patch, P * P * C
     encoder_layers: int
     decoder_layers: int
+    decoder_dims: int
     millions: dict[str, int] | None  # parameters (Table 10), if printed; shared: of the two-stream model
     two_stream: float  # multiply-adds (Table 11)
     transformer: float
@@ -84,11 +82,12 @@ class Published(NamedTuple):
 
 
 PAPER = {
-    'ViT-T': Published(192, 64, 48, 12, 3, dict(encoder=5, decoder=2, shared=7), 499.60e6, 483.82e6, 484.26e6),
-    'ViT-S': Published(384, 196, 768, 12, 4, dict(encoder=21, decoder=9, shared=30), 10.94e9, 6.73e9, 6.77e9),
-    'ViT-B': Published(768, 144, 768, 12, 6, None, 35.74e9, 21.25e9, 21.49e9),
+    'ViT-T': Published(192, 64, 48, 12, 3, 192, dict(encoder=5, decoder=2, shared=7), 499.60e6, 483.82e6, 484.26e6),
+    'ViT-S': Published(384, 196, 768, 12, 4, 384, dict(encoder=21, decoder=9, shared=30), 10.94e9, 6.73e9, 6.77e9),
+    'ViT-B': Published(768, 144, 768, 12, 6, 768, None, 35.74e9, 21.25e9, 21.49e9),
 }
-_TWO_STREAM_NOTE = """\
+_TWO_STREAM_NOTE = """
+encoder: content stream; decoder: query stream, with the same weights
 layers that would give the printed figure        ViT-T   ViT-S   ViT-B
 two streams, keys and values shared                9.1    15.6    18.4
 two streams, keys and values made for each         8.3    14.4    16.9
@@ -101,12 +100,9 @@ def find_published(model: RandSAC) -> str | None:
     """Return the name of a model's architecture in :data:`PAPER`, or None; a two-stream model may have any depth."""
     backbone, neck = model.backbone, model.neck
     sizes = (backbone.embed_dims, math.prod(backbone.patch_resolution), model.head.proj.out_features)
-    depths = None if neck is None else (neck.embed_dims, backbone.num_layers, neck.num_layers)
-    for name, paper in PAPER.items():
-        theirs = (paper.dims, paper.encoder_layers, paper.decoder_layers)
-        if sizes == (paper.dims, paper.tokens, paper.patch) and depths in (None, theirs):
-            return name
-    return None
+    if neck is not None:
+        sizes += (backbone.num_layers, neck.num_layers, neck.embed_dims)
+    return next((name for name, paper in PAPER.items() if sizes == paper[: len(sizes)]), None)
 
 
 def compare_with_paper(model: RandSAC) -> dict[str, tuple[float, float]]:
@@ -129,35 +125,27 @@ def compare_with_paper(model: RandSAC) -> dict[str, tuple[float, float]]:
     return rows
 
 
-def report(model: RandSAC, measured: dict[str, int] | None = None) -> str:
-    """Return a table of a model's costs, of those from :func:`measure`, if any, and of the paper's for such a model."""
-    two_stream = isinstance(model, TwoStreamRandSAC)
-    names = {'encoder': 'content stream', 'decoder': 'query stream (shared weights)'} if two_stream else {}
+def report(model: RandSAC) -> str:
+    """Return a table of a model's costs, and of the paper's if it has such a model."""
     (height, width), (rows, columns) = model.backbone.img_size, model.backbone.patch_resolution
     lines = [f'One image of {height} x {width} pixels, {rows} x {columns} = {rows * columns} tokens', '']
-    header = f'{"":<30}{"parameters":>14}{"multiply-adds":>18}{"all tokens":>18}'
-    lines.append(header + (f'{"measured":>18}' if measured else ''))
+    lines.append(f'{"":<30}{"parameters":>14}{"multiply-adds":>18}{"all tokens":>18}')
     lines.append(f'{"":<44}{"as executed":>18}{"as in the paper":>18}')
     for part, cost in complexity(model).items():
-        if part == 'skip' and not cost.parameters:
-            continue
-        line = f'{names.get(part, part):<30}{cost.parameters:>14,}{cost.executed:>18,}{cost.all_tokens:>18,}'
-        # Both streams run through the same modules, so they are measured together.
-        lines.append(line + (f'{measured[part]:>18,}' if measured and part not in names else ''))
-    name = find_published(model)
-    if name is None:
+        lines.append(f'{part:<30}{cost.parameters:>14,}{cost.executed:>18,}{cost.all_tokens:>18,}')
+    if (name := find_published(model)) is None:
         return '\n'.join(lines)
     lines += ['', f'{name} in Tables 10 and 11 (parameters: layers only, rounded as the paper prints them)']
     lines.append(f'{"":<44}{"ours":>18}{"paper":>18}{"difference":>12}')
     for what, (ours, paper) in compare_with_paper(model).items():
         lines.append(f'{what:<44}{ours:>18,.0f}{paper:>18,.0f}{100 * (ours / paper - 1):>+10.2f} %')
-    if two_stream:
-        lines += ['', _TWO_STREAM_NOTE]
+    if isinstance(model, TwoStreamRandSAC):
+        lines.append(_TWO_STREAM_NOTE)
     return '\n'.join(lines)
 
 
 def _count(run: Callable[[], object]) -> int:
-    # The counter does not know the fused attention kernels of a CPU; the plain backend is made of matrix products.
+    # MATH: the counter does not know the fused attention kernels of a CPU.
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         run()
     return counter.get_total_flops() // 2  # a multiply-add is two operations
@@ -169,25 +157,21 @@ def _parameters(module: nn.Module | None) -> int:
 
 
 def _products(model: RandSAC, tokens: int, last_content: bool) -> dict[str, int]:
-    """Count the multiply-adds if encoder and decoder see ``tokens`` tokens each.
-
-    With a hidden width of 4 D: 12 D^2 N + 2 N^2 D per encoder layer, 16 D^2 N + 4 N^2 D per decoder layer.
-    ``last_content``: whether the last of two-stream layers computes content, which is unused.
-    """
+    """Count multiply-adds; ``last_content``: whether the last two-stream layer computes its unused content."""
+    # With a hidden width of 4 D: 12 D^2 N + 2 N^2 D per encoder layer, 16 D^2 N + 4 N^2 D per decoder layer.
     backbone, neck = model.backbone, model.neck
     n, e, layers = tokens, backbone.embed_dims, backbone.num_layers
     patch = backbone.patch_size**2 * backbone.in_channels
     layer = n * (4 * e * e + 2 * e * _hidden_dims(backbone)) + 2 * n * n * e
     products = {'encoder': n * patch * e + layers * layer, 'skip': 0, 'head': n * model.head.embed_dims * patch}
-    if isinstance(model, TwoStreamRandSAC):
-        # Keys and values are the content's; the last layer makes them even if it makes no content.
+    if isinstance(model, TwoStreamRandSAC):  # keys and values are the content's, in the last layer as well
         content_layers = layers if last_content else layers - 1
         products['encoder'] -= (layers - content_layers) * layer
         return products | {'decoder': layers * layer - content_layers * n * 2 * e * e}
     d = neck.embed_dims
     if neck.skip is not None:
         products['skip'] = n * e * layers * neck.num_layers
-    # Self-attention 4 D^2; cross-attention: queries and output D^2 each, keys and values of the encoder's width.
+    # Self-attention, queries and output of cross-attention, its keys and values, MLP.
     decoder_layer = n * (4 * d * d + 2 * d * d + 2 * d * e + 2 * d * _hidden_dims(neck)) + 4 * n * n * d
     return products | {'decoder': neck.num_layers * decoder_layer}
 

@@ -38,7 +38,7 @@ def main() -> None:
         options = dict(images=args.images, force=args.force, uint8=args.uint8)
         for exported in export_encoder(encoder, args.to, out, **options, command=shlex.join(['python', *sys.argv])):
             print(exported, flush=True)
-    except (FileNotFoundError, FileExistsError, ImportError, ValueError) as error:
+    except (OSError, ImportError, ValueError) as error:
         sys.exit(f'export_backbone.py: error: {error}')
 
 

@@ -26,17 +26,11 @@ _IRRELEVANT = {'out_indices', 'drop_path_rate', 'frozen_stages', 'with_cp', 'ini
 
 
 class Features(NamedTuple):
-    """Features of B images.
+    """Features of B images."""
 
-    Attributes:
-        tokens: Tokens after the last layer and its norm, (B, N, D), in raster order.
-        averaged: Their average, normalised if the encoder has a norm for it, (B, D).
-        inputs: The normalised images, (B, C, H, W); None without a preprocessing.
-    """
-
-    tokens: Tensor
-    averaged: Tensor
-    inputs: Tensor | None = None
+    tokens: Tensor  # after the last layer and its norm, (B, N, D), in raster order
+    averaged: Tensor  # their average, normalised if the encoder has a norm for it, (B, D)
+    inputs: Tensor | None = None  # the normalised images, (B, C, H, W); None without a preprocessing
 
 
 class Encoder(nn.Module):

@@ -30,7 +30,10 @@ def real_images(channels: int, size: tuple[int, int], folder: str | Path | None 
     if channels not in (1, 3):
         raise ValueError(f'in_channels={channels}: an export is verified on real images, which have 1 or 3 channels')
     if folder is not None:
-        images = _read_folder(Path(folder))
+        files = (file for file in find_image_files(folder) if find_fault(file) is None)
+        images = {str(file): read_image(file) for file in islice(files, _NUM_IMAGES)}
+        if not images:
+            raise FileNotFoundError(f'{folder} has no readable image')
     elif channels == 1:
         digits = Digits('test').images[:_NUM_IMAGES, 0].numpy()
         images = {f'scikit-learn digit {i} of the test split': digit for i, digit in enumerate(digits)}
@@ -47,11 +50,3 @@ def real_images(channels: int, size: tuple[int, int], folder: str | Path | None 
 def _fit(image: np.ndarray, size: tuple[int, int], channels: int) -> np.ndarray:
     picture = Image.fromarray(image).convert('L' if channels == 1 else 'RGB')
     return np.asarray(ImageOps.fit(picture, size[::-1], Image.Resampling.BICUBIC)).reshape(*size, channels)
-
-
-def _read_folder(folder: Path) -> dict[str, np.ndarray]:
-    files = find_image_files(folder) if folder.is_dir() else []
-    images = {str(file): read_image(file) for file in islice((f for f in files if not find_fault(f)), _NUM_IMAGES)}
-    if not images:
-        raise FileNotFoundError(f'{folder} is no folder with a readable image')
-    return images

@@ -15,20 +15,11 @@ from .encoder import Encoder, Features
 
 
 class Target(ABC):
-    """A format that an encoder is written in, and the library that reads it.
+    """A format of encoders and the library that reads it; ValueError if an encoder does not fit the format."""
 
-    Attributes:
-        name: As in ``--to``.
-        packages: Modules that are needed, and what to install for each.
-        tolerance: Greatest absolute difference of features that is accepted.
-
-    Raises:
-        ValueError: If the format cannot express the encoder.
-    """
-
-    name: ClassVar[str]
-    packages: ClassVar[dict[str, str]] = {}
-    tolerance: ClassVar[float] = 1e-5
+    name: ClassVar[str]  # as in --to
+    packages: ClassVar[dict[str, str]] = {}  # modules that are needed, and what to install for each
+    tolerance: ClassVar[float] = 1e-5  # greatest absolute difference of features that is accepted
 
     def __init__(self, encoder: Encoder) -> None:
         self.encoder = encoder

@@ -8,14 +8,11 @@ import sys
 import pytest
 import torch
 from export.tiny import ARCH, MEAN, STD, checkpoint
-from mmengine.config import Config
-from mmpretrain.models.backbones import VisionTransformer
 from safetensors import safe_open
 
 from randsac_mm.export import Encoder, VerificationError, export_encoder, read_encoder
 from randsac_mm.export.encoder import Features
 from randsac_mm.export.run import compare
-from randsac_mm.transfer import load_backbone
 
 
 def export(encoder, targets, out, **options):
@@ -74,16 +71,6 @@ def test_what_is_written(tmp_path, encoder):
     assert header['source_sha256'] == report['checkpoint']['sha256']
     assert json.loads(header['architecture']) == report['architecture']
     assert json.loads(header['normalisation']) == report['normalisation']
-
-
-def test_weights_fit_mmpretrain_and_our_strict_loading(tmp_path, encoder):
-    (done,) = export(encoder, ['mm'], tmp_path)
-    file = done.folder / 'backbone.pth'
-    vit = VisionTransformer(ARCH, (12, 20), 4, with_cls_token=False, out_type='featmap')
-    vit.load_state_dict(torch.load(file, weights_only=True)['state_dict'], strict=True)
-    assert Config.fromfile(done.folder / 'config.py').model.backbone.init_cfg.checkpoint == str(file)
-    report = load_backbone(encoder.backbone, file)
-    assert report.missing == report.unused == []
 
 
 def test_image_size_and_images_may_be_chosen(tmp_path, root):

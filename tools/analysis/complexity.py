@@ -33,7 +33,9 @@ def main() -> None:
         sys.exit(f'complexity.py: error: {error}')
     if not isinstance(model, RandSAC):
         sys.exit(f'complexity.py: error: {args.config} builds a {type(model).__name__}, not a RandSAC model')
-    print(report(model, measure(model.eval()) if args.measure else None))
+    print(report(model))
+    if args.measure:
+        print('measured:', ', '.join(f'{part} {count:,}' for part, count in measure(model.eval()).items()))
 
 
 if __name__ == '__main__':
