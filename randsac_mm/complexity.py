@@ -1,7 +1,6 @@
 """Parameters and multiply-adds of a RandSAC model for one image (paper appendix A.3, Tables 10 and 11).
 
-A multiply-add is one product that is added up: matrix products of linear layers and of attention. Norms, GELU, softmax
-and sums are left out, as is usual. N: tokens that a part sees; D: its width.
+Multiply-adds are those of the matrix products, in linear layers and attention. N: tokens of a part; D: its width.
 """
 
 import math
@@ -18,31 +17,23 @@ from randsac_mm.segments import sorted_layout
 
 
 class Cost(NamedTuple):
-    """Cost of one part of a model.
+    """Parameters of one part of a model and its multiply-adds for one image.
 
-    Attributes:
-        parameters: Learned numbers; fixed positions do not count.
-        executed: Multiply-adds for one image in pre-training as it is done: the last segment does not enter the
-            encoder, the first is not decoded (of segments that vary in size one token each, see
-            :func:`randsac_mm.segments.sorted_layout`).
-        all_tokens: Multiply-adds for one image if every token goes through everything, as Table 11 counts.
+    In pre-training the last segment does not enter the encoder, nor the first the decoder (one token each if segments
+    vary in size, see :func:`randsac_mm.segments.sorted_layout`).
     """
 
-    parameters: int
-    executed: int
-    all_tokens: int
+    parameters: int  # without fixed positions
+    executed: int  # in pre-training
+    all_tokens: int  # with all tokens everywhere, as in Table 11
 
 
 def complexity(model: RandSAC) -> dict[str, Cost]:
-    """Compute the cost of every part of a model, by formula.
-
-    Args:
-        model: The model; the size of its images is the backbone's ``img_size``.
+    """Compute the cost of every part of a model by formula, for images of the backbone's ``img_size``.
 
     Returns:
         Costs of ``encoder`` (with patch embedding), ``decoder`` (without skip connections), ``skip``, ``head`` and
-        ``total``. In the two-stream baseline the query stream takes the decoder's place; its parameters are the
-        encoder's.
+        ``total``. The two-stream baseline's query stream, which has the encoder's parameters, is its ``decoder``.
     """
     grid = model.backbone.patch_resolution
     tokens = math.prod(grid)
@@ -61,13 +52,8 @@ def complexity(model: RandSAC) -> dict[str, Cost]:
 
 @torch.no_grad()
 def measure(model: RandSAC) -> dict[str, int]:
-    """Count the multiply-adds of each part for one image by running it: the check of the column ``executed``.
-
-    The two-stream baseline counts as one part, ``encoder``.
-    """
-    inputs = torch.zeros(
-        1, model.backbone.in_channels, *model.backbone.img_size, device=next(model.parameters()).device
-    )
+    """Count the executed multiply-adds of each part by running a model; both streams of two count as ``encoder``."""
+    inputs = torch.zeros(1, model.backbone.in_channels, *model.backbone.img_size)
     batch = model.data_preprocessor.draw(inputs)
     layout = sorted_layout(batch['rank'], batch['tokens_per_segment'])
     total = _count(lambda: model.predict(inputs, layout))
@@ -81,66 +67,56 @@ def measure(model: RandSAC) -> dict[str, int]:
 
 
 class Published(NamedTuple):
-    """What the paper prints of one architecture, and the sizes that the figures fit."""
+    """Sizes and printed figures of one architecture of the paper."""
 
-    dims: int  # width of encoder and decoder
+    dims: int
     tokens: int
     patch: int  # numbers in a patch, P * P * C
     encoder_layers: int
     decoder_layers: int
-    millions: tuple[int, int, int] | None  # parameters of encoder, decoder and two-stream model (Table 10), if printed
+    decoder_dims: int
+    millions: dict[str, int] | None  # parameters (Table 10), if printed; shared: of the two-stream model
     two_stream: float  # multiply-adds (Table 11)
     transformer: float
     with_skip: float
 
 
 PAPER = {
-    'ViT-T': Published(192, 64, 48, 12, 3, (5, 2, 7), 499.60e6, 483.82e6, 484.26e6),
-    'ViT-S': Published(384, 196, 768, 12, 4, (21, 9, 30), 10.94e9, 6.73e9, 6.77e9),
-    'ViT-B': Published(768, 144, 768, 12, 6, None, 35.74e9, 21.25e9, 21.49e9),
+    'ViT-T': Published(192, 64, 48, 12, 3, 192, dict(encoder=5, decoder=2, shared=7), 499.60e6, 483.82e6, 484.26e6),
+    'ViT-S': Published(384, 196, 768, 12, 4, 384, dict(encoder=21, decoder=9, shared=30), 10.94e9, 6.73e9, 6.77e9),
+    'ViT-B': Published(768, 144, 768, 12, 6, 768, None, 35.74e9, 21.25e9, 21.49e9),
 }
-_TWO_STREAM_NOTE = """\
+_TWO_STREAM_NOTE = """
+encoder: content stream; decoder: query stream, with the same weights
 layers that would give the printed figure        ViT-T   ViT-S   ViT-B
 two streams, keys and values shared                9.1    15.6    18.4
 two streams, keys and values made for each         8.3    14.4    16.9
 one stream only                                   16.7    28.8    33.8
-
-The paper gives no depth for its two-stream model. ViT-S and ViT-B fit two streams through encoder and decoder together,
-12 + 4 and 12 + 6 layers. ViT-T does not fit: its 7 M parameters are 15 or 16 layers, its multiply-adds one stream
-through 16 or 17. Ours has both streams; keys and values of the content serve both, and the last layer's content, which
-nobody reads, is left out."""
+The paper gives no depth. ViT-S and ViT-B fit two streams of 12 + 4 and 12 + 6 layers; ViT-T, with 7 M parameters
+(15 or 16 layers), does not. Ours shares keys and values, and does not compute the last layer's unused content."""
 
 
 def find_published(model: RandSAC) -> str | None:
-    """Return the name in :data:`PAPER` of a model's architecture, or None. A two-stream model may have any depth."""
+    """Return the name of a model's architecture in :data:`PAPER`, or None; a two-stream model may have any depth."""
     backbone, neck = model.backbone, model.neck
     sizes = (backbone.embed_dims, math.prod(backbone.patch_resolution), model.head.proj.out_features)
-    depths = None if neck is None else (neck.embed_dims, backbone.num_layers, neck.num_layers)
-    for name, paper in PAPER.items():
-        theirs = (paper.dims, paper.encoder_layers, paper.decoder_layers)
-        if sizes == (paper.dims, paper.tokens, paper.patch) and depths in (None, theirs):
-            return name
-    return None
+    if neck is not None:
+        sizes += (backbone.num_layers, neck.num_layers, neck.embed_dims)
+    return next((name for name, paper in PAPER.items() if sizes == paper[: len(sizes)]), None)
 
 
 def compare_with_paper(model: RandSAC) -> dict[str, tuple[float, float]]:
-    """Compare a model's figures with those of Tables 10 and 11.
-
-    Parameters are those of the layers, without patch embedding and head: only so do all four printed numbers agree.
-
-    Args:
-        model: A model that :func:`find_published` knows.
+    """Compare a model that :func:`find_published` finds with Tables 10 and 11.
 
     Returns:
-        Our figure and the paper's for every row of the comparison. Parameters are in whole millions, as printed.
+        Our figure and the paper's by row. Parameters are those of the layers, in whole millions, as printed.
     """
     paper, costs = PAPER[find_published(model)], complexity(model)
     two_stream, total, rows = isinstance(model, TwoStreamRandSAC), costs['total'].all_tokens, {}
-    modules = {'shared': (model.backbone, 2)} if two_stream else {}
-    modules = modules or {'encoder': (model.backbone, 0), 'decoder': (model.neck, 1)}
-    for part, (module, column) in modules.items() if paper.millions else ():
+    modules = {'shared': model.backbone} if two_stream else {'encoder': model.backbone, 'decoder': model.neck}
+    for part, module in modules.items() if paper.millions else ():
         millions = round(_parameters(module.layers) / 1e6)
-        rows[f'parameters of the {part} layers, millions'] = (millions, paper.millions[column])
+        rows[f'parameters of the {part} layers, millions'] = (millions, paper.millions[part])
     if two_stream:
         return rows | {'multiply-adds, two-stream': (total, paper.two_stream)}
     rows['multiply-adds, transformer'] = (total - costs['skip'].all_tokens, paper.transformer)
@@ -149,38 +125,27 @@ def compare_with_paper(model: RandSAC) -> dict[str, tuple[float, float]]:
     return rows
 
 
-def report(model: RandSAC, measured: dict[str, int] | None = None) -> str:
-    """Write a table of parameters and multiply-adds, with the paper's beside them where it has such a model.
-
-    ``measured``, from :func:`measure`, becomes one more column.
-    """
-    two_stream = isinstance(model, TwoStreamRandSAC)
-    names = {'encoder': 'content stream', 'decoder': 'query stream (shared weights)'} if two_stream else {}
+def report(model: RandSAC) -> str:
+    """Return a table of a model's costs, and of the paper's if it has such a model."""
     (height, width), (rows, columns) = model.backbone.img_size, model.backbone.patch_resolution
     lines = [f'One image of {height} x {width} pixels, {rows} x {columns} = {rows * columns} tokens', '']
-    header = f'{"":<30}{"parameters":>14}{"multiply-adds":>18}{"all tokens":>18}'
-    lines.append(header + (f'{"measured":>18}' if measured else ''))
+    lines.append(f'{"":<30}{"parameters":>14}{"multiply-adds":>18}{"all tokens":>18}')
     lines.append(f'{"":<44}{"as executed":>18}{"as in the paper":>18}')
     for part, cost in complexity(model).items():
-        if part == 'skip' and not cost.parameters:
-            continue
-        line = f'{names.get(part, part):<30}{cost.parameters:>14,}{cost.executed:>18,}{cost.all_tokens:>18,}'
-        # Both streams run through the same modules, so they are measured together.
-        lines.append(line + (f'{measured[part]:>18,}' if measured and part not in names else ''))
-    name = find_published(model)
-    if name is None:
+        lines.append(f'{part:<30}{cost.parameters:>14,}{cost.executed:>18,}{cost.all_tokens:>18,}')
+    if (name := find_published(model)) is None:
         return '\n'.join(lines)
     lines += ['', f'{name} in Tables 10 and 11 (parameters: layers only, rounded as the paper prints them)']
     lines.append(f'{"":<44}{"ours":>18}{"paper":>18}{"difference":>12}')
     for what, (ours, paper) in compare_with_paper(model).items():
         lines.append(f'{what:<44}{ours:>18,.0f}{paper:>18,.0f}{100 * (ours / paper - 1):>+10.2f} %')
-    if two_stream:
-        lines += ['', _TWO_STREAM_NOTE]
+    if isinstance(model, TwoStreamRandSAC):
+        lines.append(_TWO_STREAM_NOTE)
     return '\n'.join(lines)
 
 
 def _count(run: Callable[[], object]) -> int:
-    # The counter does not know the fused attention kernels of a CPU; the plain backend is made of matrix products.
+    # MATH: the counter does not know the fused attention kernels of a CPU.
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         run()
     return counter.get_total_flops() // 2  # a multiply-add is two operations
@@ -192,25 +157,21 @@ def _parameters(module: nn.Module | None) -> int:
 
 
 def _products(model: RandSAC, tokens: int, last_content: bool) -> dict[str, int]:
-    """Count the multiply-adds if encoder and decoder see ``tokens`` tokens each.
-
-    With a hidden width of 4 D these are the formulas 12 D^2 N + 2 N^2 D per encoder layer and 16 D^2 N + 4 N^2 D per
-    decoder layer. ``last_content``: whether the last layer of two streams makes content, which nobody reads.
-    """
+    """Count multiply-adds; ``last_content``: whether the last two-stream layer computes its unused content."""
+    # With a hidden width of 4 D: 12 D^2 N + 2 N^2 D per encoder layer, 16 D^2 N + 4 N^2 D per decoder layer.
     backbone, neck = model.backbone, model.neck
     n, e, layers = tokens, backbone.embed_dims, backbone.num_layers
     patch = backbone.patch_size**2 * backbone.in_channels
     layer = n * (4 * e * e + 2 * e * _hidden_dims(backbone)) + 2 * n * n * e
     products = {'encoder': n * patch * e + layers * layer, 'skip': 0, 'head': n * model.head.embed_dims * patch}
-    if isinstance(model, TwoStreamRandSAC):
-        # Keys and values are the content's; the last layer makes them even if it makes no content.
+    if isinstance(model, TwoStreamRandSAC):  # keys and values are the content's, in the last layer as well
         content_layers = layers if last_content else layers - 1
         products['encoder'] -= (layers - content_layers) * layer
         return products | {'decoder': layers * layer - content_layers * n * 2 * e * e}
     d = neck.embed_dims
     if neck.skip is not None:
         products['skip'] = n * e * layers * neck.num_layers
-    # Self-attention 4 D^2; cross-attention: queries and output D^2 each, keys and values of the encoder's width.
+    # Self-attention, queries and output of cross-attention, its keys and values, MLP.
     decoder_layer = n * (4 * d * d + 2 * d * d + 2 * d * e + 2 * d * _hidden_dims(neck)) + 4 * n * n * d
     return products | {'decoder': neck.num_layers * decoder_layer}
 

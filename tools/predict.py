@@ -17,10 +17,10 @@ from randsac_mm.inference import Faulty, Predictor
 
 
 def main() -> None:
-    """Read the command line, predict, say what was written."""
+    """Read the command line, predict, print the files."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('config', help='config of segmentation (mmseg) or detection (mmdet)')
-    parser.add_argument('checkpoint', help='checkpoint whose weights fit the config, every one of them')
+    parser.add_argument('checkpoint', help='checkpoint of that config')
     parser.add_argument('images', nargs='+', help='image files, or folders of any nesting')
     parser.add_argument('--out', required=True, metavar='DIR', help='folder for pictures and results')
     parser.add_argument('--score-thr', type=float, help='detection: draw no instance below this score (default: 0.3)')

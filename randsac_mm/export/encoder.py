@@ -1,13 +1,14 @@
-"""From a checkpoint and its config to the encoder, complete or not at all."""
+"""The encoder of a checkpoint, built from its config and loaded strictly."""
 
 import hashlib
 import json
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 from mmpretrain.models import ClsDataPreprocessor
+from safetensors import safe_open
 from torch import Tensor, nn
 
 from randsac_mm.engine.launch import load_config
@@ -15,6 +16,7 @@ from randsac_mm.models import RandSACViT
 from randsac_mm.transfer import load_backbone
 from randsac_mm.transfer.reading import read_checkpoint
 from randsac_mm.transfer.stored_config import stored_config
+from randsac_mm.version import __version__
 
 NORM = {'type': 'LN', 'eps': 1e-6}
 # Backbones that are exported, and what their configs must state.
@@ -24,28 +26,22 @@ _IRRELEVANT = {'out_indices', 'drop_path_rate', 'frozen_stages', 'with_cp', 'ini
 
 
 class Features(NamedTuple):
-    """Features of B images.
+    """Features of B images."""
 
-    Attributes:
-        tokens: Tokens after the last layer and its norm, (B, N, D), in raster order.
-        averaged: Their average, normalised if the encoder has a norm for it, (B, D).
-        inputs: The images as the encoder's preprocessing normalises them, (B, C, H, W); None: it has none.
-    """
-
-    tokens: Tensor
-    averaged: Tensor
-    inputs: Tensor | None = None
+    tokens: Tensor  # after the last layer and its norm, (B, N, D), in raster order
+    averaged: Tensor  # their average, normalised if the encoder has a norm for it, (B, D)
+    inputs: Tensor | None = None  # the normalised images, (B, C, H, W); None without a preprocessing
 
 
 class Encoder(nn.Module):
     """Encoder with its preprocessing, in evaluation mode.
 
     Args:
-        backbone: The backbone. A classifier with ``out_type='avg_featmap'`` has learned a norm of the average, ``ln2``.
+        backbone: The backbone; with ``out_type='avg_featmap'`` it has a norm of the average, ``ln2``.
         mean: Mean of each channel, in pixel values 0 .. 255.
         std: Standard deviation of each channel, same units.
         path: The checkpoint.
-        notes: How the encoder differs from the checkpoint, in words.
+        notes: How the encoder differs from the checkpoint.
     """
 
     def __init__(
@@ -60,8 +56,8 @@ class Encoder(nn.Module):
         self.eval().requires_grad_(False)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Compute tokens (B, N, D) and averaged features (B, D) of normalised images (B, C, H, W)."""
-        tokens = self.backbone(images)[-1]
+        """Compute tokens (B, N, D) and averaged features (B, D) of images (B, C, H, W), normalised or uint8 pixels."""
+        tokens = self.backbone(self.normalise(images) if images.dtype == torch.uint8 else images)[-1]
         averaged = tokens.mean(dim=1)
         return tokens, self.backbone.ln2(averaged) if hasattr(self.backbone, 'ln2') else averaged
 
@@ -70,14 +66,14 @@ class Encoder(nn.Module):
         return self.preprocessor({'inputs': pixels})['inputs']
 
     def weights(self) -> dict[str, Tensor]:
-        """Return all tensors under mmpretrain's names, float32, each with memory of its own."""
+        """Return copies of all tensors under mmpretrain's names, float32."""
         positions = self.backbone.positions(self.backbone.patch_resolution)  # a checkpoint has those of pre-training
         state = {**self.backbone.state_dict(), 'pos_embed': positions}
         return {key: value.detach().clone().contiguous() for key, value in state.items()}
 
     @property
     def architecture(self) -> dict[str, Any]:
-        """Sizes and options under mmpretrain's names; ``img_size`` is height and width in pixels."""
+        """Sizes and options under mmpretrain's names; ``img_size``: height and width in pixels."""
         backbone = self.backbone
         return {
             'embed_dims': backbone.embed_dims,
@@ -94,16 +90,17 @@ class Encoder(nn.Module):
 
     @property
     def normalisation(self) -> dict[str, Any]:
-        """How images are normalised."""
+        """Mean and standard deviation of each channel, range and order of the channels."""
         return {'mean': list(self.mean), 'std': list(self.std), 'range': [0, 255], 'channels': 'RGB'}
 
     def metadata(self) -> dict[str, str]:
-        """Describe the encoder in strings, for the header of a file."""
+        """Return the header of a file."""
         return {
             'architecture': json.dumps(self.architecture),
             'normalisation': json.dumps(self.normalisation),
             'source': self.path.name,
             'source_sha256': self.sha256,
+            'randsac_mm': __version__,
         }
 
 
@@ -121,9 +118,6 @@ def read_encoder(
         img_size: Height and width to export for, in pixels. None: the config's.
         averaged_norm: False: leave out the norm of the averaged tokens that some classifiers have.
 
-    Returns:
-        The encoder.
-
     Raises:
         FileNotFoundError: If there is no such checkpoint or config.
         ValueError: If the file cannot be read safely or stores no config, if the config describes no plain Vision
@@ -137,31 +131,29 @@ def read_encoder(
         options['out_type'] = 'raw'
     if img_size is not None:
         options['img_size'] = tuple(img_size)
-    backbone = _build(options, origin)
+    try:
+        backbone = RandSACViT(**options)
+    except Exception as error:  # a config may have any values
+        raise ValueError(f'{origin}: the backbone cannot be built: {error}') from error
     mean, std = (_find_statistics(described, name, backbone.in_channels, origin) for name in ('mean', 'std'))
     report = load_backbone(backbone, path)
-    notes = []
     wrong = {*report.missing, *(key for key in report.unused if key.startswith(report.prefix))}
-    norm = {f'{report.prefix}ln2.{kind}' for kind in ('weight', 'bias')}
-    if not averaged_norm and norm <= wrong:
-        wrong -= norm
-        notes.append('the norm of the averaged tokens (ln2) was left out')
+    dropped = set() if averaged_norm else {key for key in wrong if key.startswith(f'{report.prefix}ln2.')}
+    if wrong - dropped:
+        raise ValueError(f'{path} has other weights than {origin} describes: {", ".join(sorted(wrong - dropped))}')
+    notes = ['the norm of the averaged tokens (ln2) was dropped'] if dropped else []
     if backbone.patch_resolution != backbone.positions_grid:
         grids = backbone.patch_resolution, backbone.positions_grid
         notes.append('positions of {} tokens, computed anew; the checkpoint has those of {}'.format(*grids))
-    if wrong:
-        raise ValueError(f'{path} has other weights than {origin} describes: {", ".join(sorted(wrong))}')
     return Encoder(backbone, mean, std, Path(path), notes)
 
 
 def _read_config(path: str | Path, config: str | Path | None) -> tuple[dict[str, Any], str]:
-    """Return the config of a checkpoint and where it is from."""
+    """Return the config of a checkpoint and its origin, for errors."""
     checkpoint = read_checkpoint(path)
     if config is not None:
         return load_config(str(config), None, None, 'none').to_dict(), f'the config {config}'
     if Path(path).suffix == '.safetensors':
-        from safetensors import safe_open
-
         with safe_open(str(path), 'pt') as file:
             checkpoint = {'meta': file.metadata()}
     stored = stored_config(checkpoint)
@@ -176,41 +168,27 @@ def _backbone_options(config: Mapping[str, Any], origin: str) -> dict[str, Any]:
     kind = str(options.pop('type', None)).rpartition('.')[2]
     if kind not in _BACKBONES or any(options.pop(key, None) != value for key, value in _BACKBONES[kind].items()):
         raise ValueError(
-            f'{origin} describes the backbone {kind}: only RandSACViT can be exported, and VisionTransformer with '
+            f'{origin}: the backbone {kind} cannot be exported, only RandSACViT, and VisionTransformer with '
             f'with_cls_token=False and norm_cfg={NORM}'
         )
     unknown = options.keys() - _ARGUMENTS - _IRRELEVANT
     if unknown:
-        raise ValueError(f'{origin}: no target has what the backbone has, {", ".join(sorted(unknown))}')
+        raise ValueError(f'{origin}: no target supports these options of the backbone: {", ".join(sorted(unknown))}')
     return {key: value for key, value in options.items() if key in _ARGUMENTS}
 
 
-def _build(options: Mapping[str, Any], origin: str) -> RandSACViT:
-    try:
-        return RandSACViT(**options)
-    except Exception as error:  # the config may hold anything
-        raise ValueError(f'{origin}: the backbone cannot be built: {error}') from error
-
-
 def _find_statistics(config: Mapping[str, Any], name: str, channels: int, origin: str) -> list[float]:
-    """Return ``mean`` or ``std`` of each channel; a preprocessor without them passes pixels on as they are."""
-    # mmpretrain's classifiers have the preprocessor beside the model.
+    """Return ``mean`` or ``std`` of each channel; 0 and 1 if the preprocessor has none."""
     preprocessor = config['model'].get('data_preprocessor', config.get('data_preprocessor'))
     if not isinstance(preprocessor, Mapping):
-        raise ValueError(f'{origin} has no data_preprocessor, which states how images are normalised: add it')
+        raise ValueError(f'{origin} has no data_preprocessor with mean and std of the images: add it')
     values = preprocessor.get(name) or [0.0 if name == 'mean' else 1.0]
     numbers = isinstance(values, list | tuple) and all(isinstance(value, int | float) for value in values)
-    if not numbers or len(values) not in (1, channels) or not all(map(math.isfinite, values)):
-        raise ValueError(f'{origin}: {name}={values!r} must be finite numbers, one for each of {channels} channels')
-    if name == 'std' and min(values) <= 0:
-        raise ValueError(f'{origin}: std={values} must be positive')
+    if not numbers or len(values) not in (1, channels) or (name == 'std' and min(values) <= 0):
+        raise ValueError(f'{origin}: {name}={values!r} must be numbers, std above 0, for each of {channels} channels')
     return [float(value) for value in values] * (channels // len(values))
 
 
 def sha256(path: str | Path) -> str:
     """Compute the SHA-256 digest of a file, in hexadecimal."""
-    digest = hashlib.sha256()
-    with open(path, 'rb') as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()

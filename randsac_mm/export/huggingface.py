@@ -1,9 +1,4 @@
-"""transformers' ``IJepaModel``, its Vision Transformer without class token.
-
-``ViTModel`` itself cannot be used: it puts a class token before the patches, and all patches attend to it. Its share
-of every softmax is ``exp(q . k)``, more than zero for any finite weights, and its key comes from the same projection
-as all others, so no weights make ``ViTModel`` equal to an encoder without that token.
-"""
+"""transformers' ``IJepaModel``: its ``ViTModel`` has a class token, whose attention no weights can make zero."""
 
 import json
 from pathlib import Path
@@ -13,7 +8,7 @@ import torch
 from torch import Tensor
 
 from .encoder import Encoder, Features
-from .target import Target, rename, require, save_safetensors
+from .target import Target, rename, save_safetensors
 
 _NAMES = {  # of the model hub's files, which every version of transformers reads
     r'^pos_embed$': 'embeddings.position_embeddings',
@@ -37,29 +32,20 @@ class HuggingFace(Target):
 
     name = 'hf'
     # mmpretrain cannot be imported beside transformers 5.
-    packages: ClassVar = {'transformers': 'transformers<5', 'safetensors': 'safetensors'}
+    packages: ClassVar = {'transformers.models.ijepa': 'transformers>=4.47,<5'}
 
     def __init__(self, encoder: Encoder) -> None:
         super().__init__(encoder)
-        if encoder.architecture['averaged_norm']:
+        if encoder.architecture['averaged_norm'] or not encoder.architecture['final_norm']:
             raise ValueError(
-                f'{encoder.path} has a norm of the averaged tokens (ln2), which no ViT of transformers has. '
-                '--drop-averaged-norm leaves it out; it belongs to the classifier'
-            )
-        if not encoder.architecture['final_norm']:
-            raise ValueError(
-                f"{encoder.path} has no norm after the last layer (ln1), which transformers' IJepaModel always has: "
-                "export to 'timm', 'safetensors', 'mm' or 'onnx'"
+                f"{encoder.path}: transformers' IJepaModel has a norm of the tokens (ln1) and none of their average "
+                '(ln2). Drop ln2 (--drop-averaged-norm), without ln1 export to another target'
             )
 
     def write(self, folder: Path) -> None:
         """See base class."""
-        transformers = require('transformers', self.packages['transformers'])
-        if not hasattr(transformers, 'IJepaModel'):
-            raise ImportError(
-                f'transformers {transformers.__version__} is too old, it has no IJepaModel: '
-                f"pip install -U '{self.packages['transformers']}'"
-            )
+        import transformers
+
         arch = self.encoder.architecture
         height, width = arch['img_size']
         config = transformers.IJepaConfig(
@@ -76,9 +62,11 @@ class HuggingFace(Target):
             architectures=['IJepaModel'],
         )
         config.save_pretrained(folder)
-        weights = {}
-        for key, value in self.encoder.weights().items():
-            weights |= {rename(name, _NAMES): part.clone() for name, part in _split_qkv(key, value).items()}
+        weights = self.encoder.weights()
+        for key in [key for key in weights if '.qkv.' in key]:
+            for name, rows in zip(('query', 'key', 'value'), weights.pop(key).chunk(3), strict=True):
+                weights[key.replace('qkv', name)] = rows.clone()
+        weights = {rename(key, _NAMES): value for key, value in weights.items()}
         save_safetensors(weights, folder / 'model.safetensors', self.encoder.metadata())
         processor = {
             'image_processor_type': 'ViTImageProcessor',
@@ -95,7 +83,8 @@ class HuggingFace(Target):
 
     def run(self, folder: Path, pixels: Tensor, inputs: Tensor) -> Features:
         """See base class."""
-        transformers = require('transformers', self.packages['transformers'])
+        import transformers
+
         model = transformers.AutoModel.from_pretrained(folder, local_files_only=True, use_safetensors=True).eval()
         processor = transformers.AutoImageProcessor.from_pretrained(folder, local_files_only=True, use_fast=False)
         arrays = list(pixels.permute(0, 2, 3, 1).numpy())
@@ -103,10 +92,3 @@ class HuggingFace(Target):
         with torch.no_grad():
             tokens = model(inputs).last_hidden_state
         return Features(tokens, tokens.mean(dim=1), made)
-
-
-def _split_qkv(key: str, value: Tensor) -> dict[str, Tensor]:
-    if '.qkv.' not in key:
-        return {key: value}
-    parts = ('query', 'key', 'value')
-    return {key.replace('qkv', part): rows for part, rows in zip(parts, value.chunk(3), strict=True)}

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from .encoder import Encoder, Features
-from .target import Target, require
+from .target import Target
 
 _FILE = 'backbone.onnx'
 _OPSET = 17  # the first with layer normalisation as one operator
@@ -21,8 +21,7 @@ class ONNXFile(Target):
 
     Args:
         encoder: The encoder.
-        uint8: Whether the graph takes pixels 0 .. 255 (uint8, RGB) and normalises them itself, instead of normalised
-            float32 images.
+        uint8: Whether the graph takes pixels 0 .. 255 (uint8, RGB) and normalises them itself.
     """
 
     name = 'onnx'
@@ -35,7 +34,8 @@ class ONNXFile(Target):
 
     def write(self, folder: Path) -> None:
         """See base class."""
-        onnx = require('onnx', self.packages['onnx'])
+        import onnx
+
         encoder, file = self.encoder, str(folder / _FILE)
         dtype = torch.uint8 if self.uint8 else torch.float32
         images = torch.zeros(2, len(encoder.mean), *encoder.backbone.img_size, dtype=dtype)
@@ -49,10 +49,9 @@ class ONNXFile(Target):
         if 'dynamo' in inspect.signature(torch.onnx.export).parameters:
             options['dynamo'] = False  # the other exporter needs another package
         with warnings.catch_warnings(), torch.no_grad():
-            # That sizes become constants is meant, and proven below.
-            warnings.simplefilter('ignore', torch.jit.TracerWarning)
+            warnings.simplefilter('ignore', torch.jit.TracerWarning)  # sizes become constants, as intended
             warnings.simplefilter('ignore', DeprecationWarning)
-            torch.onnx.export(_FromPixels(encoder) if self.uint8 else encoder, (images,), file, **options)
+            torch.onnx.export(encoder, (images,), file, **options)
         graph = onnx.load(file)
         header = {**encoder.metadata(), 'input': json.dumps({'dtype': 'uint8' if self.uint8 else 'float32'})}
         for key, value in header.items():
@@ -62,22 +61,11 @@ class ONNXFile(Target):
 
     def run(self, folder: Path, pixels: Tensor, inputs: Tensor) -> Features:
         """See base class."""
-        runtime = require('onnxruntime', self.packages['onnxruntime'])
-        session = runtime.InferenceSession(str(folder / _FILE), providers=['CPUExecutionProvider'])
+        import onnxruntime
+
+        session = onnxruntime.InferenceSession(str(folder / _FILE), providers=['CPUExecutionProvider'])
         images = pixels if self.uint8 else inputs
-        # In two batches of different sizes, so that the free batch size is proven as well.
+        # Two batches of different sizes, to verify the free batch size.
         batches = [batch.numpy() for batch in (images[:1], images[1:]) if len(batch)]
         parts = [session.run(['tokens', 'averaged'], {'images': batch}) for batch in batches]
         return Features(*(torch.cat([torch.from_numpy(part[i]) for part in parts]) for i in (0, 1)))
-
-
-class _FromPixels(nn.Module):
-    """Encoder of pixels that are not normalised yet."""
-
-    def __init__(self, encoder: Encoder) -> None:
-        super().__init__()
-        self.encoder = encoder
-        self.eval()
-
-    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        return self.encoder(self.encoder.normalise(pixels))

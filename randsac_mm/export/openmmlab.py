@@ -1,7 +1,6 @@
 """Weights under mmpretrain's names: for its ``VisionTransformer``, and as safetensors for this package."""
 
 from pathlib import Path
-from typing import ClassVar
 
 import torch
 from mmengine.config import Config
@@ -9,7 +8,6 @@ from mmpretrain.registry import MODELS
 from torch import Tensor
 
 from randsac_mm.transfer.model_loading import load_model
-from randsac_mm.version import __version__
 
 from .encoder import NORM, Encoder, Features, read_encoder
 from .target import Target, save_safetensors
@@ -24,7 +22,8 @@ class MMPretrain(Target):
 
     def write(self, folder: Path) -> None:
         """See base class."""
-        torch.save({'meta': _header(self.encoder), 'state_dict': self.encoder.weights()}, folder / _PTH)
+        meta = {'cfg': config_text(self.encoder), **self.encoder.metadata()}
+        torch.save({'meta': meta, 'state_dict': self.encoder.weights()}, folder / _PTH)
         (folder / _CONFIG).write_text(config_text(self.encoder, _PTH))
 
     def run(self, folder: Path, pixels: Tensor, inputs: Tensor) -> Features:
@@ -46,11 +45,11 @@ class SafetensorsFile(Target):
     """``backbone.safetensors``, verified by :class:`randsac_mm.models.RandSACViT`, built from the file's header."""
 
     name = 'safetensors'
-    packages: ClassVar = {'safetensors': 'safetensors'}
 
     def write(self, folder: Path) -> None:
         """See base class."""
-        save_safetensors(self.encoder.weights(), folder / _SAFETENSORS, _header(self.encoder))
+        header = {'cfg': config_text(self.encoder), **self.encoder.metadata()}
+        save_safetensors(self.encoder.weights(), folder / _SAFETENSORS, header)
 
     def run(self, folder: Path, pixels: Tensor, inputs: Tensor) -> Features:
         """See base class."""
@@ -59,7 +58,7 @@ class SafetensorsFile(Target):
 
 
 def config_text(encoder: Encoder, file: str | None = None) -> str:
-    """Write the config of mmpretrain's classifier without head; it loads the weights in ``file`` beside it, if any."""
+    """Return the config of mmpretrain's classifier without head; it loads ``file`` beside it, if any."""
     architecture = encoder.architecture
     arch = {key: architecture.pop(key) for key in ('embed_dims', 'num_layers', 'num_heads', 'feedforward_channels')}
     averaged_norm = architecture.pop('averaged_norm')
@@ -80,7 +79,3 @@ def config_text(encoder: Encoder, file: str | None = None) -> str:
         '# For images in BGR, as mmcv loads them; for a data set in RGB, as CIFAR10, set to_rgb=False.\n'
         f'{Config({"model": model}).pretty_text}'
     )
-
-
-def _header(encoder: Encoder) -> dict[str, str]:
-    return {'cfg': config_text(encoder), 'randsac_mm': __version__, **encoder.metadata()}

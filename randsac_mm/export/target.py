@@ -1,4 +1,4 @@
-"""What all targets of an export have in common."""
+"""The base class of all targets and what several of them use."""
 
 import importlib
 import re
@@ -8,29 +8,18 @@ from pathlib import Path
 from types import ModuleType
 from typing import ClassVar
 
+from safetensors.torch import save
 from torch import Tensor
 
 from .encoder import Encoder, Features
 
 
 class Target(ABC):
-    """A format that an encoder is written in, and the library that reads it.
+    """A format of encoders and the library that reads it; ValueError if an encoder does not fit the format."""
 
-    Args:
-        encoder: The encoder.
-
-    Attributes:
-        name: As in ``--to``.
-        packages: Packages that are needed, and what to install for each.
-        tolerance: Greatest absolute difference of features that is accepted.
-
-    Raises:
-        ValueError: If the format cannot express the encoder.
-    """
-
-    name: ClassVar[str]
-    packages: ClassVar[dict[str, str]] = {}
-    tolerance: ClassVar[float] = 1e-5
+    name: ClassVar[str]  # as in --to
+    packages: ClassVar[dict[str, str]] = {}  # modules that are needed, and what to install for each
+    tolerance: ClassVar[float] = 1e-5  # greatest absolute difference of features that is accepted
 
     def __init__(self, encoder: Encoder) -> None:
         self.encoder = encoder
@@ -41,42 +30,30 @@ class Target(ABC):
 
     @abstractmethod
     def run(self, folder: Path, pixels: Tensor, inputs: Tensor) -> Features:
-        """Load what :meth:`write` has written by the target's own library, and compute features.
+        """Load the files with the target's own library and compute features.
 
         Args:
-            folder: The folder.
+            folder: What :meth:`write` has filled.
             pixels: Images (B, C, H, W), uint8, RGB or grey, of the encoder's size.
             inputs: The same, normalised.
-
-        Returns:
-            Features of all images.
         """
 
 
 def require(module: str, install: str) -> ModuleType:
-    """Import a package that only an export needs; raise ImportError with what to install if that fails."""
+    """Import an optional package, or raise ImportError with what to install."""
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        raise ImportError(
-            f"this export needs the package {module}, which is missing or broken ({error}): pip install '{install}'"
-        ) from error
+        raise ImportError(f"{module} is missing, broken or too old ({error}): pip install '{install}'") from error
 
 
 def rename(key: str, names: Mapping[str, str]) -> str:
-    r"""Replace the parts of a tensor's name that match the patterns.
-
-    Example:
-        >>> rename('layers.3.ln1.bias', {r'^layers': 'blocks', r'\.ln(\d)': r'.norm\1'})
-        'blocks.3.norm1.bias'
-    """
+    """Replace the parts of a tensor's name that match the patterns."""
     for pattern, name in names.items():
         key = re.sub(pattern, name, key)
     return key
 
 
 def save_safetensors(tensors: dict[str, Tensor], file: Path, header: dict[str, str]) -> None:
-    """Write tensors and a header of strings to a safetensors file."""
-    # Not by save_file, which lets nobody but the owner read it.
-    data = require('safetensors.torch', 'safetensors').save(tensors, metadata={'format': 'pt', **header})
-    file.write_bytes(data)
+    """Write tensors and a header of strings to a file that everybody may read, unlike safetensors' ``save_file``."""
+    file.write_bytes(save(tensors, metadata={'format': 'pt', **header}))

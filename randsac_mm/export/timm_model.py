@@ -3,14 +3,14 @@
 import json
 import math
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from PIL import Image
 from torch import Tensor
 
 from .encoder import Encoder, Features
-from .target import Target, rename, require, save_safetensors
+from .target import Target, rename, save_safetensors
 
 _NAMES = {
     r'^layers': 'blocks',
@@ -30,40 +30,23 @@ class TimmModel(Target):
     """
 
     name = 'timm'
-    packages: ClassVar = {'timm': 'timm', 'safetensors': 'safetensors'}
+    packages: ClassVar = {'timm': 'timm'}
 
     def __init__(self, encoder: Encoder) -> None:
         super().__init__(encoder)
         if encoder.architecture['final_norm'] and encoder.architecture['averaged_norm']:
             raise ValueError(
-                f'{encoder.path} has a norm of the tokens (ln1) and one of their average (ln2); timm has either. '
-                '--drop-averaged-norm leaves out the second, which belongs to the classifier'
+                f'{encoder.path} has a norm of the tokens (ln1) and one of their average (ln2), timm only one: '
+                'drop the second (--drop-averaged-norm) or export to another target'
             )
 
     def write(self, folder: Path) -> None:
         """See base class."""
         weights = {rename(key, _NAMES): value for key, value in self.encoder.weights().items()}
         save_safetensors(weights, folder / 'model.safetensors', self.encoder.metadata())
-        (folder / 'config.json').write_text(json.dumps(self._config(), indent=2) + '\n')
-
-    def run(self, folder: Path, pixels: Tensor, inputs: Tensor) -> Features:
-        """See base class."""
-        timm = require('timm', self.packages['timm'])
-        model = timm.create_model(f'local-dir:{folder}', pretrained=True).eval()
-        transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model))
-        arrays = pixels.permute(0, 2, 3, 1).numpy()
-        made = torch.stack([transform(Image.fromarray(array.squeeze())) for array in arrays])  # grey: no channel axis
-        with torch.no_grad():
-            # With the norm after the average, tokens have none, here as there.
-            return Features(model.forward_features(inputs), model(inputs), made)
-
-    def _config(self) -> dict[str, Any]:
         arch = self.encoder.architecture
-        return {
+        config = {
             'architecture': 'vit_base_patch16_224',  # timm wants a name it knows; model_args replaces every size
-            'num_classes': 0,
-            'num_features': arch['embed_dims'],
-            'global_pool': 'avg',
             'model_args': {
                 'img_size': arch['img_size'],
                 'patch_size': arch['patch_size'],
@@ -90,14 +73,21 @@ class TimmModel(Target):
                 'classifier': 'head',  # may be missing in the file, so that create_model(num_classes=...) adds one
             },
         }
+        (folder / 'config.json').write_text(json.dumps(config, indent=2) + '\n')
+
+    def run(self, folder: Path, pixels: Tensor, inputs: Tensor) -> Features:
+        """See base class."""
+        import timm
+
+        model = timm.create_model(f'local-dir:{folder}', pretrained=True).eval()
+        transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model))
+        arrays = pixels.permute(0, 2, 3, 1).numpy()
+        made = torch.stack([transform(Image.fromarray(array.squeeze())) for array in arrays])  # grey: no channel axis
+        with torch.no_grad():
+            return Features(model.forward_features(inputs), model(inputs), made)
 
 
 def mlp_ratio(dims: int, hidden: int) -> float:
-    """Return the ratio from which timm computes a hidden width, by rounding down.
-
-    Example:
-        >>> int(7 * mlp_ratio(7, 11)), mlp_ratio(192, 768)
-        (11, 4.0)
-    """
+    """Return the ratio from which timm computes a hidden width, by rounding down."""
     ratio = hidden / dims
     return ratio if int(dims * ratio) == hidden else math.nextafter(ratio, math.inf)

@@ -1,4 +1,4 @@
-"""Which files are read and which are written: no name is used twice, and no input is ever overwritten."""
+"""The images to read and the names of their results: no name is used twice, no input is overwritten."""
 
 import os
 from collections.abc import Iterable, Sequence
@@ -8,22 +8,18 @@ from randsac_mm.datasets.images import IMG_EXTENSIONS, find_image_files
 
 
 def find_images(paths: Sequence[str | os.PathLike], without: Sequence[Path] = ()) -> dict[Path, str]:
-    """List image files, with a name for the results of each.
-
-    Files are taken as they are named, folders are searched by :func:`randsac_mm.datasets.find_image_files`. A file that
-    is named twice is taken once.
+    """List image files, each once, with a name for the results of each.
 
     Args:
-        paths: Files and folders.
-        without: Folders that are left out of a search in a folder above them: those of earlier results.
+        paths: Files, and folders, which are searched by :func:`randsac_mm.datasets.find_image_files`.
+        without: Folders below these that are skipped: those of earlier results.
 
     Returns:
-        For every file the name of its results: its own without ending, for one found in a folder with its path below
-        that folder (``'city/street'``). A name that is taken already gets a number (``'street_2'``); upper and lower
-        case are taken as equal, because some file systems do.
+        By file the name of its results: its path below the folder, without ending (``'city/street'``). A name that is
+        used already, in upper or lower case, gets a number (``'street_2'``).
 
     Raises:
-        FileNotFoundError: If there is no such file or folder, or a folder holds no image.
+        FileNotFoundError: If there is no such file or folder, or no image in a folder.
         ValueError: If ``paths`` is empty.
     """
     if not paths:

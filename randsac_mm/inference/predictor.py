@@ -1,4 +1,4 @@
-"""Predict image files: arrays for programs, pictures for people, raw results for other tools."""
+"""Prediction of image files: arrays, pictures and files in the libraries' own formats."""
 
 import copy
 import json
@@ -33,7 +33,7 @@ class Segmented(NamedTuple):
         image: The file.
         labels: Index of the class of every pixel, (H, W), int64; names are in ``Predictor.classes``.
         picture: The image and the map, (H, W, 3), uint8, RGB.
-        files: What was written.
+        files: The files that were written.
     """
 
     image: Path
@@ -49,11 +49,10 @@ class Detected(NamedTuple):
         image: The file.
         boxes: Left, top, right and bottom in pixels, (K, 4), float32.
         labels: Index of each instance's class, (K,), int64; names are in ``Predictor.classes``.
-        scores: Confidence, (K,), float32, from 0 to 1. All that ``model.test_cfg`` lets through are here;
-            ``score_thr`` decides only what is drawn.
+        scores: Confidence, (K,), float32, from 0 to 1; ``score_thr`` changes only what is drawn.
         masks: Pixels of each instance, (K, H, W), bool; None if the model predicts no masks.
         picture: The image and the instances, (H, W, 3), uint8, RGB.
-        files: What was written.
+        files: The files that were written.
     """
 
     image: Path
@@ -66,13 +65,7 @@ class Detected(NamedTuple):
 
 
 class Faulty(NamedTuple):
-    """An image that was not predicted.
-
-    Attributes:
-        image: The file.
-        reason: Why, in words.
-        error: What the libraries raised; None if the file itself is damaged.
-    """
+    """An image that was not predicted, the reason, and the error that was raised unless the file is damaged."""
 
     image: Path
     reason: str
@@ -86,8 +79,7 @@ class Predictor:
     """Predictor of segmentation maps or instance masks of image files, through mmseg's or mmdet's own inferencer.
 
     The numbers are those of ``mmseg.apis.inference_model`` and ``mmdet.apis.inference_detector``. Unlike there, the
-    checkpoint must fit the config in every tensor and is read without executing anything in it, and a checkpoint of
-    pre-training that the config starts from need not exist any more.
+    checkpoint is loaded strictly and safely, and a pre-training checkpoint that the config names need not exist.
 
     Args:
         config: A config of segmentation (``default_scope='mmseg'``) or detection (``'mmdet'``), file or object.
@@ -104,14 +96,6 @@ class Predictor:
         FileNotFoundError: If there is no such config or checkpoint.
         ValueError: If the config is of another task, the checkpoint cannot be read safely or does not fit, a library is
             missing, or an argument is out of range.
-
-    Example:
-        In a program::
-
-            from randsac_mm.inference import Predictor
-
-            predict = Predictor('configs/segmentation/upernet_vit-b_ade20k-512.py', 'work_dirs/upernet/iter_160000.pth')
-            labels = predict(['street.jpg'], out='predictions')[0].labels
     """
 
     def __init__(
@@ -129,7 +113,9 @@ class Predictor:
             cfg = load_config(os.fspath(config), options, None, 'none')
         self.scope = find_scope(cfg)
         self.task = 'segmentation' if self.scope == 'mmseg' else 'detection'
-        self._score_thr = self._check_score(score_thr)
+        if score_thr is not None and (self.scope == 'mmseg' or not 0 <= score_thr <= 1):
+            raise ValueError(f'score_thr={score_thr} must be between 0 and 1, and is for detection only')
+        self._score_thr = 0.3 if score_thr is None else score_thr
         prepare(cfg, self.scope)
         with DefaultScope.overwrite_default_scope(self.scope):
             self._inferencer = build_inferencer(cfg, self.scope, device)
@@ -144,10 +130,7 @@ class Predictor:
     def __call__(
         self, images: str | os.PathLike | Sequence[str | os.PathLike], out: str | os.PathLike | None = None
     ) -> list[Segmented | Detected]:
-        """Predict images, and keep all results in memory; arguments and errors as :meth:`stream`.
-
-        Returns:
-            One result per image.
+        """Return all results of :meth:`stream`.
 
         Raises:
             UnreadableImageError: If images could not be predicted, after all others were; the message names them.
@@ -164,18 +147,16 @@ class Predictor:
     def stream(
         self, images: str | os.PathLike | Sequence[str | os.PathLike], out: str | os.PathLike | None = None
     ) -> Iterator[Segmented | Detected | Faulty]:
-        """Predict images one after the other, with one result in memory at a time.
-
-        With ``out`` writes ``pictures/NAME.png`` and either ``labels/NAME.png`` (the index of each pixel's class, 8 or
-        16 bits) or ``instances/NAME.json`` (mmdet's own format: boxes, labels, scores, masks in COCO's run lengths),
-        and in the end ``results.json``: the files of each image, and the classes.
+        """Predict images one after the other.
 
         Args:
             images: Files and folders, see :func:`find_images`.
-            out: Folder to write to; None writes nothing.
+            out: Folder for ``pictures/NAME.png``, either ``labels/NAME.png`` (class indices of 8 or 16 bits) or
+                ``instances/NAME.json`` (mmdet's own format, masks in COCO's run lengths) and, in the end,
+                ``results.json`` (all files and the classes). None: nothing is written.
 
         Yields:
-            The result of an image, or why there is none: the file is damaged, or the model refuses its size.
+            The result of an image, or :class:`Faulty` if the file is damaged or the model raises an error.
 
         Raises:
             FileNotFoundError: If there is no such image or folder, or a folder has no image in it.
@@ -206,13 +187,6 @@ class Predictor:
         endings = ('.png', '.png' if self.scope == 'mmseg' else '.json')
         return tuple(folder / f'{name}{ending}' for folder, ending in zip(folders, endings, strict=False))
 
-    def _check_score(self, score_thr: float | None) -> float:
-        if score_thr is not None and self.scope == 'mmseg':
-            raise ValueError(f'score_thr={score_thr}: a segmentation map has no scores; leave it out')
-        if score_thr is not None and not 0 <= score_thr <= 1:
-            raise ValueError(f'score_thr={score_thr} must lie between 0 and 1')
-        return 0.3 if score_thr is None else score_thr
-
     def _predict(self, file: Path, outputs: tuple[Path, ...]) -> Segmented | Detected | Faulty:
         reason = find_fault(file, decode=True)
         if reason is not None:
@@ -222,7 +196,7 @@ class Predictor:
                 # A box may end outside the picture; mmdet's drawing is older than numpy 2.
                 warnings.filterwarnings('ignore', message='.* is out of bounds|__array_wrap__ must accept')
                 return self._segment(file, outputs) if self.scope == 'mmseg' else self._detect(file, outputs)
-        except Exception as error:  # whatever is wrong with one image must not stop the others
+        except Exception as error:  # one image must not stop the others
             return Faulty(file, f'{type(error).__name__}: {error}', error)
 
     def _segment(self, file: Path, outputs: tuple[Path, ...]) -> Segmented:

@@ -25,22 +25,21 @@ def find_scope(cfg: Config) -> str:
     scope = cfg.get('default_scope')
     if scope not in _INFERENCERS:
         raise ValueError(
-            f'default_scope={scope!r} is not mmseg or mmdet. For pictures of what a pre-trained model predicts run '
+            f'default_scope={scope!r} is not mmseg or mmdet; for a pre-training model use '
             'tools/visualization/reconstruct.py CONFIG CHECKPOINT'
         )
     dataset = (cfg.get('test_dataloader') or {}).get('dataset') or {}
     if not dataset.get('pipeline'):
         raise ValueError(
-            f'the config has no test_dataloader.dataset.pipeline (its data set is {dataset.get("type")!r}), which '
-            'prepares the images: name one data set with a pipeline, not a list or a wrapper of data sets'
+            f'the config has no test_dataloader.dataset.pipeline (its data set is {dataset.get("type")!r}): '
+            'name one data set with a pipeline, no wrapper of data sets'
         )
     return scope
 
 
 def prepare(cfg: Config, scope: str) -> None:
-    """Change a config of training, in place, so that it predicts: no start from other weights, no logging."""
+    """Change a config in place for prediction: no initial weights, no logging."""
     _drop_initial_weights(cfg.model)
-    # One without a backend: whatever the config's would log to is not wanted here.
     kept = {'type': _VISUALIZERS[scope], **{k: v for k, v in (cfg.get('visualizer') or {}).items() if k == 'alpha'}}
     cfg.visualizer = ConfigDict(kept, vis_backends=[])
     if scope == 'mmseg':
@@ -75,18 +74,15 @@ def build_inferencer(cfg: Config, scope: str, device: str) -> BaseInferencer:
 
 
 def describe_classes(cfg: Config, trained: dict, num_classes: int) -> dict[str, list]:
-    """Return names and colours of the classes that a model predicts.
+    """Return ``classes``, names of the classes that a model predicts, and ``palette``, their colours in RGB.
 
     Args:
         cfg: The config; its test data set is used if the checkpoint names no classes.
-        trained: What the checkpoint stores about the data that it was trained on (``dataset_meta``).
+        trained: The checkpoint's ``dataset_meta``.
         num_classes: Number of classes that the model predicts.
 
-    Returns:
-        ``classes``, the names, and ``palette``, colours in RGB.
-
     Raises:
-        ValueError: If neither names as many classes.
+        ValueError: If another number of classes is named.
     """
     meta = {key.lower(): value for key, value in trained.items()}
     if not meta.get('classes'):
@@ -112,7 +108,7 @@ def _check_device(name: str) -> None:
 
 
 def _drop_initial_weights(cfg: Any) -> None:
-    """Remove all initial weights: their files need not exist any more."""
+    """Remove all initial weights, whose files need not exist."""
     if isinstance(cfg, dict):
         for key in ('pretrained', 'init_cfg'):
             cfg.pop(key, None)
@@ -122,10 +118,7 @@ def _drop_initial_weights(cfg: Any) -> None:
 
 
 def _pad_small_images(model: ConfigDict) -> None:
-    """Let mmseg pad what the patch size does not divide, unless the config says how to pad.
-
-    Whole images are padded to multiples of it, images smaller than a sliding window to the window's size.
-    """
+    """Pad images to multiples of the patch size, or to a sliding window, unless the config has its own padding."""
     preprocessor, patch = model.get('data_preprocessor'), model.backbone.get('patch_size')
     if not preprocessor or preprocessor.get('test_cfg') or not patch:
         return

@@ -1,16 +1,14 @@
 """Contract: whatever checkpoint of ours is read, the encoder computes what its model computes, or it is refused."""
 
-import os
-
 import pytest
 import torch
-from export.tiny import ARCH, MEAN, STD, build, checkpoint, model_config, save
+from export.tiny import MEAN, STD, build, checkpoint, model_config, save
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mmengine.config import Config
 
-from randsac_mm.export import read_encoder, real_images
-from randsac_mm.models import RandSACViT
+from randsac_mm.export import read_encoder
+from randsac_mm.export.sample_images import real_images
 
 
 def images(height=12, width=20, channels=3):
@@ -34,13 +32,11 @@ def test_encoder_of_a_run(tmp_path, kind):
     tokens, averaged = encoder(inputs)
     assert torch.equal(tokens, tokens_of(model.backbone, inputs))
     assert torch.equal(averaged, tokens.mean(1))
-    options = dict(img_size=[12, 20], patch_size=4, in_channels=3, qkv_bias=True, final_norm=True, averaged_norm=False)
-    assert encoder.architecture == ARCH | options
     assert (encoder.mean, encoder.std, encoder.notes) == (MEAN, STD, ())
 
 
 def test_golden_checkpoint(root):
-    """What code before 2027 has written."""
+    """Written by code before 2027."""
     encoder = read_encoder(root / 'tests' / 'data' / 'tiny_digits.pth')
     assert encoder.architecture['img_size'] == [8, 8]
     assert (encoder.mean, encoder.std) == ((77.94,), (95.91,))
@@ -54,8 +50,6 @@ def test_norm_of_averaged_tokens(tmp_path, final_norm):
         expected = model.backbone(inputs)[-1]
     encoder = read_encoder(path)
     assert torch.equal(encoder(inputs)[1], expected)
-    assert encoder.architecture['averaged_norm']
-    assert encoder.architecture['final_norm'] is final_norm
     without = read_encoder(path, averaged_norm=False)
     assert len(without.notes) == 1
     assert torch.equal(without(inputs)[1], tokens_of(model.backbone, inputs).mean(1))
@@ -88,17 +82,6 @@ def test_bare_weights_need_a_config(tmp_path):
     assert (encoder.architecture['qkv_bias'], encoder.mean) == (False, MEAN)
 
 
-def test_half_precision(tmp_path):
-    cfg = model_config()
-    model = build(cfg)
-    half = {key: value.half() for key, value in model.state_dict().items()}
-    encoder = read_encoder(save(tmp_path / 'a.pth', half, cfg))
-    assert {value.dtype for value in encoder.weights().values()} == {torch.float32}
-    for key, value in encoder.weights().items():
-        if key != 'pos_embed':  # computed anew
-            assert torch.equal(value, half[f'backbone.{key}'].float())
-
-
 # ---- sizes and normalisation ----------------------------------------------------------------------------------------
 
 
@@ -120,7 +103,6 @@ def test_any_sizes(tmp_path_factory, rows, columns, patch, channels, heads):
 
 
 def test_another_image_size(tmp_path):
-    """9 x 16 tokens are no 12 x 12."""
     path, model = checkpoint(tmp_path / 'a.pth', size=(36, 64))
     encoder = read_encoder(path, img_size=(20, 12))
     inputs = images(20, 12)
@@ -132,8 +114,8 @@ def test_another_image_size(tmp_path):
 
 @pytest.mark.parametrize(
     ('statistics', 'mean', 'std'),
-    [(dict(mean=[7], std=[2]), 7, 2), (dict(), 0, 1), (dict(mean=None, std=None), 0, 1)],
-    ids=['one for all channels', 'none', 'None'],
+    [(dict(mean=[7], std=[2]), 7, 2), (dict(mean=None), 0, 1)],
+    ids=['one for all channels', 'none'],
 )
 def test_normalisation(tmp_path, statistics, mean, std):
     cfg = model_config(kind='ImageClassifier')
@@ -153,10 +135,8 @@ def test_normalisation(tmp_path, statistics, mean, std):
         ({'backbone.arch.num_layers': 4}, 'num_layers'),
         ({'backbone.arch.num_layers': 2}, 'num_layers'),
         ({'backbone.arch.num_heads': 5}, 'num_heads=5'),
-        ({'backbone.arch.embed_dims': 'wide'}, 'cannot be built'),
         ({'backbone.arch': None}, 'cannot be built'),
         ({'backbone.patch_size': 2}, 'patch'),
-        ({'backbone.patch_size': 0}, 'cannot be built'),
         ({'backbone.in_channels': 1}, r'mean=.*1 channels'),
         ({'backbone.img_size': (20, 18)}, '18 pixels'),
         ({'backbone.qkv_bias': False}, r'qkv\.bias'),
@@ -175,12 +155,7 @@ def test_normalisation(tmp_path, statistics, mean, std):
 def test_config_of_another_model(tmp_path, changes, named):
     path, _ = checkpoint(tmp_path / 'a.pth')
     cfg = Config(dict(model=model_config()))
-    for key, value in changes.items():
-        *parents, last = key.split('.')
-        inner = cfg.model
-        for parent in parents:
-            inner = inner[parent]
-        inner[last] = value
+    cfg.merge_from_dict({f'model.{key}': value for key, value in changes.items()})
     cfg.dump(tmp_path / 'other.py')
     with pytest.raises(ValueError, match=rf'(a\.pth|other\.py)(?s:.*){named}'):
         read_encoder(path, tmp_path / 'other.py')
@@ -196,9 +171,7 @@ def test_config_of_another_model(tmp_path, changes, named):
         ('pos_embed', None),
         ('pos_embed', torch.randn(1, 15, 12)),  # learned ones
         ('patch_embed.projection.weight', torch.zeros(12, 3, 4, 2)),
-        ('layers.0.ffn.layers.0.0.weight', None),
         ('layers.1.ln1.weight', None),
-        ('layers.0.attn.gate', torch.zeros(3)),
         ('layers.0.gamma_1', torch.ones(12)),
         ('ln2.weight', torch.ones(12)),
     ],
@@ -219,46 +192,19 @@ def test_files_that_cannot_be_read(tmp_path):
     path, _ = checkpoint(tmp_path / 'a.pth')
     with pytest.raises(FileNotFoundError, match=r'run\.py'):
         read_encoder(path, tmp_path / 'run.py')
-    Config(dict(model=model_config(arch={**ARCH, 'num_heads': 4}))).dump(tmp_path / 'run.py')
-    with pytest.raises(ValueError, match=r'a\.pth(?s:.*)num_heads'):
-        read_encoder(path, tmp_path / 'run.py')  # not what the checkpoint stores
     with pytest.raises(ValueError, match='22 pixels'):
         read_encoder(path, img_size=(12, 22))
-    whole = path.read_bytes()
-    for name in ('cut.pth', 'cut.safetensors'):
-        (tmp_path / name).write_bytes(whole[: len(whole) // 2])
-        with pytest.raises(ValueError, match=name):
-            read_encoder(tmp_path / name)
 
 
-def test_nothing_in_a_checkpoint_is_executed(tmp_path):
-    mark = tmp_path / 'mark'
-
-    class Trap:
-        def __reduce__(self):
-            return os.mkdir, (str(mark),)
-
+def test_a_stored_config_is_not_executed(tmp_path):
     cfg = model_config()
-    state = build(cfg).state_dict()
-    torch.save({'meta': Trap(), 'state_dict': state}, tmp_path / 'trap.pth')
-    text = f'import os\nos.mkdir({str(mark)!r})\n{Config(dict(model=cfg)).pretty_text}'
-    torch.save({'meta': {'cfg': text}, 'state_dict': state}, tmp_path / 'text.pth')
-    with pytest.raises(ValueError, match=r'trap\.pth'):
-        read_encoder(tmp_path / 'trap.pth')
+    text = f'import os\nos.mkdir({str(tmp_path / "mark")!r})\n{Config(dict(model=cfg)).pretty_text}'
+    torch.save({'meta': {'cfg': text}, 'state_dict': build(cfg).state_dict()}, tmp_path / 'text.pth')
     read_encoder(tmp_path / 'text.pth')
-    assert not mark.exists()
+    assert not (tmp_path / 'mark').exists()
 
 
-def test_columns_come_first_in_our_positions():
-    """What the tests above rely on: the two axes can be told apart."""
-    positions = RandSACViT(ARCH, (8, 8), 4).pos_embed.unflatten(1, (2, 2))
-    assert not torch.equal(positions, positions.transpose(1, 2))
-
-
-# ---- images ---------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(('channels', 'size'), [(1, (8, 8)), (1, (14, 6)), (3, (12, 20)), (3, (7, 5))])
+@pytest.mark.parametrize(('channels', 'size'), [(1, (14, 6)), (3, (7, 5))])
 def test_images_are_real_and_differ(channels, size):
     found = real_images(channels, size)
     assert len({image.tobytes() for image in found.values()}) == len(found) > 1
@@ -268,15 +214,13 @@ def test_images_are_real_and_differ(channels, size):
 
 
 def test_images_of_a_folder(tmp_path, root):
-    folder = tmp_path / 'photos'
-    folder.mkdir()
-    (folder / 'broken.jpg').write_bytes(b'no image')
-    for missing in (folder, tmp_path / 'none'):
+    (tmp_path / 'broken.jpg').write_bytes(b'no image')
+    for missing in (tmp_path, tmp_path / 'none'):
         with pytest.raises(FileNotFoundError, match=missing.name):
             real_images(3, (8, 8), missing)
-    (folder / 'one.png').write_bytes((root / 'docs/images/reconstruction.png').read_bytes())
+    (tmp_path / 'one.png').write_bytes((root / 'docs/images/reconstruction.png').read_bytes())
     for channels in (1, 3):
-        ((name, image),) = real_images(channels, (9, 5), folder).items()
-        assert (name, image.shape) == (str(folder / 'one.png'), (9, 5, channels))
+        ((name, image),) = real_images(channels, (9, 5), tmp_path).items()
+        assert (name, image.shape) == (str(tmp_path / 'one.png'), (9, 5, channels))
     with pytest.raises(ValueError, match='in_channels=2'):
         real_images(2, (8, 8))

@@ -1,4 +1,4 @@
-"""A photograph-like image of an awkward size, and a predictor of each task with its config and weights."""
+"""An image whose sides no patch size divides, and a predictor of each task with its config and weights."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,6 @@ MAKE = {'segmentation': upernet, 'detection': mask_rcnn}
 
 
 def photo(path, height=53, width=91, seed=0):
-    """Draw smooth colours; no side is a multiple of the patch size."""
     coarse = np.random.default_rng(seed).integers(0, 256, (5, 7, 3), dtype=np.uint8)
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC).save(path)
@@ -25,7 +24,6 @@ def task(request):
 
 @pytest.fixture(scope='module')
 def trained(tmp_path_factory):
-    """Config and checkpoint of every task."""
     folder = tmp_path_factory.mktemp('trained')
     found = {}
     for name, make in MAKE.items():

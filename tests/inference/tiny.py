@@ -42,7 +42,6 @@ def _with_classes(cfg, dataset, classes):
 
 
 def save_weights(cfg, path, seed=0, **meta):
-    """Save random weights for a config, as a checkpoint of training would."""
     torch.manual_seed(seed)
     with DefaultScope.overwrite_default_scope(cfg.default_scope):
         model = MODELS.build(cfg.model)

@@ -3,19 +3,17 @@
 
 Example:
     python tools/analysis/complexity.py configs/randsac/vit-b_in1k.py
-    python tools/analysis/complexity.py configs/randsac/vit-t_cifar10.py --measure --json complexity.json
+    python tools/analysis/complexity.py configs/randsac/vit-t_cifar10.py --measure
 """
 
 import argparse
-import json
 import sys
-from pathlib import Path
 
 from mmengine.config import DictAction
 from mmengine.registry import init_default_scope
 from mmpretrain.registry import MODELS
 
-from randsac_mm.complexity import complexity, measure, report
+from randsac_mm.complexity import measure, report
 from randsac_mm.engine.launch import load_config
 from randsac_mm.models import RandSAC
 
@@ -25,7 +23,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('config', help='config of a pre-training run')
     parser.add_argument('--measure', action='store_true', help='also count what is executed by running the model once')
-    parser.add_argument('--json', type=Path, metavar='FILE', help='also write the figures to FILE')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='change the config')
     args = parser.parse_args()
     try:
@@ -36,13 +33,9 @@ def main() -> None:
         sys.exit(f'complexity.py: error: {error}')
     if not isinstance(model, RandSAC):
         sys.exit(f'complexity.py: error: {args.config} builds a {type(model).__name__}, not a RandSAC model')
-    measured = measure(model.eval()) if args.measure else None
-    print(report(model, measured))
-    if args.json:
-        figures = {part: cost._asdict() for part, cost in complexity(model).items()}
-        args.json.write_text(
-            json.dumps({'config': args.config, 'parts': figures, 'measured': measured}, indent=2) + '\n'
-        )
+    print(report(model))
+    if args.measure:
+        print('measured:', ', '.join(f'{part} {count:,}' for part, count in measure(model.eval()).items()))
 
 
 if __name__ == '__main__':
