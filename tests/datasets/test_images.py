@@ -130,8 +130,7 @@ def test_truncated_files(put, kind, kept):
         LoadImageStrict().transform({'img_path': path})
 
 
-def test_bytes_after_the_end_do_no_harm(put):
-    """Cameras append thumbnails and films."""
+def test_bytes_after_the_end_do_no_harm(put):  # cameras append thumbnails and films
     path = put('a.jpg', encode(smooth()) + bytes(1000))
     assert find_fault(path) is None
     assert read_image(path).shape == (37, 53, 3)
@@ -147,14 +146,6 @@ def test_damage_in_the_middle_is_found_by_decoding(put):
         read_image(path)
 
 
-def test_too_many_pixels(put):
-    path = put('a.png', encode(smooth(), 'PNG'))
-    assert find_fault(path, max_pixels=37 * 53) is None
-    assert 'max_pixels=1960' in find_fault(path, max_pixels=37 * 53 - 1)
-    with pytest.raises(UnreadableImageError, match=r'a\.png: 53 x 37 .*max_pixels=1960'):
-        read_image(path, max_pixels=1960)
-
-
 def test_decompression_bomb_costs_no_memory(put):
     """A PNG header that promises 900 million pixels; neither call may try to decode them."""
     whole = bytearray(encode(np.zeros((1, 1), np.uint8), 'PNG'))
@@ -166,18 +157,12 @@ def test_decompression_bomb_costs_no_memory(put):
         read_image(path)
 
 
-def test_floating_point_pixels_are_refused(tmp_path):
+@pytest.mark.parametrize(('name', 'reason'), [('a.tif', 'floating'), ('no.jpg', 'not exist'), ('', 'Is a directory')])
+def test_what_is_refused(tmp_path, name, reason):
     Image.fromarray(np.ones((2, 2), np.float32)).save(tmp_path / 'a.tif')
-    assert 'floating-point' in find_fault(tmp_path / 'a.tif')
-    with pytest.raises(UnreadableImageError, match='floating-point'):
-        read_image(tmp_path / 'a.tif')
-
-
-def test_missing_file_and_folder(tmp_path):
-    with pytest.raises(UnreadableImageError, match='does not exist'):
-        read_image(tmp_path / 'no.jpg')
-    with pytest.raises(UnreadableImageError, match='Is a directory'):
-        read_image(tmp_path)
+    assert reason in find_fault(tmp_path / name)
+    with pytest.raises(UnreadableImageError, match=f'{tmp_path}.*{reason}'):
+        read_image(tmp_path / name)
 
 
 def test_names_that_are_no_utf8_can_be_printed():
@@ -185,7 +170,6 @@ def test_names_that_are_no_utf8_can_be_printed():
     assert printable('\udcff.jpg').isascii()
 
 
-@pytest.mark.parametrize('option', [{'color_type': 'bgr'}, {'max_pixels': 0}, {'max_pixels': 10**9}], ids=str)
-def test_arguments_out_of_range(option):
-    with pytest.raises(ValueError, match=next(iter(option))):
-        LoadImageStrict(**option)
+def test_unknown_colour():
+    with pytest.raises(ValueError, match='color_type'):
+        LoadImageStrict(color_type='bgr')

@@ -84,7 +84,7 @@ def test_labels_in_batches():
     batch = data.__getitems__([3, 8])
     assert [sample.gt_label.tolist() for sample in batch['data_samples']] == data.labels[[3, 8], None].tolist()
     assert data[3]['data_samples'].gt_label == data.labels[3]
-    with pytest.raises(ValueError, match=r'item 0 of Digits.*with_label=False'):
+    with pytest.raises(ValueError, match=r'Digits.*with_label=False'):
         make(with_label=True)
 
 
