@@ -17,6 +17,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from randsac_mm.engine.launch import build_runner, load_config, use_resume
+from tools.make_shapes import make_shapes
 
 ROOT = Path(__file__).resolve().parents[1]
 SMOKE = ROOT / 'configs' / 'smoke'
@@ -84,9 +85,7 @@ class Stop(Hook):
 @pytest.fixture(scope='module')
 def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Generated pictures in ADE20K's and COCO's formats."""
-    out = tmp_path_factory.mktemp('data') / 'shapes'
-    run(sys.executable, ROOT / 'tools' / 'make_shapes.py', '--out', out, '--size', 64, 80)
-    return out
+    return make_shapes(tmp_path_factory.mktemp('data') / 'shapes', size=(64, 80))
 
 
 def run(*command: object) -> str:
