@@ -37,13 +37,6 @@ class BatchRandomResizedCrop:
 
     Raises:
         ValueError: If a value is out of range.
-
-    Example:
-        >>> crop = BatchRandomResizedCrop(8, crop_ratio_range=(0.2, 1.0), flip_prob=0.5)
-        >>> images = torch.randint(256, (5, 3, 32, 48), dtype=torch.uint8)
-        >>> found = crop(images, torch.Generator().manual_seed(0))
-        >>> found.shape, found.dtype
-        (torch.Size([5, 3, 8, 8]), torch.float32)
     """
 
     def __init__(
@@ -63,6 +56,7 @@ class BatchRandomResizedCrop:
             raise ValueError(f'flip_prob={flip_prob!r} must be a probability between 0 and 1')
         self.crop_ratio_range = _checked_range('crop_ratio_range', crop_ratio_range, 1.0)
         self.aspect_ratio_range = _checked_range('aspect_ratio_range', aspect_ratio_range, math.inf)
+        self.scale = size
         self.flip_prob = flip_prob
         self._resize = BoxResize(size, interpolation)
 

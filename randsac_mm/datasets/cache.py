@@ -80,10 +80,6 @@ class CachedImages:
     def full_init(self) -> None:
         """Do nothing: mmengine's wrappers call it."""
 
-    def get_data_info(self, index: int) -> dict:
-        """Return what the data set knows about a sample, without its pixels."""
-        return self.dataset.get_data_info(index)
-
     def get_cat_ids(self, index: int) -> list[int]:
         """Return the classes of a sample."""
         return self.dataset.get_cat_ids(index)

@@ -76,7 +76,7 @@ def walk_files(root: str | os.PathLike, onerror: Callable[[OSError], None], skip
 def read_image(path: str | os.PathLike) -> np.ndarray:
     """Read an image file completely, upright and in colour.
 
-    The picture is turned as its EXIF orientation says. Grey, palette, CMYK and other colour spaces become RGB; 16-bit
+    The picture is turned as its EXIF orientation requires. Grey, palette, CMYK and other colour spaces become RGB; 16-bit
     values keep their upper 8 bits; what is transparent is shown on white; of an animation the first frame is taken.
 
     Returns:

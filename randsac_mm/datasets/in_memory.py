@@ -79,8 +79,6 @@ class InMemoryDataset(Dataset):
         max_bytes: int = 2**32,
     ) -> None:
         source = DATASETS.build(dataset) if isinstance(dataset, dict) else dataset
-        if hasattr(source, 'full_init'):
-            source.full_init()
         if device == 'auto':
             device = torch.device('cuda', torch.cuda.current_device()) if torch.cuda.is_available() else 'cpu'
         self.metainfo = getattr(source, 'metainfo', {})
