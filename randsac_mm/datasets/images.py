@@ -76,8 +76,8 @@ def walk_files(root: str | os.PathLike, onerror: Callable[[OSError], None], skip
 def read_image(path: str | os.PathLike) -> np.ndarray:
     """Read an image file completely, upright and in colour.
 
-    The picture is turned as its EXIF orientation requires. Grey, palette, CMYK and other colour spaces become RGB; 16-bit
-    values keep their upper 8 bits; what is transparent is shown on white; of an animation the first frame is taken.
+    EXIF orientation is applied. Grey, palette, CMYK and other colour spaces become RGB; 16-bit values keep their upper
+    8 bits; what is transparent is shown on white; of an animation the first frame is taken.
 
     Returns:
         Array (H, W, 3) of uint8, in RGB, possibly read-only.
