@@ -3,17 +3,13 @@
 
 Training makes the cache by itself on first use; this does it beforehand, for example on a machine without a GPU.
 
-Examples:
-    python tools/cache_images.py configs/randsac/vit-b_folder.py \
-        --cfg-options train_dataloader.dataset.data_root=/my/photos
-    python tools/cache_images.py configs/randsac/vit-b_in1k.py --cfg-options train_dataloader.dataset.short_side=320
+python tools/cache_images.py configs/randsac/vit-b_in1k.py --cfg-options train_dataloader.dataset.short_side=320
 """
 
 import argparse
 import sys
 
 from mmengine.config import DictAction
-from mmengine.registry import init_default_scope
 from mmpretrain.registry import DATASETS
 
 from randsac_mm.engine import launch
@@ -26,7 +22,6 @@ def main() -> None:
     args = parser.parse_args()
     try:
         cfg = launch.load_config(args.config, args.cfg_options, None, 'none')
-        init_default_scope(cfg.get('default_scope', 'mmpretrain'))
         dataset = cfg.train_dataloader.dataset
         if dataset.type != 'CachedImages':
             dataset.update(type='CachedImages', source=dataset.type)
@@ -35,8 +30,7 @@ def main() -> None:
         sys.exit(f'cache_images: {error}')
     print(f'{len(images):,} images in {images.folder}')
     source = dataset.get('source', 'UnlabelledImageFolder')
-    options = '' if source == 'UnlabelledImageFolder' else f' train_dataloader.dataset.source={source}'
-    print(f'To use them, train with the same options and{options} train_dataloader.dataset.type=CachedImages')
+    print(f'To use them, add train_dataloader.dataset.source={source} train_dataloader.dataset.type=CachedImages')
 
 
 if __name__ == '__main__':

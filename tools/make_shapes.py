@@ -15,44 +15,38 @@ from PIL import Image
 from torchvision.models.detection import MaskRCNN_ResNet50_FPN_Weights
 
 MARKER = 'shapes.json'
-CORNERS = {'ellipse': 24, 'rectangle': 4, 'triangle': 3}
-KINDS = {  # colour, ADE20K's label and COCO's category of each shape
-    'ellipse': ((205, 55, 50), 120, 37),  # ball, sports ball
-    'rectangle': ((50, 80, 210), 42, 33),  # box, suitcase
-    'triangle': ((230, 190, 40), 115, 38),  # tent, kite
-}
+KINDS = [  # number of corners, colour, ADE20K's label and COCO's category of each shape
+    (24, (205, 55, 50), 120, 37),  # ellipse: ball, sports ball
+    (4, (50, 80, 210), 42, 33),  # rectangle: box, suitcase
+    (3, (230, 190, 40), 115, 38),  # triangle: tent, kite
+]
 GROUNDS = {1: (150, 140, 130), 3: (130, 180, 225), 10: (70, 140, 60)}  # ADE20K's wall, sky and grass: colours
 
 
 def make_shapes(out: str | Path, images: int = 8, val: int = 4, size: Sequence[int] = (96, 128)) -> Path:
-    """Write the same pictures as two small data sets, ``<out>/ade20k`` and ``<out>/coco``.
+    """Write the same pictures in two formats: ``<out>/ade20k`` and ``<out>/coco``, with the default classes.
 
-    mmseg's ``ADE20KDataset`` and mmdet's ``CocoDataset`` read them with their default classes. Shapes do not overlap,
-    and the pixels around each are unlabelled in ADE20K's format. Every fourth picture has none; the second of every
-    four has a crowd besides: one label in ADE20K's format, an ``iscrowd`` annotation in COCO's.
+    The pixels around each shape are unlabelled in ADE20K's format. Every fourth picture has no shape.
 
     Args:
-        out: The folder: a new one, or that of an earlier call.
+        out: A new folder, or that of an earlier call; FileExistsError for any other.
         images: Pictures to train on.
         val: Pictures to validate on.
         size: Largest height and width in pixels; pictures have 60 % to 100 % of them, and at least 32 px.
-
-    Raises:
-        FileExistsError: If ``out`` contains anything else.
     """
     out = Path(out)
     if out.exists() and not (out / MARKER).exists() and any(out.iterdir()):
         raise FileExistsError(f'{out} contains other files; name another folder')
-    out.mkdir(parents=True, exist_ok=True)
-    (out / MARKER).write_text(json.dumps(dict(images=images, val=val, size=size)))
     for split, (name, ade_name, count) in enumerate([('train', 'training', images), ('val', 'validation', val)]):
         ade_images, ade_labels = out / 'ade20k' / 'images' / ade_name, out / 'ade20k' / 'annotations' / ade_name
         coco_images, coco_labels = out / 'coco' / f'{name}2017', out / 'coco' / 'annotations'
         for folder in (ade_images, ade_labels, coco_images, coco_labels):
             folder.mkdir(parents=True, exist_ok=True)
+        (out / MARKER).write_text(json.dumps(dict(images=images, val=val, size=size)))
         listed, annotations = [], []
         for index in range(count):
-            pixels, labels, found = draw(np.random.default_rng([0, split, index]), index, size)
+            tries = 0 if index % 4 == 3 else 6  # the first shape always fits
+            pixels, labels, found = draw(np.random.default_rng([0, split, index]), tries, size)
             for folder in (ade_images, coco_images):
                 Image.fromarray(pixels).save(folder / f'{index:06d}.jpg', quality=95)
             Image.fromarray(labels).save(ade_labels / f'{index:06d}.png')
@@ -66,34 +60,29 @@ def make_shapes(out: str | Path, images: int = 8, val: int = 4, size: Sequence[i
     return out
 
 
-def draw(rng: np.random.Generator, index: int, largest: Sequence[int]) -> tuple[np.ndarray, np.ndarray, list[dict]]:
+def draw(rng: np.random.Generator, tries: int, largest: Sequence[int]) -> tuple[np.ndarray, np.ndarray, list[dict]]:
     """Draw a picture: pixels (H, W, 3), ADE20K's labels (H, W), both uint8, and COCO's annotations without ids."""
     size = tuple(int(rng.integers(max(32, side * 6 // 10), side + 1)) for side in largest)
     ground = int(rng.choice(list(GROUNDS)))
     pixels = texture(rng, size, GROUNDS[ground])
     labels = np.full(size, ground, dtype=np.uint8)
-    shapes: list[tuple[str, np.ndarray, np.ndarray]] = []  # kind, corners (n, 2) in pixels, mask (H, W)
-    if index % 4 != 3:
-        for _ in range(int(rng.integers(1, 5))):
-            shapes += place(rng, size, [mask for *_, mask in shapes])
+    taken = np.zeros(size, dtype=bool)
     annotations = []
-    for kind, corners, mask in shapes:
-        colour, label, category = KINDS[kind]
+    for _ in range(tries):
+        count, colour, label, category = KINDS[rng.integers(len(KINDS))]
+        corners = outline(rng, count, rng.uniform(min(size) / 10, min(size) / 3.5))
+        # Two decimals: the numbers in the file are the numbers that were drawn.
+        corners = np.round(corners + rng.uniform(-corners.min(0), size[::-1] - corners.max(0)), 2)
+        mask = inside(corners, size)
+        if (grow(grow(mask)) & taken).any():
+            continue
+        taken |= mask
         pixels[mask] = texture(rng, size, colour)[mask]
         labels[grow(mask)] = 0
         labels[mask] = label
         box = [*corners.min(0).tolist(), *np.round(np.ptp(corners, axis=0), 2).tolist()]
-        outline = dict(segmentation=[corners.ravel().tolist()], iscrowd=0)
-        annotations.append(dict(category_id=category, bbox=box, area=int(mask.sum()), **outline))
-    crowd = scatter(rng, size, [mask for *_, mask in shapes]) if index % 4 == 1 else np.zeros(size, dtype=bool)
-    if crowd.any():
-        colour, label, category = KINDS['ellipse']
-        pixels[crowd] = texture(rng, size, colour)[crowd]
-        labels[crowd] = label
-        y, x = np.nonzero(crowd)
-        box = [int(v) for v in (x.min(), y.min(), np.ptp(x) + 1, np.ptp(y) + 1)]
-        runs = dict(segmentation=dict(counts=run_lengths(crowd), size=list(size)), iscrowd=1)
-        annotations.append(dict(category_id=category, bbox=box, area=int(crowd.sum()), **runs))
+        polygon = dict(segmentation=[corners.ravel().tolist()], iscrowd=0)
+        annotations.append(dict(category_id=category, bbox=box, area=int(mask.sum()), **polygon))
     return pixels, labels, annotations
 
 
@@ -105,25 +94,10 @@ def texture(rng: np.random.Generator, size: tuple[int, int], colour: tuple[int, 
     return shade.clip(0, 255).astype(np.uint8)
 
 
-def place(rng: np.random.Generator, size: tuple[int, int], taken: list[np.ndarray]) -> list[tuple]:
-    """Try to place a shape at least two pixels away from the others; the first one always fits."""
-    for _ in range(10):
-        kind = str(rng.choice(list(CORNERS)))
-        corners = outline(rng, kind, rng.uniform(min(size) / 10, min(size) / 3.5))
-        # Two decimals: the numbers in the file are the numbers that were drawn.
-        corners = np.round(corners + rng.uniform(-corners.min(0), size[::-1] - corners.max(0)), 2)
-        mask = inside(corners, size)
-        if not any((grow(grow(mask)) & other).any() for other in taken):
-            return [(kind, corners, mask)]
-    return []
-
-
-def outline(rng: np.random.Generator, kind: str, radius: float) -> np.ndarray:
-    """Draw the corners (n, 2) of a convex shape around the origin, turned at random."""
-    angles = 2 * np.pi * np.arange(CORNERS[kind]) / CORNERS[kind]
+def outline(rng: np.random.Generator, count: int, radius: float) -> np.ndarray:
+    """Draw the corners (count, 2) of a convex shape around the origin, turned at random."""
+    angles = 2 * np.pi * np.arange(count) / count + np.pi / 4
     stretch, turn = rng.uniform(0.6, 1.0), rng.uniform(0, 2 * np.pi)
-    if kind == 'rectangle':
-        angles = angles + np.pi / 4
     x, y = radius * np.cos(angles), radius * stretch * np.sin(angles)
     return np.stack([x * np.cos(turn) - y * np.sin(turn), x * np.sin(turn) + y * np.cos(turn)], axis=1)
 
@@ -141,22 +115,6 @@ def grow(mask: np.ndarray) -> np.ndarray:
     """Add the neighbours above, below, left and right."""
     padded = np.pad(mask, 1)
     return mask | padded[:-2, 1:-1] | padded[2:, 1:-1] | padded[1:-1, :-2] | padded[1:-1, 2:]
-
-
-def scatter(rng: np.random.Generator, size: tuple[int, int], taken: list[np.ndarray]) -> np.ndarray:
-    """Return the pixels (H, W) of a crowd of small ellipses where no shape is."""
-    crowd = np.zeros(size, dtype=bool)
-    for _ in range(12):
-        dot = outline(rng, 'ellipse', 2.5) + rng.uniform((3, 3), (size[1] - 3, size[0] - 3))
-        crowd |= inside(dot, size)
-    return crowd & ~np.any([grow(grow(mask)) for mask in taken], axis=0)
-
-
-def run_lengths(mask: np.ndarray) -> list[int]:
-    """Count equal pixels column by column, beginning with those outside: COCO's uncompressed form."""
-    flat = np.concatenate([[False], mask.ravel(order='F')])
-    changes = np.flatnonzero(flat[1:] != flat[:-1])
-    return np.diff(np.concatenate([[0], changes, [mask.size]])).tolist()
 
 
 def main() -> None:

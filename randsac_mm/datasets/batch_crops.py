@@ -18,6 +18,7 @@ from randsac_mm.registry import register
 from .box_resize import INTERPOLATIONS, BoxResize
 
 Range = tuple[float, float]
+_ATTEMPTS = 10  # boxes that are tried for an image before its central box is taken, as in mmpretrain
 
 
 @register('TASK_UTILS')
@@ -31,19 +32,11 @@ class BatchRandomResizedCrop:
         scale: Height and width of the result, or its side, in pixels.
         crop_ratio_range: Smallest and largest area of a box, as a fraction of the image's area, within (0, 1].
         aspect_ratio_range: Smallest and largest width / height of a box.
-        max_attempts: Boxes that are tried for an image before its central box is taken.
         interpolation: ``'bicubic'`` or ``'bilinear'``, antialiased.
-        flip_prob: Probability of a horizontal flip, which costs nothing here.
+        flip_prob: Probability of a horizontal flip.
 
     Raises:
         ValueError: If a value is out of range.
-
-    Example:
-        >>> crop = BatchRandomResizedCrop(8, crop_ratio_range=(0.2, 1.0), flip_prob=0.5)
-        >>> images = torch.randint(256, (5, 3, 32, 48), dtype=torch.uint8)
-        >>> found = crop(images, torch.Generator().manual_seed(0))
-        >>> found.shape, found.dtype
-        (torch.Size([5, 3, 8, 8]), torch.float32)
     """
 
     def __init__(
@@ -51,7 +44,6 @@ class BatchRandomResizedCrop:
         scale: int | Sequence[int],
         crop_ratio_range: Sequence[float] = (0.08, 1.0),
         aspect_ratio_range: Sequence[float] = (3 / 4, 4 / 3),
-        max_attempts: int = 10,
         interpolation: str = 'bicubic',
         flip_prob: float = 0.0,
     ) -> None:
@@ -60,13 +52,12 @@ class BatchRandomResizedCrop:
             raise ValueError(f'scale={scale!r} must be a side of at least 1 pixel, or height and width')
         if interpolation not in INTERPOLATIONS:
             raise ValueError(f'interpolation={interpolation!r} must be one of {sorted(INTERPOLATIONS)}')
-        if max_attempts < 0:
-            raise ValueError(f'max_attempts={max_attempts} must be at least 0')
-        self.scale = size
+        if not 0 <= flip_prob <= 1:
+            raise ValueError(f'flip_prob={flip_prob!r} must be a probability between 0 and 1')
         self.crop_ratio_range = _checked_range('crop_ratio_range', crop_ratio_range, 1.0)
         self.aspect_ratio_range = _checked_range('aspect_ratio_range', aspect_ratio_range, math.inf)
-        self.max_attempts = max_attempts
-        self.flip_prob = _checked_probability('flip_prob', flip_prob)
+        self.scale = size
+        self.flip_prob = flip_prob
         self._resize = BoxResize(size, interpolation)
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
@@ -81,38 +72,11 @@ class BatchRandomResizedCrop:
         """
         # float64, as Python's floats in the transform of one image: sizes are rounded, and ties should not move.
         options = {'dtype': torch.float64, 'device': images.device, 'generator': generator}
-        shapes = torch.rand(2, len(images), self.max_attempts, **options)
+        shapes = torch.rand(2, len(images), _ATTEMPTS, **options)
         corners = torch.rand(2, len(images), **options)
-        size = tuple(images.shape[2:])
-        boxes = place_boxes(shapes, corners, size, self.crop_ratio_range, self.aspect_ratio_range)
-        return self._resize(images, boxes, _draw_flips(images, self.flip_prob, generator))
-
-
-@register('TASK_UTILS')
-class BatchRandomFlip:
-    """Random horizontal flip of each image of a batch.
-
-    Together with a crop use ``flip_prob`` of :class:`BatchRandomResizedCrop` instead.
-
-    Args:
-        prob: The probability.
-
-    Raises:
-        ValueError: If it is not between 0 and 1.
-
-    Example:
-        >>> images = torch.tensor([[[[1, 2, 3]]]], dtype=torch.uint8)
-        >>> BatchRandomFlip(prob=1.0)(images, torch.Generator())
-        tensor([[[[3, 2, 1]]]], dtype=torch.uint8)
-    """
-
-    def __init__(self, prob: float = 0.5) -> None:
-        self.prob = _checked_probability('prob', prob)
-
-    def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """Flip some images of a batch (B, C, H, W) of any dtype; ``generator`` is on their device."""
-        flip = _draw_flips(images, self.prob, generator)
-        return images if flip is None else torch.where(flip[:, None, None, None], images.flip(-1), images)
+        boxes = place_boxes(shapes, corners, tuple(images.shape[2:]), self.crop_ratio_range, self.aspect_ratio_range)
+        flip = torch.rand(len(images), generator=generator, device=images.device) < self.flip_prob
+        return self._resize(images, boxes, flip)
 
 
 def place_boxes(
@@ -161,23 +125,9 @@ def central_box(size: tuple[int, int], aspect_ratio_range: Range) -> tuple[int, 
     """
     height, width = size
     low, high = aspect_ratio_range
-    tall, wide = height, width
-    if width / height < low:
-        tall = round(width / low)
-    elif width / height > high:
-        wide = round(height * high)
+    tall = min(height, round(width / low))
+    wide = min(width, round(height * high))
     return (height - tall) // 2, (width - wide) // 2, tall, wide
-
-
-def _draw_flips(images: Tensor, prob: float, generator: torch.Generator) -> Tensor | None:
-    """Draw which images are flipped (B,), bool; None if none can be."""
-    return torch.rand(len(images), generator=generator, device=images.device) < prob if prob else None
-
-
-def _checked_probability(name: str, value: float) -> float:
-    if not 0 <= value <= 1:
-        raise ValueError(f'{name}={value!r} must be a probability between 0 and 1')
-    return value
 
 
 def _checked_range(name: str, values: Sequence[float], limit: float) -> Range:

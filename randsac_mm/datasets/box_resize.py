@@ -3,12 +3,10 @@
 Resizing is linear and separable, so a box and its filter are one matrix for the rows of an image and one for its
 columns, and a flip reverses the rows of the latter. The filters are those of Pillow: antialiased, that is, widened when
 the box shrinks, with a = -0.5 in the cubic; as there, columns come first and pixels are rounded after each product.
-(Pillow 13 starts with the rows where a box shrinks much more in height than in width. The order matters only where the
-cubic overshoots 0 .. 255. Boxes that grow, as all of 32 -> 32 pixels, have the same order in every version.)
+(Pillow 13 starts with the rows where a box shrinks much more in height, which matters only where the cubic overshoots.)
 """
 
 from collections.abc import Callable
-from itertools import repeat
 
 import torch
 from torch import Tensor
@@ -32,7 +30,7 @@ _TABLE_BYTES = 2**26
 _CACHED_IMAGES = 64
 
 
-def resize_weights(start: Tensor, length: Tensor, source: int, target: int, interpolation: str = 'bicubic') -> Tensor:
+def resize_weights(start: Tensor, length: Tensor, source: int, target: int, interpolation: str) -> Tensor:
     """Compute the matrices that cut intervals out of a row of pixels and resize them.
 
     Args:
@@ -71,8 +69,7 @@ def _to_pixels(values: Tensor, out: Tensor) -> None:
 class BoxResize:
     """Crop and resize of each image of a batch, with the pixels of Pillow to within rounding.
 
-    For small images the matrices of all boxes are computed once (8 MiB for 32 -> 32 pixels) and looked up; for large
-    ones they are computed for each batch.
+    For small images the matrices of all boxes are computed once (8 MiB for 32 -> 32 pixels) and looked up.
 
     Args:
         size: Height and width of the result, in pixels.
@@ -92,13 +89,13 @@ class BoxResize:
         self._tables: dict[tuple[torch.device, int, int], Tensor] = {}
 
     @torch.no_grad()
-    def __call__(self, images: Tensor, boxes: Tensor, flip: Tensor | None = None) -> Tensor:
+    def __call__(self, images: Tensor, boxes: Tensor, flip: Tensor) -> Tensor:
         """Crop, resize and flip a batch.
 
         Args:
             images: Images (B, C, H, W), uint8, or another dtype with values of 0 .. 255.
             boxes: Top, left, height and width of each image's box (B, 4), int64, on the device of the images.
-            flip: Which images are flipped left to right (B,), bool, same device. None: none of them.
+            flip: Which images are flipped left to right (B,), bool, same device.
 
         Returns:
             Images (B, C, *size), float32, whole numbers of 0 .. 255.
@@ -106,18 +103,17 @@ class BoxResize:
         result = torch.empty((*images.shape[:2], *self.size), device=images.device)
         # A CPU is faster with parts that fit its cache; a GPU wants few and large operations.
         part = _CACHED_IMAGES if images.device.type == 'cpu' else max(len(images), 1)
-        flips = repeat(None) if flip is None else flip.split(part)
         # A training step may run under autocast, whose bfloat16 has too few digits for pixels.
         with torch.autocast(images.device.type, enabled=False):
-            for operands in zip(images.split(part), boxes.split(part), flips, result.split(part), strict=False):
+            for operands in zip(*(tensor.split(part) for tensor in (images, boxes, flip, result)), strict=True):
                 self._resize(*operands)
         return result
 
-    def _resize(self, images: Tensor, boxes: Tensor, flip: Tensor | None, result: Tensor) -> None:
+    def _resize(self, images: Tensor, boxes: Tensor, flip: Tensor, result: Tensor) -> None:
         """Process a part of a batch into ``result``."""
         batch, channels, height, width = images.shape
         top, left, tall, wide = boxes.unbind(1)
-        rows = self._weights(top, tall, height, self.size[0])
+        rows = self._weights(top, tall, height, self.size[0], torch.zeros_like(flip))
         columns = self._weights(left, wide, width, self.size[1], flip)
         # In this order of axes, (B, H, C, W), neither product needs a copy of its operands.
         pixels = images.permute(0, 2, 1, 3).to(torch.float32, memory_format=torch.contiguous_format)
@@ -126,14 +122,12 @@ class BoxResize:
         pixels = torch.bmm(rows, pixels.view(batch, height, channels * self.size[1]))
         _to_pixels(pixels.view(batch, self.size[0], channels, self.size[1]).permute(0, 2, 1, 3), out=result)
 
-    def _weights(self, start: Tensor, length: Tensor, source: int, target: int, flip: Tensor | None = None) -> Tensor:
+    def _weights(self, start: Tensor, length: Tensor, source: int, target: int, flip: Tensor) -> Tensor:
         """Compute or look up the matrices of a batch, (B, target, source); ``flip`` reverses their rows."""
         if 2 * source**3 * target * 4 > _TABLE_BYTES:
             weights = resize_weights(start, length, source, target, self.interpolation)
-            return weights if flip is None else torch.where(flip[:, None, None], weights.flip(1), weights)
-        place = start * source + length - 1
-        if flip is not None:
-            place = place + flip * source**2
+            return torch.where(flip[:, None, None], weights.flip(1), weights)
+        place = flip * source**2 + start * source + length - 1
         return self._table(start.device, source, target).index_select(0, place)
 
     def _table(self, device: torch.device, source: int, target: int) -> Tensor:

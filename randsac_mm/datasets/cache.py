@@ -1,31 +1,23 @@
-"""A folder of images that is decoded only once."""
+"""A data set of images that is decoded only once."""
 
 import hashlib
-import json
-import math
 import os
-import shutil
-import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from mmengine.logging import print_log
 from mmpretrain.registry import DATASETS as MMPRETRAIN_DATASETS
 from mmpretrain.registry import TRANSFORMS
 from PIL import Image
 
 from randsac_mm.registry import register
 
-from .images import UnreadableImageError, printable
-from .pixel_store import INFO, VERSION, PixelStore, open_or_build
+from .images import UnreadableImageError, log_progress, printable
+from .pixel_store import VERSION, PixelStore, open_or_build
 
-_PROGRESS_SECONDS = 30
-_SAMPLE = 500  # files whose headers are read to estimate the size of a cache
 _CHUNK = 1024  # decoded images that may wait to be written
 _STAT_THREADS = 8  # for network file systems
 
@@ -34,15 +26,13 @@ _STAT_THREADS = 8  # for network file systems
 class CachedImages:
     """Images of another data set, decoded once into a file of smaller pixels that is made on first use.
 
-    Decoding a photo takes most of a data loader's time. Here the shorter side of every image is reduced to
-    ``short_side`` (antialiased, never enlarged) and its pixels stored, uint8, in one memory-mapped file for all
-    processes: about 0.26 MB an image for 256 px, 335 GB for ImageNet-1K. The rest of the pipeline is unchanged.
-
-    The pixels are not quite the same as without the cache: small crops are enlarged from fewer pixels than the file
-    had. For exact comparisons with published runs read the files themselves, or raise ``short_side``.
+    The shorter side of every image is reduced to ``short_side`` (antialiased, never enlarged) and its pixels stored,
+    uint8, in one memory-mapped file for all processes: about 0.26 MB an image for 256 px, 335 GB for ImageNet-1K. The
+    rest of the pipeline is unchanged. Small crops are enlarged from fewer pixels than the file had: for exact
+    comparisons with published runs read the files themselves.
 
     A cache belongs to the names, order, sizes and dates of its files and to the loading transform: if any of that
-    changes another cache is made, and the log names the old one.
+    changes another cache is made.
 
     Args:
         pipeline: Transforms, the first of which loads the image: ``LoadImageStrict`` or ``LoadImageFromFile``.
@@ -52,14 +42,13 @@ class CachedImages:
         **kwargs: Arguments of the data set, such as ``data_root``.
 
     Raises:
-        ValueError: If an argument is out of range, the first transform does not load an image, or a cache is damaged.
-        OSError: If the disk is too small.
-        UnreadableImageError: If a file cannot be read; the message names it.
+        ValueError: If ``short_side`` or the first transform is not usable, or a cache is damaged.
+        OSError: If the disk is full, or a file is missing.
+        UnreadableImageError: If a file cannot be decoded; the message names it.
 
     Example:
-        In a config, or on the command line, with the other settings of the data set unchanged::
+        In a config, with the other settings of the data set unchanged::
 
-            train_dataloader = dict(dataset=dict(type='CachedImages', data_root='/my/photos'))
             train_dataloader = dict(dataset=dict(type='CachedImages', source='ImageNet', data_root='data/imagenet'))
     """
 
@@ -71,10 +60,8 @@ class CachedImages:
         cache_dir: str = 'data/cache',
         **kwargs: Any,
     ) -> None:
-        if isinstance(short_side, bool) or not isinstance(short_side, int) or short_side < 1:
+        if short_side < 1:
             raise ValueError(f'short_side={short_side!r} must be a positive number of pixels')
-        if not pipeline:
-            raise ValueError('pipeline is empty: begin it with dict(type="LoadImageStrict")')
         first, *rest = pipeline
         self._load = TRANSFORMS.build(first) if isinstance(first, dict) else first
         self._short_side = short_side
@@ -93,10 +80,6 @@ class CachedImages:
     def full_init(self) -> None:
         """Do nothing: mmengine's wrappers call it."""
 
-    def get_data_info(self, index: int) -> dict:
-        """Return what the data set knows about a sample, without its pixels."""
-        return self.dataset.get_data_info(index)
-
     def get_cat_ids(self, index: int) -> list[int]:
         """Return the classes of a sample."""
         return self.dataset.get_cat_ids(index)
@@ -109,21 +92,14 @@ class CachedImages:
         root = os.path.abspath(getattr(self.dataset, 'data_root', None) or os.path.commonpath(paths))
         key = fingerprint(paths, root, f'{self._load!r} {self._short_side}')
         folder = cache_dir / f'{os.path.basename(root)}-{self._short_side}px-{key}'
-        if not folder.exists():
-            _log_outdated(cache_dir, root)
-        info = {'data_root': root, 'short_side': self._short_side, 'loaded_by': repr(self._load)}
-        return open_or_build(folder, lambda: self._decode_all(paths, folder), info)
+        return open_or_build(folder, lambda: self._decode_all(paths, folder))
 
     def _decode_all(self, paths: list[str], folder: Path) -> Iterator[tuple[np.ndarray, tuple[int, int]]]:
         """Decode and reduce all images in order, by threads."""
-        self._check_space(paths, folder)
-        logged = time.monotonic()
         with ThreadPoolExecutor() as pool:
-            for start in range(0, len(paths), _CHUNK):
-                yield from pool.map(self._decode, paths[start : start + _CHUNK])
-                if time.monotonic() - logged > _PROGRESS_SECONDS:
-                    logged = time.monotonic()
-                    print_log(f'{folder}: decoded {start + _CHUNK:,} of {len(paths):,} images', 'current')
+            chunks = (paths[start : start + _CHUNK] for start in range(0, len(paths), _CHUNK))
+            images = (image for chunk in chunks for image in pool.map(self._decode, chunk))
+            yield from log_progress(images, f'{folder}: images decoded, once', len(paths))
 
     def _decode(self, path: str) -> tuple[np.ndarray, tuple[int, int]]:
         try:
@@ -135,20 +111,6 @@ class CachedImages:
         if image.dtype != np.uint8:
             raise ValueError(f'{self._load!r} loads {image.dtype}, but only uint8 is stored: set to_float32=False')
         return reduce_image(image, self._short_side), image.shape[:2]
-
-    def _check_space(self, paths: list[str], folder: Path) -> None:
-        """Estimate the size of the cache from some of the images, and raise OSError if the disk is too small."""
-        sample = paths[:: max(1, len(paths) // _SAMPLE)]
-        pixels = 0
-        for path in sample:
-            with suppress(Exception), Image.open(path) as image:  # decoding reports what is wrong
-                pixels += math.prod(_reduced_shape(*image.size, self._short_side))
-        needed = 3 * pixels / len(sample) * len(paths)
-        free = shutil.disk_usage(folder.parent).free
-        text = f'{folder}: a cache of {len(paths):,} images needs about {needed / 1e9:.1f} GB'
-        if needed > free:
-            raise OSError(f'{text}, but {free / 1e9:.1f} GB are free: set another cache_dir, or a smaller short_side')
-        print_log(f'{text}; it is made once', 'current')
 
 
 class _LoadStored:
@@ -171,50 +133,30 @@ def reduce_image(image: np.ndarray, short_side: int) -> np.ndarray:
         image: Array (H, W) or (H, W, 3), uint8, channels in any order.
         short_side: Length in pixels.
     """
-    height, width = _reduced_shape(*image.shape[:2], short_side)
-    if (height, width) == image.shape[:2]:
+    height, width = image.shape[:2]
+    scale = short_side / min(height, width)
+    if scale >= 1:
         return image
-    return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC))
+    return np.asarray(
+        Image.fromarray(image).resize((round(width * scale), round(height * scale)), Image.Resampling.BICUBIC)
+    )
 
 
 def fingerprint(paths: Sequence[str], root: str, recipe: str) -> str:
-    """Return 16 hexadecimal digits that identify the contents of files by names, sizes and dates, without reading them.
+    """Return 16 hexadecimal digits that identify files by names, sizes and dates, without reading them.
 
     Args:
         paths: The files, in order.
         root: A folder; names count relative to it, so that moving all of it changes nothing.
         recipe: What is made from them.
-
-    Raises:
-        UnreadableImageError: If a file is missing.
     """
 
-    def line(path: str) -> bytes:
-        try:
-            found = os.stat(path)
-        except OSError as error:
-            raise UnreadableImageError(f'{printable(path)}: {error.strerror}') from error
+    def describe(path: str) -> bytes:
+        found = os.stat(path)
         return os.fsencode(f'{os.path.relpath(path, root)}\0{found.st_size}\0{found.st_mtime_ns}\0')
 
     digest = hashlib.sha256(f'{VERSION} {recipe} {len(paths)}\0'.encode())
     with ThreadPool(_STAT_THREADS) as pool:
-        for entry in pool.imap(line, paths, chunksize=1024):
+        for entry in pool.imap(describe, paths, chunksize=1024):
             digest.update(entry)
     return digest.hexdigest()[:16]
-
-
-def _reduced_shape(height: int, width: int, short_side: int) -> tuple[int, int]:
-    scale = min(1.0, short_side / min(height, width))
-    return max(1, round(height * scale)), max(1, round(width * scale))
-
-
-def _log_outdated(cache_dir: Path, root: str) -> None:
-    """Log which caches of a folder no longer fit it."""
-    for info in cache_dir.glob(f'*/{INFO}'):
-        with suppress(OSError, ValueError, KeyError):  # what cannot be read is not used either
-            if json.loads(info.read_text())['data_root'] == root:
-                print_log(
-                    f'{info.parent} was made from other files of {root} or with other settings: remove it unless '
-                    'another run needs it',
-                    'current',
-                )

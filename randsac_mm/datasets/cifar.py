@@ -13,9 +13,9 @@ from .cifar_download import PREPARED_MD5, is_batch
 class PreparedCIFAR10(CIFAR10):
     """CIFAR-10 from the original files or those of ``tools/prepare_cifar10.py``.
 
-    mmpretrain's ``CIFAR10`` accepts only the original files, by their MD5. Those made from the npm package contain the
-    same pixels and labels in the same order, but not the names of the images, so their bytes differ. This class accepts
-    either, file by file, and downloads nothing. Images are (32, 32, 3), uint8, in RGB, so use ``to_rgb=False``.
+    mmpretrain's ``CIFAR10`` accepts only the original files, by their MD5. Those made from the npm package have the
+    same pixels and labels but no names of images. This class accepts either, file by file, and downloads nothing.
+    Images are (32, 32, 3), uint8, in RGB, so use ``to_rgb=False``.
 
     Args:
         data_root: Folder that contains ``cifar-10-batches-py/``.
@@ -32,15 +32,9 @@ class PreparedCIFAR10(CIFAR10):
     def load_data_list(self) -> list[dict]:
         """Load images and labels, after checking every file."""
         if not self._check_integrity():
-            raise FileNotFoundError(
-                f'no complete CIFAR-10 in {self._folder}: run "python tools/prepare_cifar10.py --data-root '
-                f'{self.data_root}"'
-            )
+            command = f'python tools/prepare_cifar10.py --data-root {self.data_root}'
+            raise FileNotFoundError(f'no complete CIFAR-10 in {self.data_root}: run "{command}"')
         return super().load_data_list()
 
-    @property
-    def _folder(self) -> Path:
-        return Path(self.data_prefix['root'], self.base_folder)
-
     def _check_integrity(self) -> bool:
-        return all(is_batch(self._folder / name) for name in PREPARED_MD5)
+        return all(is_batch(Path(self.data_prefix['root'], self.base_folder, name)) for name in PREPARED_MD5)

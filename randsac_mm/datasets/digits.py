@@ -18,22 +18,15 @@ _TEST_IMAGES = 360
 class Digits(Dataset):
     """scikit-learn's 1,797 handwritten digits, 8 x 8 pixels and one channel each.
 
-    They are the test part of UCI's "Optical Recognition of Handwritten Digits": black-and-white scans of 32 x 32,
-    counted in blocks of 4 x 4, so that a pixel is one of 0 .. 16. Here it is round(255 / 16 * value), uint8.
-
-    The split is random but fixed: 360 images, drawn once by numpy's ``RandomState(0)``, are for testing and 1,437 for
-    training. Both have digits of the same writers. (With the end of the file for testing, where neighbours are often
-    from the same hand, raw pixels lose six points of linear accuracy.)
-
-    One step of the quick start takes milliseconds, so a whole batch is one indexing operation (``__getitems__``), and
-    the data samples are made once and shared between epochs.
+    A pixel of the source is one of 0 .. 16; here it is round(255 / 16 * value), uint8. The split is random but fixed:
+    1,437 images for training and 360 for testing. Both have digits of the same writers. A whole batch is one indexing
+    operation, and the data samples are made once and shared between epochs.
 
     Args:
         split: ``'train'`` or ``'test'``.
         pipeline: Transforms, or their configs, for ``dict(img=(8, 8, 1), gt_label=, sample_idx=, img_shape=,
             ori_shape=)``. Empty packs directly, without augmentation.
-        with_label: Whether items have ``data_samples``. Pre-training reads none and is quicker without. Only for an
-            empty pipeline.
+        with_label: Whether items have ``data_samples``, if the pipeline is empty. Pre-training is quicker without.
 
     Attributes:
         images (Tensor): All images of the split, (n, 1, 8, 8), uint8.

@@ -1,27 +1,31 @@
 """Finding, checking and reading image files, by Pillow.
 
-Pillow and not cv2: Pillow refuses a truncated file where cv2 may return half a picture, tells apart what cv2 reports as
+Pillow and not cv2: it refuses a truncated file where cv2 may return half a picture, names the fault where cv2 returns
 None, knows the size of an image before decoding it, and reads more formats.
 """
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
+from mmengine.logging import print_log
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 IMG_EXTENSIONS = (
     *('.bmp', '.gif', '.jfif', '.jpe', '.jpeg', '.jpg', '.pbm', '.pgm'),
     *('.png', '.pnm', '.ppm', '.tif', '.tiff', '.webp'),
 )
-MAX_PIXELS = 89_478_485  # where Pillow begins to suspect a decompression bomb; 9459 x 9459
 _TAILS = {'JPEG': b'\xff\xd9', 'PNG': b'IEND\xaeB`\x82'}  # what a complete file ends with
+_PROGRESS_SECONDS = 30
+Item = TypeVar('Item')
 
 
 class UnreadableImageError(ValueError):
-    """A file is no image, is damaged, or is larger than allowed."""
+    """A file is no image, is damaged, or has more pixels than Pillow decodes (twice ``Image.MAX_IMAGE_PIXELS``)."""
 
 
 def find_image_files(folder: str | os.PathLike, skip: Sequence[Path] = ()) -> list[Path]:
@@ -45,7 +49,7 @@ def find_image_files(folder: str | os.PathLike, skip: Sequence[Path] = ()) -> li
 
 
 def walk_files(root: str | os.PathLike, onerror: Callable[[OSError], None], skip: Sequence[Path] = ()) -> Iterator[str]:
-    """List the files below a folder, of any nesting.
+    """Yield the files below a folder, of any nesting, relative to it.
 
     Links to folders are followed, and a folder that is reached twice is read once. Hidden files and folders
     (``.name``) are skipped.
@@ -54,9 +58,6 @@ def walk_files(root: str | os.PathLike, onerror: Callable[[OSError], None], skip
         root: The folder.
         onerror: Called with the error, whose ``filename`` is the folder, for each folder that cannot be read.
         skip: Folders below it that are skipped.
-
-    Yields:
-        Paths relative to ``root``.
     """
     seen = {os.path.realpath(folder) for folder in skip} - {os.path.realpath(root)}
     for folder, folders, files in os.walk(root, onerror=onerror, followlinks=True):
@@ -72,15 +73,11 @@ def walk_files(root: str | os.PathLike, onerror: Callable[[OSError], None], skip
                 yield name if relative == '.' else os.path.join(relative, name)
 
 
-def read_image(path: str | os.PathLike, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+def read_image(path: str | os.PathLike) -> np.ndarray:
     """Read an image file completely, upright and in colour.
 
-    The picture is turned as its EXIF orientation says. Grey, palette, CMYK and other colour spaces become RGB; 16-bit
-    values keep their upper 8 bits; what is transparent is shown on white; of an animation the first frame is taken.
-
-    Args:
-        path: The file.
-        max_pixels: Largest height times width to decode.
+    EXIF orientation is applied. Grey, palette, CMYK and other colour spaces become RGB; 16-bit values keep their upper
+    8 bits; what is transparent is shown on white; of an animation the first frame is taken.
 
     Returns:
         Array (H, W, 3) of uint8, in RGB, possibly read-only.
@@ -91,7 +88,6 @@ def read_image(path: str | os.PathLike, max_pixels: int = MAX_PIXELS) -> np.ndar
     """
     try:
         with Image.open(path) as image:
-            _check_size(image, max_pixels)
             image.load()
             with suppress(Exception):  # pixels are sound even if the EXIF block is damaged
                 ImageOps.exif_transpose(image, in_place=True)
@@ -100,19 +96,15 @@ def read_image(path: str | os.PathLike, max_pixels: int = MAX_PIXELS) -> np.ndar
         raise UnreadableImageError(f'{printable(path)}: {_reason(path, error)}') from error
 
 
-def find_fault(path: str | os.PathLike, max_pixels: int = MAX_PIXELS, decode: bool = False) -> str | None:
-    """Return why an image file is not readable, without decoding it if possible.
+def find_fault(path: str | os.PathLike, decode: bool = False) -> str | None:
+    """Return why an image file is not readable, or None; without decoding it if possible.
 
     Reads the header for type and size, and the last bytes for the mark that ends a complete JPEG or PNG. A file
     without that mark, such as a truncated one or one of another type, is decoded to be sure.
 
     Args:
         path: The file.
-        max_pixels: Largest height times width to accept.
         decode: Whether to decode every file, which also finds damage in the middle.
-
-    Returns:
-        The reason in words, or None if no fault was found.
     """
     try:
         with open(path, 'rb') as file:
@@ -120,7 +112,6 @@ def find_fault(path: str | os.PathLike, max_pixels: int = MAX_PIXELS, decode: bo
             tail = file.read()
             file.seek(0)
             with Image.open(file) as image:
-                _check_size(image, max_pixels)
                 _check_mode(image)
                 if decode or not tail.endswith(_TAILS.get(image.format, b'no such end')):
                     image.draft('RGB', (1, 1))  # a JPEG is read to its end, but 8 times smaller; others ignore it
@@ -135,21 +126,14 @@ def printable(path: str | os.PathLike) -> str:
     return os.fspath(path).encode('utf-8', 'backslashreplace').decode()
 
 
-def check_max_pixels(max_pixels: int) -> int:
-    """Return ``max_pixels``; raise ValueError if it is not positive or more than Pillow decodes."""
-    limit = None if Image.MAX_IMAGE_PIXELS is None else 2 * Image.MAX_IMAGE_PIXELS
-    if max_pixels < 1 or (limit is not None and max_pixels > limit):
-        raise ValueError(
-            f'max_pixels={max_pixels} must be between 1 and {limit}, where Pillow itself stops; for larger images '
-            'raise PIL.Image.MAX_IMAGE_PIXELS first'
-        )
-    return max_pixels
-
-
-def _check_size(image: Image.Image, max_pixels: int) -> None:
-    width, height = image.size
-    if width * height > max_pixels:
-        raise ValueError(f'{width} x {height} pixels are more than max_pixels={max_pixels}')
+def log_progress(items: Iterable[Item], text: str, total: int) -> Iterator[Item]:
+    """Yield ``items`` unchanged, and log their number every half a minute."""
+    logged = time.monotonic()
+    for count, item in enumerate(items, 1):
+        if time.monotonic() - logged > _PROGRESS_SECONDS:
+            logged = time.monotonic()
+            print_log(f'{text}: {count:,} of {total:,}', 'current')
+        yield item
 
 
 def _check_mode(image: Image.Image) -> None:
@@ -164,7 +148,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode in ('LA', 'PA', 'RGBA', 'RGBa') or 'transparency' in image.info:
         image = image.convert('RGBA')
         return Image.alpha_composite(Image.new('RGBA', image.size, 'white'), image).convert('RGB')
-    return image if image.mode == 'RGB' else image.convert('RGB')
+    return image.convert('RGB')
 
 
 def _reason(path: str | os.PathLike, error: Exception) -> str:

@@ -17,7 +17,7 @@ _LOADER = "num_workers=0, persistent_workers=False, collate_fn=dict(type='collat
 
 
 class WholeBatch(dict):
-    """A batch of :class:`InMemoryDataset`, with an error for data loaders that treat it as a list of samples."""
+    """A batch of :class:`InMemoryDataset`; data loaders that treat it as a list of samples get an error."""
 
     def __missing__(self, key: object) -> Any:
         if isinstance(key, int):
@@ -37,8 +37,7 @@ def collate_whole_batch(batch: WholeBatch) -> dict:
     """Return a batch of :class:`InMemoryDataset` as it is; raise ValueError for samples of another data set."""
     if not isinstance(batch, WholeBatch):
         raise ValueError(
-            f'collate_whole_batch is for InMemoryDataset, not for a {type(batch).__name__} of samples: use '
-            "collate_fn=dict(type='default_collate')"
+            "samples come one by one, not from InMemoryDataset: set collate_fn=dict(type='default_collate')"
         )
     return batch
 
@@ -47,17 +46,15 @@ def collate_whole_batch(batch: WholeBatch) -> dict:
 class InMemoryDataset(Dataset):
     """All images of another data set as one uint8 tensor on the device, in whole batches.
 
-    A step needs one look-up and the augmentation, which :class:`~randsac_mm.models.RandSACDataPreprocessor` does on the
-    same device (``augment=[...]``). Sampler, epochs, distribution and resuming stay those of the data loader, which
-    needs ``num_workers=0, persistent_workers=False, pin_memory=False, collate_fn=dict(type='collate_whole_batch')``.
-    Each process has a copy of all images.
+    The data preprocessor augments on the same device (``augment=[...]``). The data loader needs ``num_workers=0,
+    persistent_workers=False, pin_memory=False, collate_fn=dict(type='collate_whole_batch')``. Each process has a copy
+    of all images.
 
     Args:
-        dataset: The data set, or its config. Each item is read once, so its pipeline may load, resize and crop but must
-            not be random. Items have either ``inputs``, a tensor (C, H, W), or ``img``, an array (H, W, C) or (H, W);
-            all uint8 and of one shape.
+        dataset: The data set, or its config. Each item is read once, so its pipeline must not be random. Items have
+            either ``inputs``, a tensor (C, H, W), or ``img``, an array (H, W, C) or (H, W); all uint8 and of one shape.
         device: Where the images are: ``'auto'`` (this process's CUDA device, else main memory) or a torch device.
-        with_label: Whether batches have ``data_samples`` with ``gt_label``. Pre-training reads none.
+        with_label: Whether batches have ``data_samples`` with ``gt_label``.
         max_bytes: Largest memory that the images may take.
 
     Attributes:
@@ -66,8 +63,7 @@ class InMemoryDataset(Dataset):
         metainfo (dict): That of the data set.
 
     Raises:
-        ValueError: If an item is no such image, the images need more than ``max_bytes``, or there is no label where
-            ``with_label`` asks for one.
+        ValueError: If an item is no such image or has no label, or the images need more than ``max_bytes``.
 
     Example:
         >>> data = InMemoryDataset(dict(type='Digits', split='test'), device='cpu')
@@ -83,8 +79,6 @@ class InMemoryDataset(Dataset):
         max_bytes: int = 2**32,
     ) -> None:
         source = DATASETS.build(dataset) if isinstance(dataset, dict) else dataset
-        if hasattr(source, 'full_init'):
-            source.full_init()
         if device == 'auto':
             device = torch.device('cuda', torch.cuda.current_device()) if torch.cuda.is_available() else 'cpu'
         self.metainfo = getattr(source, 'metainfo', {})
@@ -94,8 +88,7 @@ class InMemoryDataset(Dataset):
         self._samples = None
         if with_label:
             if self.labels is None:
-                name = f'item {labels.index(None)} of {type(source).__name__}'
-                raise ValueError(f'{name} has no gt_label: set with_label=False')
+                raise ValueError(f'an item of {type(source).__name__} has no gt_label: set with_label=False')
             self._samples = [DataSample().set_gt_label(label) for label in labels]
 
     def __len__(self) -> int:
@@ -107,11 +100,7 @@ class InMemoryDataset(Dataset):
         return item if self._samples is None else {**item, 'data_samples': self._samples[idx]}
 
     def __getitems__(self, indices: Sequence[int]) -> WholeBatch:
-        """Return a batch: ``inputs`` (B, C, H, W), uint8, on the device, and ``data_samples``, B of them, if asked for.
-
-        Raises:
-            ValueError: If called in a worker process, where there is nothing to gain and no access to the device.
-        """
+        """Return a batch, ``inputs`` (B, C, H, W) and perhaps ``data_samples``; ValueError in a worker process."""
         if get_worker_info() is not None:
             raise ValueError(f'InMemoryDataset needs no worker processes: set train_dataloader=dict({_LOADER})')
         # Pinned and asynchronous: the host does not wait until the device has caught up.
@@ -134,14 +123,13 @@ def _read(source: Dataset, max_bytes: int) -> tuple[Tensor, list[int | None]]:
             if count * image.numel() > max_bytes:
                 raise ValueError(
                     f'{count} images of shape {tuple(image.shape)} need {count * image.numel()} bytes, more than '
-                    f'max_bytes={max_bytes}: raise it if the device has the memory, or use the data set without '
-                    'InMemoryDataset'
+                    f'max_bytes={max_bytes}: raise it, or use the data set without InMemoryDataset'
                 )
             images = image.new_empty((count, *image.shape))
         elif image.shape != images.shape[1:]:
             raise ValueError(
-                f'item {idx} of {name} has shape {tuple(image.shape)} and item 0 {tuple(images.shape[1:])}: end the '
-                'pipeline of the data set with a resize and a central crop to one size'
+                f'item {idx} of {name} has shape {tuple(image.shape)} and item 0 {tuple(images.shape[1:])}: end its '
+                'pipeline with a resize and a central crop to one size'
             )
         images[idx] = image
         labels.append(label)

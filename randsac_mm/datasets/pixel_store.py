@@ -1,7 +1,7 @@
 """A file of decoded images of different sizes, which all processes share.
 
 A store is a folder: ``pixels.u8`` contains the images one after the other, ``index.npy`` an int64 row for each (offset,
-height, width, channels, height and width of the original), ``info.json`` what it was made from. It appears under its
+height, width, channels, height and width of the original), ``info.json`` their number and bytes. It appears under its
 name only when it is complete.
 """
 
@@ -25,14 +25,7 @@ Images = Iterable[tuple[np.ndarray, tuple[int, int]]]  # uint8, (H, W) or (H, W,
 
 
 class PixelStore:
-    """Images in a memory-mapped file; the system has one copy in memory for all processes.
-
-    Args:
-        folder: The store.
-
-    Raises:
-        ValueError: If the store is damaged.
-    """
+    """Images in a memory-mapped file of ``folder``; ValueError if it is damaged."""
 
     def __init__(self, folder: str | os.PathLike) -> None:
         self.folder = Path(folder)
@@ -41,11 +34,10 @@ class PixelStore:
             self._index = np.load(self.folder / INDEX, mmap_mode='r', allow_pickle=False)
             expected = info['images'], info['bytes']
             found = len(self._index), os.path.getsize(self.folder / PIXELS)
+            if found != expected:
+                raise ValueError(f'(images, bytes) are {found} instead of {expected}')
         except (OSError, ValueError, KeyError) as error:
             raise ValueError(f'{self.folder} is damaged ({error}): remove it to build it anew') from error
-        if found != expected:
-            text = f'(images, bytes) are {found} instead of {expected}'
-            raise ValueError(f'{self.folder} is damaged ({text}): remove it to build it anew')
         self._pixels = np.memmap(self.folder / PIXELS, np.uint8, mode='r')
 
     # A spawned worker opens the files itself; the pixels are not sent to it.
@@ -66,16 +58,11 @@ class PixelStore:
         return tuple(self._index[number, 4:].tolist())
 
 
-def open_or_build(folder: str | os.PathLike, build: Callable[[], Images], info: dict) -> PixelStore:
-    """Open a store; write it first if there is none.
+def open_or_build(folder: str | os.PathLike, build: Callable[[], Images]) -> PixelStore:
+    """Open a store; write it first, from the images that ``build`` returns, if there is none.
 
     Of several processes that need it at once, on one machine or on several with a shared file system, one writes and
     the others wait. Where a file system has no locks, each writes its own and the first to finish counts.
-
-    Args:
-        folder: The store.
-        build: Returns the images. Called only if there is no store.
-        info: What else to write into ``info.json``.
 
     Raises:
         OSError: If it cannot be written.
@@ -88,11 +75,11 @@ def open_or_build(folder: str | os.PathLike, build: Callable[[], Images], info: 
             if not folder.exists():
                 for old in folder.parent.glob(f'{folder.name}.*{_TEMPORARY}'):
                     shutil.rmtree(old, ignore_errors=True)  # of a process that was killed: it lost the lock
-                _write(folder, build, info)
+                _write(folder, build)
     return PixelStore(folder)
 
 
-def _write(folder: Path, build: Callable[[], Images], info: dict) -> None:
+def _write(folder: Path, build: Callable[[], Images]) -> None:
     temporary = folder.with_name(f'{folder.name}.{os.uname().nodename}-{os.getpid()}{_TEMPORARY}')
     temporary.mkdir()
     rows, size = [], 0
@@ -102,8 +89,7 @@ def _write(folder: Path, build: Callable[[], Images], info: dict) -> None:
                 rows.append((size, *image.shape[:2], image.shape[2] if image.ndim == 3 else 0, *original))
                 size += file.write(np.ascontiguousarray(image, dtype=np.uint8).data.cast('B'))
         np.save(temporary / INDEX, np.array(rows, dtype=np.int64).reshape(-1, 6), allow_pickle=False)
-        info = {'version': VERSION, 'images': len(rows), 'bytes': size, **info}
-        (temporary / INFO).write_text(json.dumps(info, indent=2))
+        (temporary / INFO).write_text(json.dumps({'version': VERSION, 'images': len(rows), 'bytes': size}))
         for name in (PIXELS, INDEX, INFO):
             with open(temporary / name, 'rb+') as file:
                 os.fsync(file.fileno())  # the contents reach the disk before the name does
@@ -114,7 +100,9 @@ def _write(folder: Path, build: Callable[[], Images], info: dict) -> None:
                 raise
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            text = f'{folder}: the disk is full after {size / 1e9:.1f} GB: free some space or choose another cache_dir'
+            text = (
+                f'{folder}: the disk is full after {size / 1e9:.1f} GB: set another cache_dir or a smaller short_side'
+            )
             raise OSError(error.errno, text) from error
         raise
     finally:

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from mmpretrain.datasets.transforms import RandomResizedCrop
 from PIL import Image
 from sklearn.datasets import load_sample_image
 
@@ -81,18 +80,6 @@ def test_the_comparison_is_sharp(photo):
         assert (wrong - expected).abs().max() > 5
 
 
-@pytest.mark.parametrize('size', [(32, 32), (29, 31)])
-def test_pixels_are_those_of_mmpretrains_transform(photo, size, monkeypatch):
-    images, boxes, _ = batch(photo, size)
-    transform = RandomResizedCrop(32, backend='pillow', interpolation='bicubic')
-    found = BoxResize((32, 32))(images, boxes)
-    for image, box, ours in zip(images.permute(0, 2, 3, 1).numpy(), boxes.tolist(), found, strict=True):
-        monkeypatch.setattr(transform, 'rand_crop_params', lambda img, box=box: box)
-        expected = torch.from_numpy(transform.transform({'img': image})['img']).permute(2, 0, 1).float()
-        assert (ours - expected).abs().max() <= 1
-        assert (ours != expected).float().mean() < 0.01
-
-
 @pytest.mark.parametrize('interpolation', CODES)
 def test_weights_are_a_mean_of_the_box(interpolation):
     start, length = torch.tensor([0, 3, 500, 999]), torch.tensor([1000, 7, 321, 1])
@@ -112,19 +99,14 @@ def test_table_and_direct_weights_agree(photo, monkeypatch):
     assert not direct._tables
 
 
-def test_parts_of_a_batch_and_memory_formats_give_the_same(photo, monkeypatch):
+def test_parts_of_a_batch_memory_formats_and_autocast_change_nothing(photo, monkeypatch):
     images, boxes, flip = batch(photo, (32, 32), count=11)
     whole = BoxResize((32, 32))(images, boxes, flip)
+    with torch.autocast('cpu', torch.bfloat16):
+        assert torch.equal(BoxResize((32, 32))(images, boxes, flip), whole)
     monkeypatch.setattr('randsac_mm.datasets.box_resize._CACHED_IMAGES', 4)
     torch.testing.assert_close(BoxResize((32, 32))(images.contiguous(), boxes, flip), whole, rtol=0, atol=1)
     assert BoxResize((32, 32))(images[:0], boxes[:0], flip[:0]).shape == (0, 3, 32, 32)
-
-
-def test_autocast_does_not_coarsen_pixels(photo):
-    images, boxes, flip = batch(photo, (32, 32))
-    expected = BoxResize((32, 32))(images, boxes, flip)
-    with torch.autocast('cpu', torch.bfloat16):
-        assert torch.equal(BoxResize((32, 32))(images, boxes, flip), expected)
 
 
 @pytest.mark.gpu

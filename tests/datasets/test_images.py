@@ -9,7 +9,6 @@ import pytest
 from PIL import Image
 
 from randsac_mm.datasets import LoadImageStrict, UnreadableImageError, find_fault, read_image
-from randsac_mm.datasets.images import printable
 
 RED, WHITE = (255, 0, 0), (255, 255, 255)
 
@@ -29,10 +28,6 @@ def smooth(height: int = 37, width: int = 53) -> np.ndarray:
     """A picture (H, W, 3) that JPEG keeps well, without any symmetry."""
     y, x = np.mgrid[:height, :width]
     return np.stack([4 * y, 3 * x, 2 * (x + y)], -1).astype(np.uint8)
-
-
-def noise() -> np.ndarray:
-    return np.random.randint(0, 256, (64, 64, 3), dtype=np.uint8)
 
 
 def encode(array: np.ndarray, kind: str = 'JPEG', **options) -> bytes:
@@ -83,9 +78,7 @@ def test_palette_cmyk_grey_and_bilevel(tmp_path):
     red.convert('CMYK').save(tmp_path / 'cmyk.jpg', quality=100)
     red.save(tmp_path / 'animation.gif', save_all=True, append_images=[Image.new('RGB', (5, 3), WHITE)])
     for name in ('palette.png', 'cmyk.jpg', 'animation.gif'):  # of the animation the first frame
-        image = read_image(tmp_path / name)
-        assert image.shape == (3, 5, 3)
-        assert np.abs(image.astype(int) - RED).max() <= 3, name
+        np.testing.assert_allclose(read_image(tmp_path / name), np.full((3, 5, 3), RED), atol=3)
     for mode in ('L', '1'):
         Image.new(mode, (5, 3), 255).save(tmp_path / 'white.png')
         assert (read_image(tmp_path / 'white.png') == 255).all()
@@ -103,26 +96,41 @@ def test_transparent_pixels_are_white(tmp_path):
         np.testing.assert_array_equal(read_image(tmp_path / name), [[RED, WHITE]])
 
 
-def test_grayscale(put):
+def test_colour_type(put):
     path = put('a.png', encode(smooth()[..., 0], 'PNG'))
     image = LoadImageStrict(color_type='grayscale').transform({'img_path': path})['img']
     np.testing.assert_array_equal(image, smooth()[..., 0])
+    with pytest.raises(ValueError, match='color_type'):
+        LoadImageStrict(color_type='bgr')
 
 
-@pytest.mark.parametrize('content', [b'', b'some text, renamed', b'\xff\xd8\xff\xd9'])
-def test_what_is_no_image(put, content):
-    path = put('a.jpg', content)
-    fault = find_fault(path)
-    assert fault
+@pytest.mark.parametrize(
+    ('name', 'reason'),
+    [
+        ('empty.jpg', 'empty'),
+        ('text.jpg', 'no image'),
+        ('ends.jpg', 'no image'),
+        ('float.tif', 'floating-point'),
+        ('missing.jpg', 'not exist'),
+        ('', 'Is a directory'),
+    ],
+)
+def test_what_is_no_image(put, tmp_path, name, reason):
+    Image.fromarray(np.ones((2, 2), np.float32)).save(tmp_path / 'float.tif')
+    for file, content in (('empty.jpg', b''), ('text.jpg', b'some text'), ('ends.jpg', b'\xff\xd8\xff\xd9')):
+        put(file, content)
+    fault = find_fault(tmp_path / name)
+    assert reason in fault
     with pytest.raises(UnreadableImageError) as error:
-        read_image(path)
-    assert str(error.value) == f'{path}: {fault}'
+        read_image(tmp_path / name)
+    assert str(error.value) == f'{tmp_path / name}: {fault}'
 
 
 @pytest.mark.parametrize('kind', ['JPEG', 'progressive JPEG', 'PNG', 'GIF', 'BMP', 'TIFF', 'WEBP'])
 @pytest.mark.parametrize('kept', [0.02, 0.5, 0.99])
 def test_truncated_files(put, kind, kept):
-    whole = encode(noise(), kind.split()[-1], **({'progressive': True} if ' ' in kind else {}))
+    noise = np.random.randint(0, 256, (64, 64, 3), dtype=np.uint8)
+    whole = encode(noise, kind.split()[-1], **({'progressive': True} if ' ' in kind else {}))
     assert find_fault(put('a', whole)) is None
     path = put('b', whole[: int(kept * len(whole))])
     assert find_fault(path)
@@ -130,62 +138,17 @@ def test_truncated_files(put, kind, kept):
         LoadImageStrict().transform({'img_path': path})
 
 
-def test_bytes_after_the_end_do_no_harm(put):
-    """Cameras append thumbnails and films."""
+def test_bytes_after_the_end_do_no_harm(put):  # cameras append thumbnails and films
     path = put('a.jpg', encode(smooth()) + bytes(1000))
     assert find_fault(path) is None
     assert read_image(path).shape == (37, 53, 3)
 
 
-def test_damage_in_the_middle_is_found_by_decoding(put):
-    whole = encode(noise(), 'PNG')
-    half = len(whole) // 2
-    path = put('a.png', whole[:half] + bytes(b ^ 255 for b in whole[half : half + 50]) + whole[half + 50 :])
-    assert find_fault(path) is None
-    assert find_fault(path, decode=True)
-    with pytest.raises(UnreadableImageError, match=r'a\.png'):
-        read_image(path)
-
-
-def test_too_many_pixels(put):
-    path = put('a.png', encode(smooth(), 'PNG'))
-    assert find_fault(path, max_pixels=37 * 53) is None
-    assert 'max_pixels=1960' in find_fault(path, max_pixels=37 * 53 - 1)
-    with pytest.raises(UnreadableImageError, match=r'a\.png: 53 x 37 .*max_pixels=1960'):
-        read_image(path, max_pixels=1960)
-
-
 def test_decompression_bomb_costs_no_memory(put):
-    """A PNG header that promises 900 million pixels; neither call may try to decode them."""
     whole = bytearray(encode(np.zeros((1, 1), np.uint8), 'PNG'))
     whole[16:24] = (30_000).to_bytes(4, 'big') * 2
     whole[29:33] = zlib.crc32(whole[12:29]).to_bytes(4, 'big')
-    path = put('bomb.png', bytes(whole))
+    path = put('bomb.png', whole)
     assert 'pixels' in find_fault(path)
     with pytest.raises(UnreadableImageError, match=r'bomb\.png: .*900000000 pixels'):
         read_image(path)
-
-
-def test_floating_point_pixels_are_refused(tmp_path):
-    Image.fromarray(np.ones((2, 2), np.float32)).save(tmp_path / 'a.tif')
-    assert 'floating-point' in find_fault(tmp_path / 'a.tif')
-    with pytest.raises(UnreadableImageError, match='floating-point'):
-        read_image(tmp_path / 'a.tif')
-
-
-def test_missing_file_and_folder(tmp_path):
-    with pytest.raises(UnreadableImageError, match='does not exist'):
-        read_image(tmp_path / 'no.jpg')
-    with pytest.raises(UnreadableImageError, match='Is a directory'):
-        read_image(tmp_path)
-
-
-def test_names_that_are_no_utf8_can_be_printed():
-    assert printable('gr\u00fcn.jpg') == 'gr\u00fcn.jpg'
-    assert printable('\udcff.jpg').isascii()
-
-
-@pytest.mark.parametrize('option', [{'color_type': 'bgr'}, {'max_pixels': 0}, {'max_pixels': 10**9}], ids=str)
-def test_arguments_out_of_range(option):
-    with pytest.raises(ValueError, match=next(iter(option))):
-        LoadImageStrict(**option)

@@ -9,8 +9,6 @@ import torch
 from engine.toy_engine import Interrupted, assert_same, last_checkpoint, toy_config, trained_state
 from mmengine.config import Config
 from mmengine.runner import Runner
-from mmpretrain.datasets import BaseDataset
-from PIL import Image
 
 from randsac_mm.datasets import Digits, InMemoryDataset, WholeBatch, collate_whole_batch
 
@@ -24,22 +22,8 @@ LOADER = dict(
 )
 
 
-class Arrays(BaseDataset):
-    """Images as CIFAR's: arrays (H, W, C) in the list of data."""
-
-    METAINFO = {'classes': ('a', 'b')}  # noqa: RUF012
-
-    def __init__(self, images, labels=True, **kwargs):
-        self._images, self._labels = images, labels
-        super().__init__(ann_file='', serialize_data=False, **kwargs)  # serializing collects garbage: slow
-
-    def load_data_list(self):
-        label = [{'gt_label': i % 2} if self._labels else {} for i in range(len(self._images))]
-        return [{'img': image, **own} for image, own in zip(self._images, label, strict=True)]
-
-
 def arrays(count=7, shape=(5, 3, 2)):
-    return [np.random.randint(0, 256, shape, dtype=np.uint8) for _ in range(count)]
+    return list(np.random.randint(0, 256, (count, *shape), dtype=np.uint8))
 
 
 def make(**kwargs):
@@ -58,25 +42,14 @@ def test_images_and_labels_are_those_of_the_data_set():
     assert torch.equal(torch.stack([item['inputs'] for item in data]), digits.images)
 
 
-@pytest.mark.parametrize('labels', [True, False])
+@pytest.mark.parametrize('label', [{'gt_label': 3}, {}])
 @pytest.mark.parametrize('shape', [(5, 3, 2), (5, 3)])
-def test_arrays_of_mmpretrain(labels, shape):
+def test_arrays_as_those_of_cifar(label, shape):
     images = arrays(shape=shape)
-    data = InMemoryDataset(Arrays(images, labels, lazy_init=True), device='cpu')
+    data = InMemoryDataset([{'img': image, **label} for image in images], device='cpu')
     assert torch.equal(data.images, torch.from_numpy(np.stack(images)).reshape(7, 5, 3, -1).permute(0, 3, 1, 2))
     assert data.images.is_contiguous()
-    assert (data.labels is None) is not labels
-    assert data.metainfo['classes'] == ('a', 'b')
-
-
-def test_folder_with_a_pipeline(tmp_path):
-    for i, image in enumerate(arrays(3, (6, 4, 3))):
-        Image.fromarray(image).save(tmp_path / f'{i}.png')
-    folder = dict(type='UnlabelledImageFolder', data_root=str(tmp_path), serialize_data=False)
-    pipeline = [dict(type='LoadImageStrict'), dict(type='PackInputs')]
-    assert InMemoryDataset({**folder, 'pipeline': pipeline}, device='cpu').images.shape == (3, 3, 6, 4)
-    with pytest.raises(ValueError, match='pipeline'):
-        InMemoryDataset({**folder, 'pipeline': []})
+    assert data.labels.tolist() == [3] * 7 if label else data.labels is None
 
 
 def test_labels_in_batches():
@@ -84,7 +57,7 @@ def test_labels_in_batches():
     batch = data.__getitems__([3, 8])
     assert [sample.gt_label.tolist() for sample in batch['data_samples']] == data.labels[[3, 8], None].tolist()
     assert data[3]['data_samples'].gt_label == data.labels[3]
-    with pytest.raises(ValueError, match=r'item 0 of Digits.*with_label=False'):
+    with pytest.raises(ValueError, match=r'Digits.*with_label=False'):
         make(with_label=True)
 
 
@@ -100,22 +73,20 @@ def test_loader_of_a_runner_has_the_order_of_the_wrapped_data_set():
             assert torch.equal(found['inputs'].cpu(), expected['inputs'])
 
 
-# --- what cannot be done ----------------------------------------------------------------------------------------------
-
-
-def test_too_large():
+@pytest.mark.parametrize(
+    ('items', 'match'),
+    [
+        ([dict(img=image) for image in (*arrays(1), *arrays(1, (5, 4, 2)))], r'item 1 .*\(2, 5, 4\)'),
+        ([dict(img=np.ones((5, 3)))], 'item 0 .*float64'),
+        ([dict(img_path='a.png')], 'pipeline'),
+        ([], 'no images'),
+    ],
+)
+def test_images_of_other_kinds(items, match):
+    with pytest.raises(ValueError, match=match):
+        InMemoryDataset(items)
     with pytest.raises(ValueError, match=r'23040 bytes.*max_bytes=23039'):
         make(max_bytes=23039)
-    assert len(make(max_bytes=23040)) == 360
-
-
-def test_images_of_other_kinds():
-    with pytest.raises(ValueError, match=r'item 1 of Arrays .*\(2, 5, 4\)'):
-        InMemoryDataset(Arrays([*arrays(1), *arrays(1, (5, 4, 2))]))
-    with pytest.raises(ValueError, match=r'item 0 of Arrays is torch.float64'):
-        InMemoryDataset(Arrays([image / 255 for image in arrays()]))
-    with pytest.raises(ValueError, match='list has no images'):
-        InMemoryDataset([])
 
 
 @pytest.mark.parametrize('collate', ['default_collate', 'pseudo_collate'])
@@ -127,19 +98,12 @@ def test_data_set_and_collate_function_belong_together(collate):
         collate_whole_batch([{'inputs': torch.zeros(1)}])
 
 
-def test_workers(monkeypatch):
+def test_workers_and_pinning(monkeypatch):
     monkeypatch.setattr('randsac_mm.datasets.in_memory.get_worker_info', lambda: 'a worker')  # a real one takes seconds
-    loader = Runner.build_dataloader({**LOADER, 'dataset': make()})
     with pytest.raises(ValueError, match='num_workers=0'):
-        next(iter(loader))
-
-
-def test_pinning_what_is_on_the_device():
+        next(iter(Runner.build_dataloader({**LOADER, 'dataset': make()})))
     with pytest.raises(ValueError, match=r'meta.*pin_memory=False'):
         WholeBatch(inputs=torch.empty(2, device='meta')).pin_memory()
-
-
-# --- whole runs -------------------------------------------------------------------------------------------------------
 
 
 def run(root: Path, work_dir: Path, stop: int | None = None) -> dict[str, torch.Tensor]:
@@ -178,5 +142,4 @@ def test_batches_on_the_gpu_without_waiting():
     assert torch.equal(batch['inputs'], data.images[[7, 3]])
     with pytest.raises(ValueError, match='cuda:0'):
         batch.pin_memory()
-    held = InMemoryDataset(dict(type='Digits', split='test'), device='cpu').__getitems__([7, 3]).pin_memory()
-    assert held['inputs'].is_pinned()
+    assert make().__getitems__([7, 3]).pin_memory()['inputs'].is_pinned()
