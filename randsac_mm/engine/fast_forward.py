@@ -25,18 +25,16 @@ class ResumedBatches:
 
     def __init__(self, source: Any, done: int, restore: Callable[[], None]) -> None:
         self.source = source
-        self._restore = restore
-        self._started = False
+        self._done, self._restore = done, restore
         # mmengine 0.10.7 has no skip_iter: its loop calls next() as many times as batches are to be skipped.
         self._calls_to_ignore = 0 if hasattr(source, 'skip_iter') else done
-        self._to_skip = self._calls_to_ignore
+        self._started = False
 
     def __iter__(self) -> 'ResumedBatches':
         return self
 
     def skip_iter(self, num_iters: int) -> None:
-        """Note that the next batch is number ``num_iters``, counted from 0 at the start of the training."""
-        self._to_skip = num_iters
+        """Do nothing: how many batches are done is known."""
 
     def __next__(self) -> Any:
         if self._calls_to_ignore:
@@ -44,7 +42,7 @@ class ResumedBatches:
             return None
         if not self._started:
             self._started = True
-            _skip(self.source, self._to_skip, self._restore)
+            _skip(self.source, self._done, self._restore)
         return next(self.source)
 
 
