@@ -3,11 +3,9 @@
 import sys
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -26,48 +24,31 @@ _INDEXING = {'aten::index', 'aten::index_put', 'aten::index_put_', 'aten::_index
 _DRAWS = {'aten::rand', 'aten::randn', 'aten::randint', 'aten::randperm'}
 
 
-class HostSyncs:
-    """``where``: how often each place has waited, by ``'mmengine/logging/message_hub.py:343 _get_valid_value'``."""
-
-    def __init__(self) -> None:
-        self.where: Counter[str] = Counter()
-
-    @property
-    def total(self) -> int:
-        return sum(self.where.values())
-
-    def add(self) -> None:
-        self.where[_place(sys._getframe(1))] += 1
-
-
 @contextmanager
-def count_host_syncs(device: str) -> Iterator[HostSyncs]:
-    """Count how often the host waits for the device, ``'cuda'`` or ``'cpu'``.
+def count_host_syncs(device: str) -> Iterator[Counter[str]]:
+    """Count how often each place, by ``'mmengine/logging/message_hub.py:343 name'``, waits for ``'cuda'`` or ``'cpu'``.
 
     On CUDA it counts what PyTorch's sync debug mode reports: numbers that are read, copies that block, sizes that
-    depend on values. A CPU never waits for itself: there it counts what would have waited on a GPU (``item()``,
-    ``if x``, ``tolist()``, ``cpu()``, ``nonzero``, indexing by a boolean mask, ``x[[2, 0]]``,
-    ``torch.tensor(..., device=...)``). Reading a number just drawn from torch's global generator is no wait, since that
-    one is the host's. Not seen on a CPU: compiled code, copies of whole batches.
+    depend on values. A CPU never waits for itself: there it counts what would have waited on a GPU, except in compiled
+    code and copies of whole batches. Reading a number just drawn from torch's global generator, the host's, is no wait.
     """
-    counter = HostSyncs()
+    places: Counter[str] = Counter()
     if device == 'cuda':
-        with _on_cuda(counter):
-            yield counter
+        with _on_cuda(places):
+            yield places
     else:
-        with _Calls(counter), _Operations(counter):
-            yield counter
+        with _Calls(places), _Operations(places):
+            yield places
 
 
 @contextmanager
-def _on_cuda(counter: HostSyncs) -> Iterator[None]:
-    before = torch.cuda.get_sync_debug_mode()
+def _on_cuda(places: Counter[str]) -> Iterator[None]:
     with warnings.catch_warnings():
         show = warnings.showwarning
 
-        def count(message: Warning | str, *args: Any, **kwargs: Any) -> None:
+        def count(message, *args, **kwargs):
             if _CUDA_SAYS in str(message):
-                counter.add()
+                places[_place()] += 1
             else:
                 show(message, *args, **kwargs)
 
@@ -78,36 +59,36 @@ def _on_cuda(counter: HostSyncs) -> Iterator[None]:
         try:
             yield
         finally:
-            torch.cuda.set_sync_debug_mode(before)
+            torch.cuda.set_sync_debug_mode('default')
 
 
 class _Calls(TorchFunctionMode):
-    """Counts what can be told apart only where Python calls torch: on a CPU nothing is copied."""
+    """Counts what can be recognised only where Python calls torch: on a CPU nothing is copied."""
 
-    def __init__(self, counter: HostSyncs) -> None:
+    def __init__(self, places):
         super().__init__()
-        self.counter = counter
+        self.places = places
 
-    def __torch_function__(self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+    def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
         if (
             func in (Tensor.cpu, Tensor.tolist, Tensor.new_tensor)
             or (func in (torch.tensor, torch.as_tensor) and kwargs.get('device') is not None)
             or (func in (Tensor.__getitem__, Tensor.__setitem__) and _has_list(args[1]))
         ):
-            self.counter.add()
+            self.places[_place()] += 1
         return func(*args, **kwargs)
 
 
 class _Operations(TorchDispatchMode):
     """Counts operations whose result the host needs."""
 
-    def __init__(self, counter: HostSyncs) -> None:
+    def __init__(self, places):
         super().__init__()
-        self.counter = counter
+        self.places = places
         self.drawn = WeakIdKeyDictionary()
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
         name = func._schema.name
         read_of_a_draw = name == 'aten::_local_scalar_dense' and args[0] in self.drawn
@@ -116,26 +97,27 @@ class _Operations(TorchDispatchMode):
             or (name in _INDEXING and _selects_by_mask(args))
             or (name == 'aten::repeat_interleave' and kwargs.get('output_size') is None)
         ):
-            self.counter.add()
+            self.places[_place()] += 1
         result = func(*args, **kwargs)
         if name in _DRAWS and kwargs.get('generator') is None:
             self.drawn[result] = True
         return result
 
 
-def _has_list(index: Any) -> bool:
-    return isinstance(index, list) or (isinstance(index, tuple) and any(isinstance(part, list) for part in index))
+def _has_list(index) -> bool:
+    return any(isinstance(part, list) for part in (index if isinstance(index, tuple) else (index,)))
 
 
-def _selects_by_mask(args: tuple) -> bool:
-    """Whether an index has a boolean mask; one number put there is not counted: it is filled in without a look."""
+def _selects_by_mask(args) -> bool:
+    """Return whether an index has a boolean mask; one number put there is filled in without a look."""
     if len(args) > 2 and args[2].numel() == 1:
         return False
     return any(part is not None and part.dtype in (torch.bool, torch.uint8) for part in args[1])
 
 
-def _place(frame: FrameType | None) -> str:
+def _place() -> str:
     """Name the innermost line outside of torch and of this file."""
+    frame = sys._getframe()
     while frame is not None and frame.f_code.co_filename.startswith((_TORCH, __file__, '<')):
         frame = frame.f_back
     if frame is None:

@@ -59,7 +59,7 @@ def main() -> None:
         if args.epochs is not None:
             set_epochs(cfg, args.epochs)
         if args.no_validate:
-            launch.skip_validation(cfg)
+            cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
         if args.amp:
             launch.use_amp(cfg)
         if args.auto_scale_lr:

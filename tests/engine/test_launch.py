@@ -54,7 +54,7 @@ def test_missing_and_unusable_configs_are_refused(tmp_path):
         load(str(STRATEGIES / 'fsdp.py'))
 
 
-OURS = {'type': 'AutocastOptimWrapper', 'dtype': 'bfloat16'}
+OURS = {'type': 'AutocastOptimWrapper'}
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ OURS = {'type': 'AutocastOptimWrapper', 'dtype': 'bfloat16'}
         ({'optimizer': {}}, {'optimizer': {}, **OURS}),
         ({'type': 'OptimWrapper'}, OURS),
         ({'type': 'mmengine.OptimWrapper'}, OURS),
-        ({'type': 'AutocastOptimWrapper'}, {'type': 'AutocastOptimWrapper'}),
+        ({**OURS, 'modules': ['backbone']}, {**OURS, 'modules': ['backbone']}),
         ({'type': 'AmpOptimWrapper', 'loss_scale': 2.0}, {'type': 'AmpOptimWrapper', 'loss_scale': 2.0}),
     ],
 )
@@ -130,10 +130,9 @@ def test_resume(tmp_path):
 
 def test_resume_without_a_checkpoint(tmp_path):
     cfg = Config({'work_dir': str(tmp_path), 'load_from': 'weights.pth'})
-    with pytest.raises(FileNotFoundError, match=f'{tmp_path}.*--resume auto'):
-        launch.use_resume(cfg, 'latest')
-    with pytest.raises(FileNotFoundError, match=r'--resume.*epoch_9.pth'):
-        launch.use_resume(cfg, 'epoch_9.pth')
+    for resume, where in (('latest', tmp_path), ('epoch_9.pth', 'epoch_9.pth')):
+        with pytest.raises(FileNotFoundError, match=f'--resume.*{where}.*--resume auto'):
+            launch.use_resume(cfg, resume)
     assert not launch.use_resume(cfg, 'auto')
     assert (cfg.resume, cfg.load_from) == (False, 'weights.pth')
 
@@ -166,11 +165,8 @@ def test_strategies_combine_with_a_config(config_file, tmp_path, name):
     child = tmp_path / f'{name}.py'
     child.write_text(f"_base_ = ['toy.py', '{STRATEGIES / name}.py']\n")
     cfg = load(str(child))
-    assert (cfg.runner_type, cfg.strategy.type.lower(), cfg.model.type) == (
-        'FlexibleRunner',
-        f'{name}strategy',
-        'ToyModel',
-    )
+    assert (cfg.runner_type, cfg.model.type) == ('FlexibleRunner', 'ToyModel')
+    assert cfg.strategy.type.lower() == f'{name}strategy'
 
 
 def test_runner_is_chosen_by_the_strategy(config_file, tmp_path):

@@ -138,7 +138,8 @@ def test_other_number_of_ranks_warns_and_starts_ranks_apart(tmp_path, monkeypatc
         hook = ResumableCheckpointHook()
         runner = Runner(**toy_config(tmp_path / str(rank), epochs=2))
         monkeypatch.setattr(runner.logger, 'warning', warnings.append)
-        hook._restore_random_state(runner, torch.load(tmp_path / 'epoch_1.pth', weights_only=True)['meta'])
+        hook._loaded_meta = torch.load(tmp_path / 'epoch_1.pth', weights_only=True)['meta']
+        hook._restore_random_state(runner)
         drawn.append(torch.rand(3))
     assert not torch.equal(*drawn)
     assert sum('written by 1 processes and 2 resume it' in m for m in warnings) == 2
