@@ -10,7 +10,6 @@ from typing import Any
 from mmengine.dist import all_gather_object, barrier, get_rank, get_world_size, is_main_process
 from mmengine.fileio import LocalBackend
 from mmengine.hooks import CheckpointHook
-from mmengine.runner import EpochBasedTrainLoop
 
 from randsac_mm.engine import random_state
 from randsac_mm.engine.fast_forward import ResumedBatches, samplers
@@ -97,12 +96,9 @@ class ResumableCheckpointHook(CheckpointHook):
         if self.save_best is not None:
             # A run whose folder was moved or copied must not lose its best checkpoint or delete another's.
             self._best_paths = {key: self._in_this_folder(path) for key, path in self._best_paths.items()}
-        if not self.by_epoch and isinstance(runner.train_loop, EpochBasedTrainLoop):
-            runner.logger.warning('by_epoch=False in an epoch-based loop: a resumed run repeats its epoch')
-        if runner.iter > 0:  # else nothing was resumed, at most weights were loaded
-            self._continue(runner, runner.train_loop)
-
-    def _continue(self, runner: Any, loop: Any) -> None:
+        if runner.iter == 0:  # nothing was resumed, at most weights were loaded
+            return
+        loop = runner.train_loop
         for sampler in samplers(loop.dataloader):
             sampler.seed = self._loaded_meta.get('sampler_seed', sampler.seed)
         restore = partial(self._restore_random_state, runner)
@@ -130,8 +126,7 @@ class ResumableCheckpointHook(CheckpointHook):
 
     def after_val(self, runner: Any) -> None:
         """Restore the random states of the training."""
-        if self._training_state is not None:
-            random_state.restore(self._training_state)
+        random_state.restore(self._training_state)
         self._training_state = None
 
     def _save_checkpoint_with_step(self, runner: Any, step: int, meta: dict) -> None:
@@ -192,7 +187,7 @@ class ResumableCheckpointHook(CheckpointHook):
             self.best_ckpt_path = paths['']
 
     def _in_this_folder(self, path: str | None) -> str | None:
-        here = self.file_backend.join_path(self.out_dir, os.path.basename(path)) if path else ''
+        here = path and self.file_backend.join_path(self.out_dir, os.path.basename(path))
         return here if here and self.file_backend.exists(here) else None
 
     def _delete(self, path: str | Path | None) -> None:
@@ -207,14 +202,7 @@ class ResumableCheckpointHook(CheckpointHook):
         unfinished = complete.with_name(filename + _PARTIAL)
         meta = dict(kwargs.pop('meta', None) or {})  # a copy: mmengine changes it
         self._saving_meta = {key: meta[key] for key in ('epoch', 'iter') if key in meta}
-        try:
-            save(out_dir, unfinished.name, meta=meta, **kwargs)
-        except BaseException:
-            if is_main_process():
-                self._delete(unfinished)
-            raise
-        finally:
-            self._saving_meta = {}
+        save(out_dir, unfinished.name, meta=meta, **kwargs)
         barrier()  # a sharded checkpoint is complete when the last rank has written its part
         if not is_main_process():
             return

@@ -20,9 +20,8 @@ _WARM_UP = 5  # steps in which compiling is expected, counted from the start of 
 def compile_model(model: nn.Module, mode: str | None = None, backend: str | Callable = 'inductor') -> list[str]:
     """Let ``torch.compile`` make the code of a model's training step, when it is first run.
 
-    Compiles the whole loss of a RandSAC model. In distributed training, where gradients of later layers are exchanged
-    while those of earlier ones are computed, and in other models: each module in a module list named ``layers``. (The
-    two-stream baseline runs its layers in another way and always compiles its loss.)
+    Compiles the whole loss of a RandSAC model; in other models, and in distributed training, which exchanges gradients
+    of some layers while it computes others, each module of a list named ``layers`` (never of the two-stream baseline).
 
     Args:
         model: Any model, wrapped for distributed training or not.
@@ -76,11 +75,9 @@ def _missing_compiler(device: torch.device) -> str | None:
 class CompileHook(Hook):
     """Compile the training step of a run: ``default_hooks = dict(compile=dict(type='CompileHook'))``.
 
-    The first step takes a minute or two. Images and batches must be of one size (``drop_last=True``): a warning is
-    logged if something is compiled again later. Without a compiler a warning is logged, and nothing is compiled.
-
-    Small models on a GPU (fewer than 50 million parameters: ViT-T, ViT-S) are replayed as CUDA graphs, which saves the
-    host's work for each kernel; not with accumulated gradients, whose memory the next replay overwrites.
+    Images and batches must be of one size (``drop_last=True``): a warning is logged if something is compiled again
+    after the first steps. Without a compiler a warning is logged, and nothing is compiled. Models of fewer than 50
+    million parameters are replayed as CUDA graphs, unless gradients are accumulated, which the next replay overwrites.
 
     Args:
         enabled: Whether to compile: ``--cfg-options default_hooks.compile.enabled=False`` runs a config without.

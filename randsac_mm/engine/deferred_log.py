@@ -69,8 +69,8 @@ class DeferredHistory(HistoryBuffer):
         for iteration, value in zip(iterations, values, strict=True):
             if self._finite_name is not None and not math.isfinite(value):
                 raise FloatingPointError(
-                    f'{self._finite_name} is {value} in iteration {iteration}. Resume from an earlier checkpoint with a '
-                    'lower learning rate, a longer warm-up or optim_wrapper.clip_grad=dict(max_norm=1.0)'
+                    f'{self._finite_name} is {value} in iteration {iteration}. Resume from an earlier checkpoint with '
+                    'a lower learning rate, a longer warm-up or optim_wrapper.clip_grad=dict(max_norm=1.0)'
                 )
 
     def __reduce_ex__(self, protocol: int) -> Any:  # copies, too, are made by it
@@ -82,11 +82,8 @@ class DeferredRuntimeInfoHook(RuntimeInfoHook):
     """mmengine's ``RuntimeInfoHook`` without a wait for the device in every step.
 
     ``default_hooks = dict(runtime_info=dict(type='DeferredRuntimeInfoHook'))``. Losses and the norm of the gradients
-    (``clip_grad`` of any optimiser wrapper) stay on the device until their history is read: for a log line, a
-    checkpoint, by another hook. Every reader finds the values of mmengine's hook.
-
-    A loss that is not finite ends the run when it is read, at the latest before a checkpoint, unless the optimiser
-    wrapper scales the loss (float16) and skips such steps by itself.
+    (``clip_grad``) stay on the device until a log line, a checkpoint or another hook reads their history. A loss that
+    is not finite ends the run when it is read, unless the optimiser wrapper scales the loss (float16).
 
     Raises:
         FloatingPointError: In training, with the first iteration whose loss is not finite.

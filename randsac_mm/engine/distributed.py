@@ -27,11 +27,8 @@ def prepare_cpu_processes(cfg: Config) -> None:
         return
     missing = [name for name in ('RANK', 'LOCAL_RANK', 'WORLD_SIZE') if name not in os.environ]
     if launcher != 'pytorch' or missing:
-        lack = f'{", ".join(missing)} in the environment' if launcher == 'pytorch' else 'a GPU'
-        raise ValueError(
-            f'--launcher {launcher} needs {lack}; start CPU processes by tools/dist_train.sh, or by torchrun and '
-            '--launcher pytorch'
-        )
+        lack = ', '.join(missing) if launcher == 'pytorch' else 'a GPU'
+        raise ValueError(f'--launcher {launcher} needs {lack}; start CPU processes by tools/dist_train.sh')
     if not torch.distributed.is_initialized():
         seconds = cfg.get('env_cfg', {}).get('dist_cfg', {}).get('timeout', 1800)
         torch.distributed.init_process_group('gloo', timeout=timedelta(seconds=seconds))

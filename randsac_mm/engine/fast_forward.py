@@ -9,7 +9,7 @@ from collections.abc import Callable
 from itertools import islice
 from typing import Any
 
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import DataLoader
 
 
 class ResumedBatches:
@@ -55,12 +55,6 @@ def samplers(loader: DataLoader) -> list[Any]:
 def _skip(source: Any, count: int, restore: Callable[[], None]) -> None:
     """Move mmengine's endless iterator ``source`` to batch ``count`` and restore the random states."""
     loader = source._dataloader
-    if isinstance(loader.dataset, IterableDataset):  # nothing to skip but data
-        for _ in range(count):
-            next(source)
-        restore()
-        return
-
     source._iterator = None  # ends the workers of an iterator that started at batch 0
     endless = [sampler for sampler in samplers(loader) if hasattr(sampler, '_indices_of_rank')]
     if endless:

@@ -117,10 +117,7 @@ def use_resume(cfg: Config, resume: str) -> bool:
     # FSDP and DeepSpeed checkpoints are folders as well.
     found = path if path.suffix == '.pth' and path.exists() else find_checkpoint(path)
     if found is None and resume != 'auto':
-        raise FileNotFoundError(
-            f'--resume: there is no checkpoint in {path.resolve()}; check --work-dir, name it (--resume FILE), or use '
-            '--resume auto to start a new run'
-        )
+        raise FileNotFoundError(f'--resume: there is no checkpoint in {path.resolve()}; --resume auto starts a new run')
     cfg.resume = found is not None
     if found is not None:
         cfg.load_from = str(found)
@@ -162,9 +159,7 @@ def build_runner(cfg: Config) -> Runner | FlexibleRunner:
 
 
 def build_test_runner(cfg: Config, checkpoint: str) -> Runner:
-    """Build the runner of a test, with every weight of its model from ``checkpoint``.
-
-    A strategy (FSDP, DeepSpeed) is left out: in a test the whole model fits on each device.
+    """Build the runner of a test, without strategy, and with every weight of its model from ``checkpoint``.
 
     Raises:
         ValueError: If the config has no test set, or the checkpoint cannot be read or does not fit the model.

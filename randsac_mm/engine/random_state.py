@@ -10,11 +10,7 @@ from mmengine.registry import FUNCTIONS
 
 
 def capture() -> dict[str, Any]:
-    """Return the states of Python's, numpy's, torch's CPU and the current CUDA device's generator.
-
-    Returns:
-        Tensors and plain values only, so that a checkpoint with them loads with ``weights_only=True``.
-    """
+    """Return the states of Python's, numpy's, torch's CPU and the current CUDA device's generator, as plain values."""
     version, internal, gauss = random.getstate()
     name, key, *rest = np.random.get_state()
     return {
@@ -51,10 +47,7 @@ def seed_worker(worker_id: int) -> None:
 
     ``train_dataloader=dict(worker_init_fn=dict(type='seed_worker'), ...)``. mmengine's default repeats the same numbers
     in every epoch unless ``persistent_workers=True``, and on every rank if ``diff_rank_seed`` is off.
-
-    Args:
-        worker_id: Number of the worker, from 0.
     """
-    # torch seeds workers from the main process, whose random states a resumed run restores, and adds worker_id. A worker
-    # does not know its rank, but inherits the environment that every launcher sets.
+    # torch seeds workers from the main process, whose random states a resumed run restores, and adds worker_id.
+    # A worker does not know its rank, but inherits the environment that every launcher sets.
     reseed(torch.initial_seed() % 2**64, int(os.environ.get('RANK', 0)), worker_id)

@@ -52,7 +52,7 @@ def keep_freed_memory() -> None:
     """Let this process keep what it frees, instead of returning it to the system and asking again in every step.
 
     A training step on a CPU frees and asks for the same gigabytes again and again, and each time the system clears
-    them, 4 KiB by 4 KiB. The price: the process keeps its greatest amount of memory until it ends. Needs glibc.
+    them. The price: the process keeps its greatest amount of memory until it ends. Needs glibc.
     """
     if platform.libc_ver()[0] == 'glibc':
         mallopt = ctypes.CDLL(None).mallopt

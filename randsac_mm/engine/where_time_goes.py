@@ -96,7 +96,7 @@ class WhereTimeGoesHook(Hook):
             self._warned = True
             runner.logger.warning(
                 f'{values["data_share"]:.0%} of the time is spent waiting for data, with num_workers='
-                f'{runner.train_dataloader.num_workers} and {cores_per_process()} CPU core(s). What helps: more workers, '
+                f'{runner.train_dataloader.num_workers} and {cores_per_process()} CPU core(s). Use more workers, '
                 'CachedImages (decodes once), faster storage, or InMemoryDataset (small data, on the device)'
             )
         self._first = False

@@ -73,19 +73,13 @@ def test_equal_seeds_give_equal_losses():
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings('ignore:The .grad attribute of a Tensor that is not a leaf')  # torch.compile's own
-@pytest.mark.parametrize(
-    ('partition', 'wrap', 'settings', 'with_cp'),
-    [
-        ('square-hierarchical', lambda model: model, {}, False),
-        ('blob-flat', Wrapper, dict(accumulate=2, clip=1.0), True),
-    ],
-    ids=['whole-loss', 'layers-checkpointed-accumulated'],
-)
-def test_compiled_code_gives_the_losses_of_the_simple_path(partition, wrap, settings, with_cp):
+@pytest.mark.parametrize('layers', [False, True], ids=['whole-loss', 'layers-checkpointed-accumulated'])
+def test_compiled_code_gives_the_losses_of_the_simple_path(layers):
+    partition, settings = ('blob-flat', dict(accumulate=2, clip=1.0)) if layers else ('square-hierarchical', {})
     expected = simple_losses(partition, **settings)
-    model = make(partition, with_cp=with_cp)
+    model = make(partition, with_cp=layers)
     keys = list(model.state_dict())
-    compile_model(wrap(model))
+    compile_model(Wrapper(model) if layers else model)
     graphs = []
 
     def loss_and_count(model, batch):

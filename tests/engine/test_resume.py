@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from engine.toy_engine import Interrupted, assert_same, last_checkpoint, toy_config, train, trained_state
+from engine.toy_engine import assert_same, last_checkpoint, toy_config, train, trained_state
 from mmengine.runner import FlexibleRunner, Runner
 
 from randsac_mm.engine import ResumableCheckpointHook
@@ -12,6 +12,7 @@ RUNS = {
     'epochs': ({'epochs': 3}, 6),
     'epochs, validation': ({'epochs': 3, 'val': True}, 10),
     'epochs, workers': ({'epochs': 3, 'workers': 2}, 9),
+    'epochs, flexible runner': ({'epochs': 3, 'val': True, 'save_best': 'acc', 'kind': FlexibleRunner}, 10),
     'iterations, endless sampler': ({'iters': 11, 'sampler': 'InfiniteSampler'}, 6),
     'iterations, validation': ({'iters': 11, 'sampler': 'InfiniteSampler', 'val': True}, 8),
     'iterations, finite sampler': ({'iters': 5}, 3),
@@ -36,30 +37,19 @@ def test_finite_sampler_resumes_in_its_second_pass(tmp_path):
     assert_same(trained_state(resumed), expected)
 
 
-@pytest.mark.parametrize('options', [{'epochs': 2}, {'iters': 8, 'sampler': 'InfiniteSampler'}])
-def test_run_without_a_seed_in_the_config_resumes_with_the_same_order(tmp_path, options):
-    expected = trained_state(train(tmp_path / 'whole', seed=None, **options))
-    name = 'epoch_1.pth' if 'epochs' in options else 'iter_4.pth'
-    resumed = train(tmp_path / 'parts', resume=tmp_path / 'whole' / name, seed=None, **options)
-    assert_same(trained_state(resumed), expected)
-
-
-def test_flexible_runner_resumes_as_well(tmp_path):
-    def run(folder, stop=None, resume=None):
-        config = toy_config(folder, epochs=3, val=True, save_best='acc')
-        config['optim_wrapper']['type'] = 'OptimWrapper'
-        config['custom_hooks'] = [{'type': 'Interrupt', 'iteration': stop}]
-        runner = FlexibleRunner(**config, resume=resume or False, strategy={'type': 'SingleDeviceStrategy'})
-        if stop is None:
-            runner.train()
-        else:
-            with pytest.raises(Interrupted):
-                runner.train()
-        return trained_state(runner)
-
-    expected = run(tmp_path / 'whole')
-    run(tmp_path / 'parts', stop=10)
-    assert_same(run(tmp_path / 'parts', resume=str(last_checkpoint(tmp_path / 'parts'))), expected)
+@pytest.mark.parametrize(
+    ('options', 'name', 'iteration'),
+    [
+        ({'epochs': 2, 'seed': None}, 'epoch_1.pth', 4),
+        ({'iters': 8, 'sampler': 'InfiniteSampler', 'seed': None}, 'iter_4.pth', 4),
+        ({'epochs': 3, 'val': True, 'save_best': 'acc'}, 'epoch_2.pth', 8),  # written again after validation
+    ],
+)
+def test_run_resumes_from_an_uninterrupted_runs_checkpoint(tmp_path, options, name, iteration):
+    expected = trained_state(train(tmp_path / 'whole', **options))
+    checkpoint = tmp_path / 'whole' / name
+    assert torch.load(checkpoint, weights_only=True)['meta']['iter'] == iteration
+    assert_same(trained_state(train(tmp_path / 'parts', resume=checkpoint, **options)), expected)
 
 
 class WithoutSkipping:
@@ -120,15 +110,6 @@ def test_validation_does_not_change_the_training(tmp_path):
     assert_same(plain, validated)
 
 
-def test_run_resumes_from_a_checkpoint_written_after_validation(tmp_path):
-    options = {'epochs': 3, 'val': True, 'save_best': 'acc'}
-    expected = trained_state(train(tmp_path / 'whole', **options))
-    meta = torch.load(tmp_path / 'whole' / 'epoch_2.pth', weights_only=True)['meta']
-    assert (meta['epoch'], meta['iter']) == (2, 8)
-    resumed = train(tmp_path / 'parts', resume=tmp_path / 'whole' / 'epoch_2.pth', **options)
-    assert_same(trained_state(resumed), expected)
-
-
 def test_other_number_of_ranks_warns_and_starts_ranks_apart(tmp_path, monkeypatch):
     train(tmp_path, epochs=2)
     drawn, warnings = [], []
@@ -163,8 +144,7 @@ def test_changed_schedule_is_refused(tmp_path, before, after, message):
 def test_loading_weights_is_no_resuming(tmp_path):
     train(tmp_path / 'first', epochs=2)
     config = toy_config(tmp_path / 'second', epochs=3)
-    config['load_from'] = str(last_checkpoint(tmp_path / 'first'))
-    runner = Runner(**config)
+    runner = Runner(**config, load_from=str(last_checkpoint(tmp_path / 'first')))
     runner.train()
     assert runner.epoch == 3
     assert len(runner.message_hub.get_scalar('train/loss').data[0]) == 12
