@@ -2,7 +2,6 @@
 
 import sys
 import warnings
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,75 +12,56 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakIdKeyDictionary
 
-_TORCH = str(Path(torch.__file__).parent)
-_CUDA_SAYS = 'called a synchronizing CUDA operation'
+_OUTSIDE = (str(Path(torch.__file__).parent), __file__, '<')
 # Their result's value, or its size, is needed on the host.
-_ALWAYS = {
-    *('aten::_local_scalar_dense', 'aten::is_nonzero', 'aten::equal', 'aten::nonzero', 'aten::masked_select'),
-    *('aten::_unique2', 'aten::unique_dim', 'aten::unique_consecutive', 'aten::bincount'),
-}
-_INDEXING = {'aten::index', 'aten::index_put', 'aten::index_put_', 'aten::_index_put_impl_'}
-_DRAWS = {'aten::rand', 'aten::randn', 'aten::randint', 'aten::randperm'}
+_ALWAYS = {'_local_scalar_dense', 'is_nonzero', 'equal', 'nonzero', 'masked_select', 'bincount'}
+_ALWAYS |= {'_unique2', 'unique_dim', 'unique_consecutive'}
+_INDEXING = {'index', 'index_put', 'index_put_', '_index_put_impl_'}
+_DRAWS = {'rand', 'randn', 'randint', 'randperm'}
 
 
 @contextmanager
-def count_host_syncs(device: str) -> Iterator[Counter[str]]:
-    """Count how often each place, by ``'mmengine/logging/message_hub.py:343 name'``, waits for ``'cuda'`` or ``'cpu'``.
+def record_host_syncs(device: str) -> Iterator[list]:
+    """Collect the places where the host waits for ``'cuda'`` or ``'cpu'``.
 
-    On CUDA it counts what PyTorch's sync debug mode reports: numbers that are read, copies that block, sizes that
-    depend on values. A CPU never waits for itself: there it counts what would have waited on a GPU, except in compiled
-    code and copies of whole batches. Reading a number just drawn from torch's global generator, the host's, is no wait.
+    On CUDA these are PyTorch's own warnings. A CPU never waits for itself: there it is what would have waited on a GPU,
+    except in compiled code and copies of whole batches. Reading a number just drawn from torch's global generator, the
+    host's, is no wait.
     """
-    places: Counter[str] = Counter()
-    if device == 'cuda':
-        with _on_cuda(places):
-            yield places
-    else:
-        with _Calls(places), _Operations(places):
-            yield places
-
-
-@contextmanager
-def _on_cuda(places: Counter[str]) -> Iterator[None]:
-    with warnings.catch_warnings():
-        show = warnings.showwarning
-
-        def count(message, *args, **kwargs):
-            if _CUDA_SAYS in str(message):
-                places[_place()] += 1
-            else:
-                show(message, *args, **kwargs)
-
-        warnings.showwarning = count
-        warnings.filterwarnings('always', message=f'.*{_CUDA_SAYS}')
-        warnings.filterwarnings('ignore', message='Synchronization debug mode is a prototype')
+    if device == 'cpu':
+        with _Calls() as calls, _Operations(calls.places):
+            yield calls.places
+        return
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter('ignore')
+        warnings.filterwarnings('always', message='.*called a synchronizing CUDA operation')
         torch.cuda.set_sync_debug_mode('warn')
         try:
-            yield
+            yield caught
         finally:
             torch.cuda.set_sync_debug_mode('default')
 
 
 class _Calls(TorchFunctionMode):
-    """Counts what can be recognised only where Python calls torch: on a CPU nothing is copied."""
+    """Notes what can be recognised only where Python calls torch: on a CPU nothing is copied."""
 
-    def __init__(self, places):
+    def __init__(self):
         super().__init__()
-        self.places = places
+        self.places = []
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
         if (
             func in (Tensor.cpu, Tensor.tolist, Tensor.new_tensor)
             or (func in (torch.tensor, torch.as_tensor) and kwargs.get('device') is not None)
-            or (func in (Tensor.__getitem__, Tensor.__setitem__) and _has_list(args[1]))
+            or (func in (Tensor.__getitem__, Tensor.__setitem__) and isinstance(args[1], list))
         ):
-            self.places[_place()] += 1
+            self.places.append(_place())
         return func(*args, **kwargs)
 
 
 class _Operations(TorchDispatchMode):
-    """Counts operations whose result the host needs."""
+    """Notes operations whose result the host needs."""
 
     def __init__(self, places):
         super().__init__()
@@ -90,22 +70,18 @@ class _Operations(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
-        name = func._schema.name
-        read_of_a_draw = name == 'aten::_local_scalar_dense' and args[0] in self.drawn
+        name = func._schema.name.removeprefix('aten::')
+        read_of_a_draw = name == '_local_scalar_dense' and args[0] in self.drawn
         if (
             (name in _ALWAYS and not read_of_a_draw)
             or (name in _INDEXING and _selects_by_mask(args))
-            or (name == 'aten::repeat_interleave' and kwargs.get('output_size') is None)
+            or (name == 'repeat_interleave' and kwargs.get('output_size') is None)
         ):
-            self.places[_place()] += 1
+            self.places.append(_place())
         result = func(*args, **kwargs)
         if name in _DRAWS and kwargs.get('generator') is None:
             self.drawn[result] = True
         return result
-
-
-def _has_list(index) -> bool:
-    return any(isinstance(part, list) for part in (index if isinstance(index, tuple) else (index,)))
 
 
 def _selects_by_mask(args) -> bool:
@@ -118,9 +94,6 @@ def _selects_by_mask(args) -> bool:
 def _place() -> str:
     """Name the innermost line outside of torch and of this file."""
     frame = sys._getframe()
-    while frame is not None and frame.f_code.co_filename.startswith((_TORCH, __file__, '<')):
+    while frame is not None and frame.f_code.co_filename.startswith(_OUTSIDE):
         frame = frame.f_back
-    if frame is None:
-        return 'torch'
-    path = '/'.join(Path(frame.f_code.co_filename).parts[-3:])
-    return f'{path}:{frame.f_lineno} {frame.f_code.co_name}'
+    return f'{frame.f_code.co_filename}:{frame.f_lineno}' if frame is not None else 'torch'

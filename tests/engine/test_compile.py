@@ -91,6 +91,7 @@ def test_a_compiled_run_of_a_config(root, tmp_path):
     """Nothing is compiled after the first steps, and the checkpoint is an ordinary one."""
     cfg = Config.fromfile(root / 'configs/smoke/randsac_vit_digits.py')
     cfg.work_dir = str(tmp_path)
+    cfg.model.backbone.arch.num_layers = cfg.model.neck.encoder_layers = 2
     cfg.train_cfg = dict(type='IterBasedTrainLoop', max_iters=9)
     cfg.param_scheduler = []
     cfg.default_hooks.update(compile=dict(type='CompileHook'))

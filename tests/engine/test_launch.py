@@ -6,7 +6,7 @@ import pytest
 import torch
 from engine.toy_engine import toy_config, train
 from mmengine.config import Config
-from mmengine.runner import FlexibleRunner, Runner
+from mmengine.runner import FlexibleRunner
 
 from randsac_mm.engine import launch
 
@@ -71,12 +71,9 @@ def test_amp(before, after):
     cfg = Config({'optim_wrapper': before})
     launch.use_amp(cfg)
     assert cfg.optim_wrapper.to_dict() == after
-
-
-def test_amp_of_a_detector_is_that_of_its_backbone():
-    cfg = Config({'default_scope': 'mmdet', 'optim_wrapper': {'type': 'OptimWrapper'}})
+    cfg = Config({'optim_wrapper': before, 'default_scope': 'mmdet'})
     launch.use_amp(cfg)
-    assert cfg.optim_wrapper.to_dict() == {**OURS, 'modules': ['backbone']}
+    assert cfg.optim_wrapper.get('modules') == (['backbone'] if after['type'] == OURS['type'] else None)
 
 
 @pytest.mark.parametrize('wrapper', [{'type': 'DeepSpeedOptimWrapper'}, {'generator': {'optimizer': {}}}, None])
@@ -93,12 +90,11 @@ def test_auto_scale_lr():
         launch.use_auto_scale_lr(Config({}))
 
 
-def checkpoints(folder, pointer=None, names=('epoch_2.pth', 'epoch_10.pth')):
+def checkpoints(folder, pointer='', names=('epoch_2.pth', 'epoch_10.pth')):
     folder.mkdir()
     for name in names:
         (folder / name).touch()
-    if pointer:
-        (folder / 'last_checkpoint').write_text(str(pointer))
+    (folder / 'last_checkpoint').write_text(str(pointer))
     return folder
 
 
@@ -113,7 +109,6 @@ def test_last_checkpoint_is_found(tmp_path):
     assert launch.find_checkpoint(moved) == moved / 'epoch_10.pth'
     (moved / 'epoch_10.pth').rename(moved / 'epoch_10.pth.partial')
     assert launch.find_checkpoint(moved) is None
-    assert launch.find_checkpoint(tmp_path / 'nothing') is None
 
 
 def test_resume(tmp_path):
@@ -164,15 +159,9 @@ def test_a_test_uses_every_weight_of_the_checkpoint(tmp_path):
 def test_strategies_combine_with_a_config(config_file, tmp_path, name):
     child = tmp_path / f'{name}.py'
     child.write_text(f"_base_ = ['toy.py', '{STRATEGIES / name}.py']\n")
-    cfg = load(str(child))
-    assert (cfg.runner_type, cfg.model.type) == ('FlexibleRunner', 'ToyModel')
+    cfg = load(str(child), str(tmp_path), experiment_name=f'toy_{name}')
     assert cfg.strategy.type.lower() == f'{name}strategy'
-
-
-def test_runner_is_chosen_by_the_strategy(config_file, tmp_path):
-    assert type(launch.build_runner(load(config_file, str(tmp_path)))) is Runner
-    strategy = Config.fromfile(STRATEGIES / 'fsdp.py').to_dict()
-    runner = launch.build_runner(load(config_file, str(tmp_path), experiment_name='fsdp', **strategy))
-    assert type(runner) is FlexibleRunner
-    assert type(runner.strategy).__name__ == 'FSDPStrategy'
-    assert runner.strategy._is_full_state_dict()
+    if name == 'fsdp':  # DeepSpeed is not installed
+        runner = launch.build_runner(cfg)
+        assert type(runner) is FlexibleRunner
+        assert runner.strategy._is_full_state_dict()

@@ -1,11 +1,8 @@
 """The breakdown adds up under a clock that only the parts of a step move."""
 
-import json
-from pathlib import Path
-
 import pytest
 import torch
-from engine.toy_engine import ToyData, ToyModel, toy_config
+from engine.toy_engine import ToyData, ToyModel, log_entries, toy_config
 from mmengine.hooks import Hook
 from mmengine.registry import DATASETS, HOOKS, MODELS
 from mmengine.runner import Runner
@@ -60,9 +57,8 @@ def run(folder, accumulate=1, interval=2, **options):
     warned = []
     runner.logger.warning = lambda text, *args: warned.append(text)
     runner.train()
-    path = next(Path(runner.log_dir).glob('vis_data/[0-9]*.json'))
-    entries = [json.loads(line) for line in path.read_text().splitlines()]
-    return [entry for entry in entries if 'data_share' in entry], [text for text in warned if 'waiting' in text]
+    entries = [entry for entry in log_entries(runner) if 'data_share' in entry]
+    return entries, [text for text in warned if 'waiting' in text]
 
 
 @pytest.mark.parametrize('options', [{'epochs': 2}, {'iters': 8}, {'iters': 8, 'accumulate': 2}])

@@ -1,6 +1,7 @@
 """A model that trains in milliseconds and draws from every random generator, so that a repeated run is recognised."""
 
 import itertools
+import json
 import random
 from pathlib import Path
 
@@ -145,6 +146,12 @@ def train(work_dir, *, stop=None, resume=None, longer=0, kind=Runner, **options)
     except Interrupted:
         assert stop is not None
     return runner
+
+
+def log_entries(runner):
+    """Read the lines of the JSON log."""
+    path = next(Path(runner.log_dir).glob('vis_data/[0-9]*.json'))
+    return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 def last_checkpoint(work_dir):
