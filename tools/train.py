@@ -28,8 +28,8 @@ def parse_args() -> argparse.Namespace:
         nargs='?',
         const='latest',
         metavar='auto|CHECKPOINT',
-        help='continue from the last checkpoint in the work dir ("auto": or start a new run), or from CHECKPOINT, which '
-        'may be a work dir',
+        help='continue from the last checkpoint in the work dir ("auto": or start a new run), or from CHECKPOINT, a '
+        'file or a work dir',
     )
     parser.add_argument('--epochs', type=int, help='number of epochs; warm-up and decay of the lr follow')
     parser.add_argument('--amp', action='store_true', help='compute in bfloat16, on CPU or GPU')

@@ -25,13 +25,10 @@ _PARTIAL = '.partial'
 class ResumableCheckpointHook(CheckpointHook):
     """Checkpoint hook from whose files an interrupted run continues as if nothing had happened.
 
-    Replaces mmengine's hook: ``default_hooks=dict(checkpoint=dict(type='ResumableCheckpointHook', ...))``.
-
     - A checkpoint is written beside its final name and renamed when it is complete; then ``last_checkpoint`` is
       replaced; only then are older ones deleted. A kill at any moment leaves a folder that can be resumed.
-    - The random states of every rank are saved and restored; validation leaves them untouched. With as many ranks as
-      before, on one machine, a resumed run equals the uninterrupted one bit for bit: epoch-based if saved at the end of
-      epochs (``persistent_workers=False``, ``worker_init_fn=dict(type='seed_worker')``), iteration-based if
+    - A run resumed by as many ranks as before equals the uninterrupted one bit for bit: epoch-based if saved at the end
+      of epochs (``persistent_workers=False``, ``worker_init_fn=dict(type='seed_worker')``), iteration-based if
       ``num_workers=0``. DeepSpeed calls no hook on loading, so with it random states are not restored.
     - The whole file loads with ``torch.load(weights_only=True)``.
 

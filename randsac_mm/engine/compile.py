@@ -92,11 +92,12 @@ class CompileHook(Hook):
         """Mark the model; the compiler runs in the first step."""
         self._replays = self._watches = False
         self._steps = 0
+        if not self.enabled:
+            return
         parameters = list(runner.model.parameters())
         reason = _missing_compiler(parameters[0].device)
-        if self.enabled and reason:
+        if reason:
             runner.logger.warning(f'The training step is not compiled: {reason}. The run continues, only slower.')
-        if not self.enabled or reason:
             return
         accumulates = getattr(runner.optim_wrapper, '_accumulative_counts', 1) > 1
         self._replays = parameters[0].is_cuda and not accumulates and sum(p.numel() for p in parameters) < _SMALL

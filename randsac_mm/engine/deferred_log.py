@@ -15,9 +15,7 @@ _MAX_PENDING = 1000  # numbers of one history; a few hundred bytes of device mem
 
 
 class DeferredHistory(HistoryBuffer):
-    """``HistoryBuffer`` whose newest values may still be on the device: any look at it fetches them first.
-
-    Copies and pickles are plain ``HistoryBuffer`` objects.
+    """``HistoryBuffer`` whose newest values may still be on the device; reading or copying it fetches them.
 
     Args:
         history: The values so far.

@@ -11,10 +11,7 @@ from mmengine.device import get_device
 
 
 def prepare_cpu_processes(cfg: Config) -> None:
-    """Connect CPU processes that torchrun has started by gloo; call it before the runner is built.
-
-    mmengine assigns a GPU to every process, and fails where there is none. Nothing happens if ``cfg.launcher`` is
-    ``'none'`` or an accelerator is present.
+    """Connect CPU processes by gloo, where mmengine would assign a GPU; call it before the runner is built.
 
     Args:
         cfg: The config of the run; ``model_wrapper_cfg`` is changed.
@@ -53,9 +50,8 @@ def leave_process_group() -> None:
 def replace_sync_bn(cfg: Config) -> str | None:
     """Replace synchronised batch norm where there is no accelerator; call it before the runner is built.
 
-    torch and mmcv synchronise batch norm on accelerators only, and raise in several CPU processes. Every
-    ``type='SyncBN'`` and ``'MMSyncBN'`` in ``cfg.model`` becomes ``'BN'``, whose parameters have the same names and
-    shapes, and ``sync_bn``, by which mmengine turns BN into SyncBN, is switched off.
+    torch and mmcv synchronise batch norm on accelerators only. Every ``type='SyncBN'`` and ``'MMSyncBN'`` in
+    ``cfg.model`` becomes ``'BN'``, with the same parameters, and mmengine's ``sync_bn`` is switched off.
 
     Args:
         cfg: The config of the run; ``model`` and ``sync_bn`` are changed.

@@ -1,8 +1,6 @@
 """Skip the batches that a resumed, iteration-based run has already seen.
 
-mmengine 0.10.7 loads every one of them, which draws random numbers. OneDL's mmengine skips them and creates the
-iterator afterwards, which draws as well. In both, the checkpoint's random states must be restored after that and before
-the first new batch is loaded, and no hook is called there.
+mmengine draws random numbers while it skips, and calls no hook before it loads the first new batch.
 """
 
 from collections.abc import Callable
@@ -14,8 +12,6 @@ from torch.utils.data import DataLoader
 
 class ResumedBatches:
     """Iterator of an ``IterBasedTrainLoop`` that skips without loading, restores the random states, then loads.
-
-    With ``num_workers=0`` the batches are those of an uninterrupted run, bit for bit.
 
     Args:
         source: mmengine's ``_InfiniteDataloaderIterator``.

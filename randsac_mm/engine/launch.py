@@ -71,9 +71,7 @@ def _check_options(cfg: Config, options: dict[str, Any]) -> None:
 
 
 def use_amp(cfg: Config) -> None:
-    """Make the optimiser wrapper compute in bfloat16 (``--amp``), unless it already uses mixed precision.
-
-    Of a detector only the backbone does: some of mmcv's operations between the heads know no bfloat16.
+    """Make the optimiser wrapper compute in bfloat16 (``--amp``), of a detector only the backbone.
 
     Raises:
         ValueError: If the config's wrapper is neither plain nor one of mixed precision.
@@ -82,7 +80,7 @@ def use_amp(cfg: Config) -> None:
     name = wrapper.get('type', 'OptimWrapper' if 'optimizer' in wrapper else 'none or several').rpartition('.')[2]
     if name == 'OptimWrapper':
         wrapper.update(type='AutocastOptimWrapper')
-        if cfg.get('default_scope') == 'mmdet':
+        if cfg.get('default_scope') == 'mmdet':  # some of mmcv's operations between the heads know no bfloat16
             wrapper.update(modules=['backbone'])
     elif name not in ('AutocastOptimWrapper', 'AmpOptimWrapper'):
         raise ValueError(f'--amp replaces OptimWrapper, but optim_wrapper is {name}; use its own mixed precision')
@@ -100,10 +98,10 @@ def use_auto_scale_lr(cfg: Config) -> None:
 
 
 def use_resume(cfg: Config, resume: str) -> bool:
-    """Continue a run (``--resume``).
+    """Set ``resume`` and ``load_from`` to continue a run (``--resume``).
 
     Args:
-        cfg: The config; ``resume`` and ``load_from`` are set.
+        cfg: The config; it is changed.
         resume: ``'latest'``: the last checkpoint in ``work_dir``; ``'auto'``: the same, or a new run if there is none;
             otherwise a checkpoint or a work directory.
 

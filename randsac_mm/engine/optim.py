@@ -17,16 +17,16 @@ from randsac_mm.registry import register
 class AutocastOptimWrapper(OptimWrapper):
     """Optimiser wrapper whose forward pass runs in bfloat16 where that is safe; weights, gradients, update are float32.
 
-    mmengine's ``AmpOptimWrapper`` refuses a CPU and scales the loss, which bfloat16 does not need. Some operations know
-    no bfloat16, among them mmcv's RoIAlign and non-maximum suppression: with ``modules`` only the named parts of the
-    model compute in bfloat16, whatever calls them, and return float32.
+    For any device, and without ``AmpOptimWrapper``'s scaling of the loss. With ``modules`` only the named parts of the
+    model compute in bfloat16, and return float32: mmcv's RoIAlign and non-maximum suppression know no bfloat16.
 
     Args:
         modules: Names of submodules, dotted, as ``('backbone', 'roi_head.mask_head')``; None: the whole model.
         **kwargs: ``optimizer``, ``accumulative_counts`` and ``clip_grad`` of ``OptimWrapper``.
 
     Raises:
-        ValueError: If ``modules`` is empty, or (in the first step) the model has no such module.
+        ValueError: If ``modules`` is empty.
+        AttributeError: In the first step, if the model has no such module.
     """
 
     def __init__(self, modules: Sequence[str] | None = None, **kwargs: Any) -> None:
@@ -39,11 +39,12 @@ class AutocastOptimWrapper(OptimWrapper):
     def optim_context(self, model: nn.Module) -> Iterator[None]:
         """Enter autocast on the model's device and, between two updates, defer the exchange of gradients."""
         device = next(model.parameters()).device.type
+        whole = model.module if is_model_wrapper(model) else model
         with super().optim_context(model), ExitStack() as stack:
             if self.modules is None:
                 stack.enter_context(torch.autocast(device, dtype=torch.bfloat16))
             for name in self.modules or ():
-                stack.enter_context(_cast(_submodule(model, name), device))
+                stack.enter_context(_cast(whole.get_submodule(name), device))
             yield
 
 
@@ -65,16 +66,6 @@ def _cast(module: nn.Module, device: str) -> Iterator[None]:
         del module.forward  # the method of its class is seen again
         if own is not None:
             module.forward = own
-
-
-def _submodule(model: nn.Module, name: str) -> nn.Module:
-    if is_model_wrapper(model):
-        model = model.module
-    try:
-        return model.get_submodule(name)
-    except AttributeError:
-        children = ', '.join(child for child, _ in model.named_children())
-        raise ValueError(f'AutocastOptimWrapper.modules: no {name!r} in the model, which has {children}') from None
 
 
 def _float32(value: Any) -> Any:

@@ -25,9 +25,10 @@ def to_plain(value: Any, path: str, dropped: list[str]) -> Any:
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, np.ndarray):
-        if value.dtype.kind in 'biufc':
+        try:
             return {MARK: 'array', 'data': torch.from_numpy(value.copy())}
-        return {MARK: 'list_array', 'data': to_plain(value.tolist(), path, dropped)}
+        except (TypeError, ValueError):  # strings, objects, types that torch lacks
+            return {MARK: 'list_array', 'data': to_plain(value.tolist(), path, dropped)}
     if isinstance(value, HistoryBuffer):
         values, counts = (torch.from_numpy(part.copy()) for part in value.data)
         return {MARK: 'history', 'values': values, 'counts': counts, 'max_length': value.max_length}

@@ -32,7 +32,7 @@ def fit_workers(cfg: Config, options: Mapping[str, object]) -> None:
     since every worker keeps two batches in shared memory. Nothing changes without worker processes (0).
 
     Args:
-        cfg: The config of the run.
+        cfg: The config of the run; it is changed.
         options: ``--cfg-options``; a number of workers among them comes first.
 
     Raises:

@@ -12,7 +12,7 @@ _UNLIMITED = int(1e9)  # mmengine's default `end`
 
 
 def check_schedules(schedulers: Any, saved: Any, limits: Mapping[str, int], saved_limits: Mapping[str, Any]) -> None:
-    """Compare the schedules of the config with those of the checkpoint, which mmengine would keep without a word.
+    """Compare the schedules of the config with those of the checkpoint, which mmengine would silently keep.
 
     Args:
         schedulers: ``runner.param_schedulers``: built schedulers, in a list, or in a dict of lists.
@@ -65,14 +65,13 @@ def set_epochs(cfg: Config, epochs: int) -> None:
     entries = cfg.get('param_scheduler') or []
     entries = [entries] if isinstance(entries, dict) else entries
     _check_form(entries, before, epochs)
-    warm = entries[0].end if len(entries) == 2 else 0
-    least = 2 if warm else 1
-    if epochs < least:
-        raise ValueError(f'--epochs {epochs} is too few for this schedule: use {least} or more')
+    if epochs < max(1, len(entries)):
+        raise ValueError(f'--epochs {epochs} is too few for this schedule: use {max(1, len(entries))} or more')
 
-    warmup = min(warm, max(1, round(warm * epochs / before)))
-    if warm:
-        entries[0].end = warmup
+    warmup = 0
+    if len(entries) == 2:
+        warm = entries[0].end
+        warmup = entries[0].end = min(warm, max(1, round(warm * epochs / before)))
     if entries:
         entries[-1].update(begin=warmup, end=epochs, T_max=epochs - warmup)
     loop.max_epochs = epochs
@@ -82,8 +81,8 @@ def set_epochs(cfg: Config, epochs: int) -> None:
 
 def _check_form(entries: list[dict], last: int, epochs: int) -> None:
     """Raise unless the entries are none, a cosine decay until epoch ``last``, or a linear warm-up and that decay."""
-    begin = entries[0].get('end') if len(entries) == 2 else 0
-    warm = [('LinearLR', True, 0, begin)] if len(entries) == 2 else []
+    warm = [('LinearLR', True, 0, entries[0].get('end'))] if len(entries) == 2 else []
+    begin = warm[0][-1] if warm else 0
     found = [(e.get('type'), e.get('by_epoch', True), e.get('begin', 0), e.get('end')) for e in entries]
     fits = found == [*warm, ('CosineAnnealingLR', True, begin, last)] and entries[-1].get('T_max') == last - begin
     if entries and not fits:

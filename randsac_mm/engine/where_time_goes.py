@@ -85,7 +85,7 @@ class WhereTimeGoesHook(Hook):
     def _write(self, runner: Any) -> None:
         wall = self.data + self.launch + self.hooks
         values = {'data_share': self.data / wall, 'launch_share': self.launch / wall}
-        seconds = self._timer.seconds_per_step() if self._timer is not None else None
+        seconds = self._timer and self._timer.seconds_per_step()
         if seconds is not None:
             values['compute_share'] = seconds * self.steps / wall
         if self.images:

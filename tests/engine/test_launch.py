@@ -47,11 +47,11 @@ def test_mistakes_in_options_are_refused(config_file, options, message):
 def test_missing_and_unusable_configs_are_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match=r'nowhere.py'):
         load('nowhere.py')
+    with pytest.raises(ValueError, match=r'fsdp.py has no model'):
+        load(str(STRATEGIES / 'fsdp.py'))
     (tmp_path / 'epoch_1.pth').touch()
     with pytest.raises(ValueError, match=r'epoch_1.pth: .*\.py'):
         load(str(tmp_path / 'epoch_1.pth'))
-    with pytest.raises(ValueError, match=r'fsdp.py has no model'):
-        load(str(STRATEGIES / 'fsdp.py'))
 
 
 OURS = {'type': 'AutocastOptimWrapper'}

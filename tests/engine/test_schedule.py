@@ -11,17 +11,10 @@ CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
 OURS = sorted(path for folder in ('randsac', 'linear_probe', 'finetune') for path in (CONFIGS / folder).glob('*.py'))
 
 
-def config(warmup=10, epochs=800):
-    return Config(
-        dict(
-            max_epochs=epochs,
-            train_cfg=dict(by_epoch=True, max_epochs=epochs),
-            param_scheduler=[
-                dict(type='LinearLR', by_epoch=True, begin=0, end=warmup, convert_to_iter_based=True),
-                dict(type='CosineAnnealingLR', by_epoch=True, begin=warmup, end=epochs, T_max=epochs - warmup),
-            ],
-        )
-    )
+def config(warmup=10):
+    warm = dict(type='LinearLR', by_epoch=True, begin=0, end=warmup, convert_to_iter_based=True)
+    decay = dict(type='CosineAnnealingLR', by_epoch=True, begin=warmup, end=800, T_max=800 - warmup)
+    return Config(dict(max_epochs=800, train_cfg=dict(max_epochs=800), param_scheduler=[warm, decay]))
 
 
 def schedule(cfg: Config) -> tuple:

@@ -4,7 +4,6 @@ import pytest
 import torch
 from engine.toy_engine import ToyData, ToyModel, log_entries, toy_config
 from mmengine.hooks import Hook
-from mmengine.registry import DATASETS, HOOKS, MODELS
 from mmengine.runner import Runner
 
 from randsac_mm.engine import where_time_goes
@@ -12,21 +11,18 @@ from randsac_mm.engine import where_time_goes
 NOW = [0.0]
 
 
-@DATASETS.register_module()
 class SlowData(ToyData):
     def __getitem__(self, index):
         NOW[0] += 0.25  # 1 s for a batch of 4
         return super().__getitem__(index)
 
 
-@MODELS.register_module()
 class SlowModel(ToyModel):
     def forward(self, inputs, mode='tensor'):
         NOW[0] += 5 if mode == 'loss' else 1000
         return super().forward(inputs, mode)
 
 
-@HOOKS.register_module()
 class SlowHook(Hook):
     priority = 'VERY_LOW'
 
@@ -46,13 +42,13 @@ def clock(request, monkeypatch):
 
 def run(folder, accumulate=1, interval=2, **options):
     config = toy_config(folder, val=True, **options)
-    config['model'] = {'type': 'SlowModel'}
-    config['train_dataloader']['dataset'] = {'type': 'SlowData', 'size': 16}
+    config['model'] = SlowModel()
+    config['train_dataloader']['dataset'] = SlowData(16)
     config['optim_wrapper']['accumulative_counts'] = accumulate
     config['param_scheduler'] = None
     config['default_hooks'].update(logger={'type': 'LoggerHook', 'interval': interval}, checkpoint=None)
     config['log_processor'] = {'by_epoch': 'epochs' in options}
-    config['custom_hooks'] = [{'type': 'SlowHook'}, {'type': 'WhereTimeGoesHook'}]
+    config['custom_hooks'] = [SlowHook(), {'type': 'WhereTimeGoesHook'}]
     runner = Runner(**config)
     warned = []
     runner.logger.warning = lambda text, *args: warned.append(text)
