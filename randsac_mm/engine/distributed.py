@@ -57,7 +57,7 @@ def replace_sync_bn(cfg: Config) -> str | None:
         cfg: The config of the run; ``model`` and ``sync_bn`` are changed.
 
     Returns:
-        A line for the log, or None if nothing was replaced.
+        A line for the log, or None.
     """
     if get_device() != 'cpu':
         return None

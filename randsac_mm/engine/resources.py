@@ -61,8 +61,5 @@ def keep_freed_memory() -> None:
 
 
 def _container_limit() -> float:
-    try:
-        quota, period = _CGROUP.read_text().split()
-    except (OSError, ValueError):
-        return math.inf
+    quota, period = _CGROUP.read_text().split() if _CGROUP.is_file() else ('max', '')
     return math.inf if quota == 'max' else math.ceil(int(quota) / int(period))

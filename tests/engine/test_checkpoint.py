@@ -32,13 +32,6 @@ def test_mistakes_in_options_are_refused():
         ResumableCheckpointHook(max_keep_checkpoints=3)
 
 
-def test_old_checkpoints_go_and_come_back_never(tmp_path):
-    train(tmp_path, epochs=4, stop=13, max_keep_ckpts=2)
-    assert sorted(p.name for p in tmp_path.glob('*.pth')) == ['epoch_2.pth', 'epoch_3.pth']
-    train(tmp_path, epochs=4, resume=last_checkpoint(tmp_path), max_keep_ckpts=2)
-    assert sorted(p.name for p in tmp_path.glob('*.pth')) == ['epoch_3.pth', 'epoch_4.pth']
-
-
 def _die_while_writing(work_dir):
     def put(self, data, path, put=LocalBackend.put):
         if 'epoch_3' in str(path):

@@ -16,10 +16,10 @@ from randsac_mm.engine.resources import cores_per_process, fit_workers
     [
         ({}, 'max 100000\n', 64),
         ({}, '250000 100000\n', 3),
-        ({'LOCAL_WORLD_SIZE': '8'}, '', 8),
-        ({'SLURM_NTASKS_PER_NODE': '128'}, '', 1),
-        ({'SLURM_CPUS_PER_TASK': '12', 'SLURM_NTASKS_PER_NODE': '8'}, '', 12),
-        ({'SLURM_CPUS_PER_TASK': '32', 'LOCAL_WORLD_SIZE': '4'}, '', 8),
+        ({'LOCAL_WORLD_SIZE': '8'}, 'max 100000', 8),
+        ({'SLURM_NTASKS_PER_NODE': '128'}, 'max 100000', 1),
+        ({'SLURM_CPUS_PER_TASK': '12', 'SLURM_NTASKS_PER_NODE': '8'}, 'max 100000', 12),
+        ({'SLURM_CPUS_PER_TASK': '32', 'LOCAL_WORLD_SIZE': '4'}, 'max 100000', 8),
     ],
 )
 def test_cores_are_divided_by_the_processes_of_the_machine(monkeypatch, tmp_path, environment, limit, cores):

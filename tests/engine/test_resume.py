@@ -16,25 +16,28 @@ RUNS = {
     'iterations, endless sampler': ({'iters': 11, 'sampler': 'InfiniteSampler'}, 6),
     'iterations, validation': ({'iters': 11, 'sampler': 'InfiniteSampler', 'val': True}, 8),
     'iterations, finite sampler': ({'iters': 5}, 3),
+    'iterations, exactly at the end of a pass': ({'iters': 11}, 8),
+    'iterations, second pass': ({'iters': 11}, 10),
 }
+
+
+def assert_resumed_equals_whole(folder, stop, **options):
+    expected = trained_state(train(folder / 'whole', **options))
+    train(folder / 'parts', stop=stop, **options)
+    resumed = train(folder / 'parts', resume=last_checkpoint(folder / 'parts'), **options)
+    assert_same(trained_state(resumed), expected)
 
 
 @pytest.mark.parametrize('name', RUNS)
 def test_resumed_run_equals_uninterrupted_run(tmp_path, name):
     options, stop = RUNS[name]
-    expected = trained_state(train(tmp_path / 'whole', **options))
-    train(tmp_path / 'parts', stop=stop, **options)
-    resumed = train(tmp_path / 'parts', resume=last_checkpoint(tmp_path / 'parts'), **options)
-    assert_same(trained_state(resumed), expected)
+    assert_resumed_equals_whole(tmp_path, stop, **options)
 
 
-def test_finite_sampler_resumes_in_its_second_pass(tmp_path):
-    expected = trained_state(train(tmp_path / 'whole', iters=11))
-    train(tmp_path / 'parts', stop=8, iters=11)  # exactly at the end of a pass
-    train(tmp_path / 'parts', stop=10, resume=last_checkpoint(tmp_path / 'parts'), iters=11)
-    resumed = train(tmp_path / 'parts', resume=last_checkpoint(tmp_path / 'parts'), iters=11)
-    assert last_checkpoint(tmp_path / 'parts').name == 'iter_11.pth'
-    assert_same(trained_state(resumed), expected)
+def test_the_comparison_notices_lost_random_states(tmp_path, monkeypatch):
+    monkeypatch.setattr(ResumableCheckpointHook, '_restore_random_state', lambda *args: None)
+    with pytest.raises(AssertionError, match='different'):
+        assert_resumed_equals_whole(tmp_path, 6, epochs=3)
 
 
 @pytest.mark.parametrize(
@@ -92,16 +95,6 @@ def test_batches_of_a_loop_that_cannot_skip(sampler, done, total, workers):
     assert restored == [True]
     # Values are index + noise in [0, 1): rounding down gives the index.
     assert images(rest) == images(expected[done:])
-
-
-def test_the_comparison_notices_lost_random_states(tmp_path, monkeypatch):
-    monkeypatch.setattr(ResumableCheckpointHook, '_restore_random_state', lambda *args: None)
-    options = {'epochs': 3}
-    expected = trained_state(train(tmp_path / 'whole', **options))
-    train(tmp_path / 'parts', stop=6, **options)
-    resumed = train(tmp_path / 'parts', resume=last_checkpoint(tmp_path / 'parts'), **options)
-    with pytest.raises(AssertionError, match='different'):
-        assert_same(trained_state(resumed), expected)
 
 
 def test_validation_does_not_change_the_training(tmp_path):
