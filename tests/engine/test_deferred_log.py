@@ -110,30 +110,19 @@ def test_histories_survive_a_checkpoint(tmp_path):
     assert len(histories(whole)['train/loss'][0]) == 8
 
 
-def filled(numbers, **options):
-    history = DeferredHistory(HistoryBuffer(), **options)
-    for iteration, number in enumerate(numbers, 1):
-        history.add(torch.tensor(number), iteration)
-    return history
-
-
-@pytest.mark.parametrize('duplicate', [copy.copy, copy.deepcopy, lambda history: pickle.loads(pickle.dumps(history))])
-def test_copies_are_mmengines_own_and_complete(duplicate):
-    copied = duplicate(filled([0.5, 1.5, 2.5]))
-    assert type(copied) is HistoryBuffer
-    assert [part.tolist() for part in copied.data] == [[0.5, 1.5, 2.5], [1, 1, 1]]
-
-
-def test_pending_values_are_moved_together_and_before_they_become_too_many(monkeypatch):
+def test_pending_values_are_moved_together_before_a_look_and_before_they_become_too_many(monkeypatch):
     monkeypatch.setattr(deferred_log, '_MAX_PENDING', 4)
+    history = DeferredHistory(HistoryBuffer())
     with record_host_syncs('cpu') as waits:
-        history = filled([1.0, 2.0, 3.0])
-        assert len(waits) == 0
-        history.add(torch.tensor(4.0), 4)
-        assert len(waits) == 1
-    history.add(torch.tensor(5.0), 5)
-    history.update(6)
-    assert history.data[0].tolist() == [1, 2, 3, 4, 5, 6]
+        for iteration in range(1, 6):
+            history.add(torch.tensor(float(iteration)), iteration)
+            assert len(waits) == (iteration >= 4)
+    for copied in (copy.copy(history), copy.deepcopy(history), pickle.loads(pickle.dumps(history))):
+        assert type(copied) is HistoryBuffer
+        assert [part.tolist() for part in copied.data] == [[1, 2, 3, 4, 5], [1] * 5]
+    history.add(torch.tensor(6.0), 6)
+    history.update(7)
+    assert history.data[0].tolist() == [1, 2, 3, 4, 5, 6, 7]
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_before_the_next_checkpoint(tmp_path):

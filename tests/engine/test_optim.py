@@ -92,10 +92,13 @@ def test_a_step_that_fails_leaves_the_modules_as_they_were(own):
     assert not torch.is_autocast_enabled('cpu')
 
 
-def test_mistakes_are_refused():
-    for modules in ('backbone', ()):
-        with pytest.raises(ValueError, match='modules='):
-            detector(modules=modules)
+@pytest.mark.parametrize('modules', ['backbone', ()])
+def test_modules_must_be_a_list_of_names(modules):
+    with pytest.raises(ValueError, match='modules='):
+        detector(modules=modules)
+
+
+def test_modules_must_exist():
     model, wrapper = detector(modules=['tail'])
     with pytest.raises(AttributeError, match='tail'), wrapper.optim_context(model):
         pass

@@ -67,11 +67,11 @@ class Wrapper(torch.nn.Module):
 
 @METRICS.register_module()
 class ToyScores(BaseMetric):
-    """Returns one of the scores for each validation, and draws random numbers."""
+    """Returns another score in each validation, and draws random numbers."""
 
-    def __init__(self, scores=(0.5, 0.7, 0.6, 0.9)):
+    def __init__(self):
         super().__init__()
-        self.scores = iter(scores)
+        self.scores = iter((0.5, 0.7, 0.6, 0.9))
 
     def process(self, data_batch, data_samples):
         self.results.append(np.random.rand())
@@ -111,7 +111,7 @@ def toy_config(
             'worker_init_fn': {'type': 'seed_worker'},
         },
         'train_cfg': loop if by_epoch else {**loop, 'val_interval': 4},
-        'optim_wrapper': {'optimizer': {'type': 'AdamW', 'lr': 0.1}},
+        'optim_wrapper': {'type': 'OptimWrapper', 'optimizer': {'type': 'AdamW', 'lr': 0.1}},
         'param_scheduler': [{**schedule, 'convert_to_iter_based': True} if by_epoch else schedule],
         'default_hooks': {'checkpoint': hook},
         'randomness': {'seed': seed},
@@ -135,7 +135,6 @@ def train(work_dir, *, stop=None, resume=None, longer=0, kind=Runner, **options)
         config['train_cfg']['max_epochs'] += longer
     if kind is not Runner:
         config['strategy'] = {'type': 'SingleDeviceStrategy'}
-        config['optim_wrapper']['type'] = 'OptimWrapper'
     if stop is not None:
         config['custom_hooks'] = [{'type': 'Interrupt', 'iteration': stop}]
     if resume is not None:
