@@ -2,12 +2,9 @@
 
 import sys
 import warnings
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,130 +12,88 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakIdKeyDictionary
 
-_TORCH = str(Path(torch.__file__).parent)
-_CUDA_SAYS = 'called a synchronizing CUDA operation'
+_OUTSIDE = (str(Path(torch.__file__).parent), __file__, '<')
 # Their result's value, or its size, is needed on the host.
-_ALWAYS = {
-    *('aten::_local_scalar_dense', 'aten::is_nonzero', 'aten::equal', 'aten::nonzero', 'aten::masked_select'),
-    *('aten::_unique2', 'aten::unique_dim', 'aten::unique_consecutive', 'aten::bincount'),
-}
-_INDEXING = {'aten::index', 'aten::index_put', 'aten::index_put_', 'aten::_index_put_impl_'}
-_DRAWS = {'aten::rand', 'aten::randn', 'aten::randint', 'aten::randperm'}
-
-
-class HostSyncs:
-    """``where``: how often each place has waited, by ``'mmengine/logging/message_hub.py:343 _get_valid_value'``."""
-
-    def __init__(self) -> None:
-        self.where: Counter[str] = Counter()
-
-    @property
-    def total(self) -> int:
-        return sum(self.where.values())
-
-    def add(self) -> None:
-        self.where[_place(sys._getframe(1))] += 1
+_ALWAYS = {'_local_scalar_dense', 'is_nonzero', 'equal', 'nonzero', 'masked_select', 'bincount'}
+_ALWAYS |= {'_unique2', 'unique_dim', 'unique_consecutive'}
+_INDEXING = {'index', 'index_put', 'index_put_', '_index_put_impl_'}
+_DRAWS = {'rand', 'randn', 'randint', 'randperm'}
 
 
 @contextmanager
-def count_host_syncs(device: str) -> Iterator[HostSyncs]:
-    """Count how often the host waits for the device, ``'cuda'`` or ``'cpu'``.
+def record_host_syncs(device: str) -> Iterator[list]:
+    """Collect the places where the host waits for ``'cuda'`` or ``'cpu'``.
 
-    On CUDA it counts what PyTorch's sync debug mode reports: numbers that are read, copies that block, sizes that
-    depend on values. A CPU never waits for itself: there it counts what would have waited on a GPU (``item()``,
-    ``if x``, ``tolist()``, ``cpu()``, ``nonzero``, indexing by a boolean mask, ``x[[2, 0]]``,
-    ``torch.tensor(..., device=...)``). Reading a number just drawn from torch's global generator is no wait, since that
-    one is the host's. Not seen on a CPU: compiled code, copies of whole batches.
+    On CUDA these are PyTorch's own warnings. A CPU never waits for itself: there it is what would have waited on a GPU,
+    except in compiled code and copies of whole batches. Reading a number just drawn from torch's global generator, the
+    host's, is no wait.
     """
-    counter = HostSyncs()
-    if device == 'cuda':
-        with _on_cuda(counter):
-            yield counter
-    else:
-        with _Calls(counter), _Operations(counter):
-            yield counter
-
-
-@contextmanager
-def _on_cuda(counter: HostSyncs) -> Iterator[None]:
-    before = torch.cuda.get_sync_debug_mode()
-    with warnings.catch_warnings():
-        show = warnings.showwarning
-
-        def count(message: Warning | str, *args: Any, **kwargs: Any) -> None:
-            if _CUDA_SAYS in str(message):
-                counter.add()
-            else:
-                show(message, *args, **kwargs)
-
-        warnings.showwarning = count
-        warnings.filterwarnings('always', message=f'.*{_CUDA_SAYS}')
-        warnings.filterwarnings('ignore', message='Synchronization debug mode is a prototype')
+    if device == 'cpu':
+        with _Calls() as calls, _Operations(calls.places):
+            yield calls.places
+        return
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter('ignore')
+        warnings.filterwarnings('always', message='.*called a synchronizing CUDA operation')
         torch.cuda.set_sync_debug_mode('warn')
         try:
-            yield
+            yield caught
         finally:
-            torch.cuda.set_sync_debug_mode(before)
+            torch.cuda.set_sync_debug_mode('default')
 
 
 class _Calls(TorchFunctionMode):
-    """Counts what can be told apart only where Python calls torch: on a CPU nothing is copied."""
+    """Notes what can be recognised only where Python calls torch: on a CPU nothing is copied."""
 
-    def __init__(self, counter: HostSyncs) -> None:
+    def __init__(self):
         super().__init__()
-        self.counter = counter
+        self.places = []
 
-    def __torch_function__(self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+    def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
         if (
             func in (Tensor.cpu, Tensor.tolist, Tensor.new_tensor)
             or (func in (torch.tensor, torch.as_tensor) and kwargs.get('device') is not None)
-            or (func in (Tensor.__getitem__, Tensor.__setitem__) and _has_list(args[1]))
+            or (func in (Tensor.__getitem__, Tensor.__setitem__) and isinstance(args[1], list))
         ):
-            self.counter.add()
+            self.places.append(_place())
         return func(*args, **kwargs)
 
 
 class _Operations(TorchDispatchMode):
-    """Counts operations whose result the host needs."""
+    """Notes operations whose result the host needs."""
 
-    def __init__(self, counter: HostSyncs) -> None:
+    def __init__(self, places):
         super().__init__()
-        self.counter = counter
+        self.places = places
         self.drawn = WeakIdKeyDictionary()
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
-        name = func._schema.name
-        read_of_a_draw = name == 'aten::_local_scalar_dense' and args[0] in self.drawn
+        name = func._schema.name.removeprefix('aten::')
+        read_of_a_draw = name == '_local_scalar_dense' and args[0] in self.drawn
         if (
             (name in _ALWAYS and not read_of_a_draw)
             or (name in _INDEXING and _selects_by_mask(args))
-            or (name == 'aten::repeat_interleave' and kwargs.get('output_size') is None)
+            or (name == 'repeat_interleave' and kwargs.get('output_size') is None)
         ):
-            self.counter.add()
+            self.places.append(_place())
         result = func(*args, **kwargs)
         if name in _DRAWS and kwargs.get('generator') is None:
             self.drawn[result] = True
         return result
 
 
-def _has_list(index: Any) -> bool:
-    return isinstance(index, list) or (isinstance(index, tuple) and any(isinstance(part, list) for part in index))
-
-
-def _selects_by_mask(args: tuple) -> bool:
-    """Whether an index has a boolean mask; one number put there is not counted: it is filled in without a look."""
+def _selects_by_mask(args) -> bool:
+    """Return whether an index has a boolean mask; one number put there is filled in without a look."""
     if len(args) > 2 and args[2].numel() == 1:
         return False
     return any(part is not None and part.dtype in (torch.bool, torch.uint8) for part in args[1])
 
 
-def _place(frame: FrameType | None) -> str:
+def _place() -> str:
     """Name the innermost line outside of torch and of this file."""
-    while frame is not None and frame.f_code.co_filename.startswith((_TORCH, __file__, '<')):
+    frame = sys._getframe()
+    while frame is not None and frame.f_code.co_filename.startswith(_OUTSIDE):
         frame = frame.f_back
-    if frame is None:
-        return 'torch'
-    path = '/'.join(Path(frame.f_code.co_filename).parts[-3:])
-    return f'{path}:{frame.f_lineno} {frame.f_code.co_name}'
+    return f'{frame.f_code.co_filename}:{frame.f_lineno}' if frame is not None else 'torch'

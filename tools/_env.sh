@@ -1,11 +1,9 @@
 # shellcheck shell=bash
 # Private environments for quickstart.sh, run_tests.sh and the stock test. To be sourced; needs bash and a Python.
 #
-#   make_env DIR FLAVOUR    makes the environment DIR unless it is there, complete and up to date
-#
-# FLAVOUR is `quickstart` (OneDL family, mmcv without ops), `tests` (plus mmseg, mmdet, compiled ops and test tools) or
-# `stock` (stock family, without this project). A stamp, written last, is a checksum of what went in: an environment
-# that was interrupted, moved or made from other requirements has no matching stamp and is made anew.
+# make_env DIR FLAVOUR makes the environment DIR unless it is complete. FLAVOUR is `quickstart` (OneDL family, mmcv
+# without ops), `tests` (plus mmseg, mmdet, compiled ops, test tools) or `stock` (stock family, without this project).
+# A stamp, written last, is a checksum of what went in: without it the environment is made anew.
 
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 REQ=$ROOT/requirements
@@ -24,34 +22,24 @@ die() {
 
 # Sets PYTHON to RANDSAC_PYTHON or the first suitable interpreter of the PATH, or explains what is missing.
 find_python() {
-    local name candidate no_venv=''
+    local candidate fix='or name a Python 3.11 or 3.12 with venv: RANDSAC_PYTHON=/path/to/python3.12 bash tools/...'
     local -a names=(python3.11 python3.12 python3 python)
     [[ -z ${RANDSAC_PYTHON:-} ]] || names=("$RANDSAC_PYTHON")
-    for name in "${names[@]}"; do
-        while IFS= read -r candidate; do
-            "$candidate" -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' 2>/dev/null || continue
-            if "$candidate" -c 'import ensurepip, venv' 2>/dev/null; then
-                # In an activated environment this leads to the Python it was made with: ours may be about to go.
-                PYTHON=$("$candidate" -c 'import sys; print(sys._base_executable)')
-                return
-            fi
-            no_venv=$candidate
-        done < <(type -aP "$name")
-    done
-    [[ -z $no_venv ]] || die "$no_venv cannot make virtual environments" \
-        'Debian and Ubuntu keep that in a package of its own: apt-get install python3-venv' \
-        'Or name another Python 3.11 or 3.12: RANDSAC_PYTHON=/path/to/python3.12 bash tools/...'
-    die "no Python 3.11 or 3.12 found among: ${names[*]}" \
-        "python3 here is: $(python3 --version 2>&1 || true)" \
-        'Install one of them, or name it: RANDSAC_PYTHON=/path/to/python3.12 bash tools/...'
+    while IFS= read -r candidate; do
+        # In an activated environment this leads to the Python it was made with: ours may be about to go.
+        PYTHON=$("$candidate" -c 'import ensurepip, sys, venv
+print(sys._base_executable)
+sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' 2>/dev/null) && return
+    done < <(type -aP "${names[@]}")
+    die "no Python 3.11 or 3.12 that can make virtual environments among: ${names[*]}" \
+        "Install one (Debian and Ubuntu: apt-get install python3 python3-venv), $fix"
 }
 
 # need_space GB: the clone's file system must have that much left.
 need_space() {
     local free
     free=$(df -Pk "$ROOT" | awk 'NR == 2 { print int($4 / 1024 / 1024) }')
-    ((free >= $1)) || die "only $free GB left on the disk of $ROOT, $1 GB are needed (torch alone installs 4.6 GB)" \
-        'Free some space, or clone to another disk.'
+    ((free >= $1)) || die "only $free GB are free on the disk of $ROOT, $1 GB are needed" 'Free some space.'
 }
 
 # env_key FLAVOUR: what an environment is made from. cksum is in POSIX; this is no protection.
@@ -59,10 +47,8 @@ env_key() { say "$1 $ROOT $(cat "$REQ"/*.txt | cksum)"; }
 
 # is_complete DIR KEY: whether the environment is whole, and of RANDSAC_PYTHON's version if one is wished.
 is_complete() {
-    [[ -f $1/.complete && $(<"$1/.complete") == "$2" ]] || return 1
-    local version
-    version=$("$1/bin/python" -V 2>/dev/null) || return 1
-    [[ -z ${RANDSAC_PYTHON:-} || $("$RANDSAC_PYTHON" -V) == "$version" ]]
+    [[ -f $1/.complete && $(<"$1/.complete") == "$2" && -x $1/bin/python ]] &&
+        [[ -z ${RANDSAC_PYTHON:-} || $("$RANDSAC_PYTHON" -V) == "$("$1/bin/python" -V)" ]]
 }
 
 # lock FILE: one at a time; another run waits. Released by `exec 9>&-` or at exit. (macOS has no flock: no lock there.)
@@ -77,10 +63,10 @@ lock() {
 
 # step TITLE USUALLY COMMAND...: runs the command with its output in $LOG, and a sign of life every 15 seconds.
 step() {
-    local title=$1 usually=$2 seconds=0 pid status=0
-    shift 2
+    local title=$1 seconds=0 pid status=0
     STEP=$((STEP + 1))
-    say "[$STEP/$STEPS] $title (usually $usually)"
+    say "[$STEP/$STEPS] $title (usually $2)"
+    shift 2
     printf '\n=== %s\n' "$*" >>"$LOG"
     "$@" >>"$LOG" 2>&1 8>&- 9>&- &
     pid=$!
@@ -101,67 +87,51 @@ explain() {
     local tail advice='Read the log, then run the same command again.'
     tail=$(tail -n 25 "$LOG")
     case $tail in
-        *'No space left'*) advice='The disk is full (TMPDIR counts too): free some space and run the same command again.' ;;
+        *'No space left'*) advice='The disk is full (TMPDIR counts too): free some space, run the same command again.' ;;
         *'No matching distribution'* | *'Max retries'* | *'name resolution'* | *'Connection'* | *'timed out'*)
-            advice='Packages could not be fetched: is there a network, a proxy (HTTPS_PROXY) or a mirror (PIP_INDEX_URL)?' ;;
+            advice='No packages: is there a network, a proxy (HTTPS_PROXY) or a mirror (PIP_INDEX_URL)?' ;;
         *'Python.h'*) advice='Compiling needs the headers of Python (Debian: apt-get install python3-dev).' ;;
     esac
     printf '%s\n' "$tail" >&2
     die "$1" "$advice" "Whole log: $LOG"
 }
 
-# The ops are tied to the exact torch, Python and platform they were compiled for: all of it is in the folder's name.
-ops_folder() {
-    local key
-    key=$("$1/bin/python" - <<'PY'
+pinned() { grep "^$1==" "$REQ/constraints.txt"; }
+
+# build_ops DIR FOLDER: compiles mmcv's ops into a wheel in FOLDER, which never contains half a wheel. No pip cache: the
+# wheel without ops has the same name and version.
+build_ops() {
+    local temporary=$2/.build
+    rm -rf "$temporary"
+    mkdir "$temporary"
+    MAX_JOBS=${MAX_JOBS:-$(getconf _NPROCESSORS_ONLN)} TMPDIR=$temporary "$1/bin/python" -m pip wheel \
+        --no-build-isolation --no-deps --no-cache-dir --wheel-dir "$temporary" "$(pinned onedl-mmcv)"
+    mv "$temporary"/*.whl "$2/"
+    rm -rf "$temporary"
+}
+
+# install_ops DIR: installs mmcv with ops, from the cache if it is there. The ops are tied to the exact torch, Python and
+# platform they were compiled for: all of it is in the folder's name.
+install_ops() {
+    local dir=$1 folder wheel
+    folder=$CACHE/wheels/$("$dir/bin/python" - <<'PY'
 import os, sys, sysconfig, torch
 device = 'cuda' if torch.cuda.is_available() or os.environ.get('FORCE_CUDA') == '1' else 'cpu'
 tag = f'cp{sys.version_info.major}{sys.version_info.minor}'
 print(f'torch{torch.__version__}-{tag}-{sysconfig.get_platform()}-{device}')
 PY
     )
-    say "$CACHE/wheels/$key"
-}
-
-# build_ops DIR FOLDER: compiles mmcv's ops into a wheel in FOLDER. A temporary place and a move, so that FOLDER never
-# holds half a wheel; no pip cache, because the wheel without ops bears the same name and version.
-build_ops() {
-    local temporary
-    temporary=$(mktemp -d "$2/.build.XXXXXX")
-    MAX_JOBS=${MAX_JOBS:-$(getconf _NPROCESSORS_ONLN)} TMPDIR=$temporary "$1/bin/python" -m pip wheel \
-        --no-build-isolation --no-deps --no-cache-dir --wheel-dir "$temporary" "$(pinned onedl-mmcv)" || {
-        rm -rf "$temporary"
-        return 1
-    }
-    mv "$temporary"/*.whl "$2/"
-    rm -rf "$temporary"
-}
-
-pinned() { grep "^$1==" "$REQ/constraints.txt"; }
-
-# install_ops DIR: installs mmcv with ops, from the cache if it is there.
-install_ops() {
-    local dir=$1 folder wheel
-    folder=$(ops_folder "$dir")
     lock "$folder/.lock"
-    wheel=$(find "$folder" -maxdepth 1 -name "$(pinned onedl-mmcv | sed 's/onedl-mmcv==/onedl_mmcv-/')-*.whl")
-    if [[ -z $wheel ]]; then
+    wheel=$folder/$(pinned onedl-mmcv | sed 's/onedl-mmcv==/onedl_mmcv-/')
+    if ! compgen -G "$wheel-*.whl" >/dev/null; then
         command -v c++ >/dev/null || command -v g++ >/dev/null || die 'mmcv needs a C++ compiler for its ops' \
             'Debian and Ubuntu: apt-get install g++    (only the tests need this, tools/quickstart.sh does not)'
-        rm -rf "$folder"/.build.*
         step "compiling mmcv's ops, once for this torch and Python" '13 minutes on 2 cores' build_ops "$dir" "$folder"
-        wheel=$(find "$folder" -maxdepth 1 -name '*.whl')
     else
         STEP=$((STEP + 1))
-        say "[$STEP/$STEPS] mmcv's ops: already compiled, $wheel"
     fi
     exec 9>&-
-    "$dir/bin/python" -m pip install --quiet --no-deps --force-reinstall "$wheel" >>"$LOG" 2>&1 || explain 'installing mmcv'
-    "$dir/bin/python" -c 'import torch, mmcv._ext' >>"$LOG" 2>&1 || {
-        rm -f "$wheel"
-        die 'the compiled ops of mmcv cannot be imported; they were removed from the cache' \
-            'Run the same command again to compile them anew.' "Whole log: $LOG"
-    }
+    step "mmcv's ops" '5 seconds' "$dir/bin/python" -m pip install --no-deps --force-reinstall "$wheel"-*.whl
 }
 
 # A machine without a desktop often lacks libGL, which opencv-python wants and opencv-python-headless does not.
@@ -175,7 +145,6 @@ make_env() {
     local -a with
     key=$(env_key "$flavour")
     LOG=$dir.log
-    mkdir -p "$(dirname "$dir")"
     lock "$dir.lock"
     if is_complete "$dir" "$key"; then
         exec 9>&-
@@ -191,7 +160,7 @@ make_env() {
     case $flavour in
         quickstart) STEPS=5 with=(-r "$REQ/mminstall.txt") ;;
         # ninja and psutil are for compiling mmcv's ops.
-        tests) STEPS=6 with=(ninja psutil -r "$REQ/mminstall.txt" -r "$REQ/transfer.txt" -r "$REQ/optional.txt"
+        tests) STEPS=7 with=(ninja psutil -r "$REQ/mminstall.txt" -r "$REQ/transfer.txt" -r "$REQ/optional.txt"
             -r "$REQ/tests.txt") ;;
         stock) STEPS=3 with=(-r "$REQ/stock.txt") ;;
         *) die "unknown flavour $flavour" 'Choose quickstart, tests or stock.' ;;
@@ -200,17 +169,16 @@ make_env() {
     step 'a private environment' '5 seconds' "$PYTHON" -m venv "$dir"
     step 'torch and torchvision' '1 to 3 minutes, 2.5 GB to download' \
         "${pip[@]}" setuptools wheel "$(pinned torch)" "$(pinned torchvision)"
-    if [[ $flavour != stock ]]; then
-        # On its own and without pip's cache, which might hold a wheel of the same name with ops for another torch.
+    # Without pip's cache, which might have a wheel of the same name with ops for another torch.
+    [[ $flavour == stock ]] ||
         step 'mmcv without compiled ops' '10 seconds' "${pip[@]}" --no-cache-dir --no-deps onedl-mmcv
-    fi
     step 'OpenMMLab and the other requirements' 'half a minute' "${pip[@]}" -r "$REQ/runtime.txt" "${with[@]}"
     headless_opencv "$dir"
     if [[ $flavour == tests ]]; then
         exec 8>&9  # keep the environment's lock while fd 9 guards the cache
         install_ops "$dir"
         exec 8>&-
-        imports+=', mmseg, mmdet'
+        imports+=', mmcv._ext, mmseg, mmdet'
     fi
     if [[ $flavour != stock ]]; then
         step 'this project' '5 seconds' "${pip[@]}" --no-deps --no-build-isolation -e "$ROOT"

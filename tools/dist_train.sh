@@ -12,15 +12,10 @@ if [ $# -lt 2 ]; then
     echo "usage: $0 CONFIG PROCESSES [options of tools/train.py]" >&2
     exit 2
 fi
-CONFIG=$1
-PROCESSES=$2
+CONFIG=$1 PROCESSES=$2
 shift 2
 # Without it every process would start as many threads as there are cores.
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
-exec python -m torch.distributed.run \
-    --nnodes="${NNODES:-1}" \
-    --node_rank="${NODE_RANK:-0}" \
-    --master_addr="${MASTER_ADDR:-127.0.0.1}" \
-    --master_port="${PORT:-29500}" \
-    --nproc_per_node="$PROCESSES" \
+exec python -m torch.distributed.run --nnodes="${NNODES:-1}" --node_rank="${NODE_RANK:-0}" \
+    --master_addr="${MASTER_ADDR:-127.0.0.1}" --master_port="${PORT:-29500}" --nproc_per_node="$PROCESSES" \
     "$(dirname "$0")/train.py" "$CONFIG" --launcher pytorch "$@"

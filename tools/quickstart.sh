@@ -3,9 +3,8 @@
 #
 #     bash tools/quickstart.sh [arguments of tools/quickstart.py]
 #
-# Needs Python 3.11 or 3.12 with pip and venv, a network for the first run, and 8 GB of disk. Makes .venv/quickstart inside
-# this clone (the first time 2 to 5 minutes, then nothing) and runs tools/quickstart.py there: it pre-trains a small
-# RandSAC ViT on handwritten digits, evaluates it, and prints where the pictures and numbers are.
+# Needs Python 3.11 or 3.12 with pip and venv, a network for the first run, and 8 GB of disk. Makes .venv/quickstart in
+# this clone (2 to 5 minutes, once) and runs tools/quickstart.py there.
 set -euo pipefail
 # shellcheck source=tools/_env.sh
 . "$(dirname "${BASH_SOURCE[0]}")/_env.sh"

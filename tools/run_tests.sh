@@ -5,8 +5,7 @@
 #     bash tools/run_tests.sh ARGUMENTS           only pytest, with these arguments: -m 'not slow', tests/engine, -k resume
 #     bash tools/run_tests.sh --stock tests/stock the test that builds an environment of the stock OpenMMLab family
 #
-# The first run compiles the ops (about 13 minutes on 2 cores) into ~/.cache/randsac_mm/wheels; later runs and other
-# clones take them from there.
+# The first run compiles the ops (about 13 minutes on 2 cores) into ~/.cache/randsac_mm/wheels.
 set -euo pipefail
 # shellcheck source=tools/_env.sh
 . "$(dirname "${BASH_SOURCE[0]}")/_env.sh"
@@ -20,13 +19,9 @@ export OMP_NUM_THREADS=${OMP_NUM_THREADS:-2} MKL_NUM_THREADS=${MKL_NUM_THREADS:-
 (($# == 0)) || exec python -m pytest "$@"
 
 failed=()
-check() {
-    say "== $*"
-    "$@" || failed+=("$*")
-}
-check ruff check .
-check ruff format --check .
-check lint-imports
-check mypy
-check python -m pytest --durations=10
+for check in 'ruff check .' 'ruff format --check .' lint-imports mypy 'python -m pytest --durations=10'; do
+    say "== $check"
+    # shellcheck disable=SC2086  # several words, by intention
+    $check || failed+=("$check")
+done
 ((${#failed[@]} == 0)) || die 'these checks did not pass:' "${failed[@]}"

@@ -6,7 +6,6 @@ Example:
 """
 
 import argparse
-import os
 import sys
 from pathlib import Path
 
@@ -27,11 +26,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--out', help='also write FILE.json: the metrics, or FILE.pkl: every prediction')
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm'], default='none')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='change the config')
-    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.out and Path(args.out).suffix not in ('.json', '.pkl'):
         parser.error(f'--out {args.out}: its name must end in .json (metrics) or .pkl (predictions)')
-    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     return args
 
 

@@ -9,7 +9,6 @@ Examples:
 """
 
 import argparse
-import os
 import sys
 
 from mmengine.config import DictAction
@@ -29,26 +28,16 @@ def parse_args() -> argparse.Namespace:
         nargs='?',
         const='latest',
         metavar='auto|CHECKPOINT',
-        help='continue from the last checkpoint in the work dir, an error if there is none; "auto": start a new run if '
-        'there is none; or continue from CHECKPOINT (or from the last one of that work dir)',
+        help='continue from the last checkpoint in the work dir ("auto": or start a new run), or from CHECKPOINT, a '
+        'file or a work dir',
     )
-    parser.add_argument(
-        '--epochs', type=int, help="epochs instead of the config's; warm-up and decay of the learning rate follow"
-    )
+    parser.add_argument('--epochs', type=int, help='number of epochs; warm-up and decay of the lr follow')
     parser.add_argument('--amp', action='store_true', help='compute in bfloat16, on CPU or GPU')
-    parser.add_argument(
-        '--auto-scale-lr', action='store_true', help='scale the lr by actual over intended total batch size'
-    )
+    parser.add_argument('--auto-scale-lr', action='store_true', help='scale the lr by actual over intended batch size')
     parser.add_argument('--no-validate', action='store_true', help='train without validating')
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm'], default='none')
-    parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='change the config: a.b.c=1 d="[1,2]"'
-    )
-    # torch.distributed.launch passes it, in one spelling or the other; torchrun sets the variable itself.
-    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
-    args = parser.parse_args()
-    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
-    return args
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='as a.b.c=1 d="[1,2]"')
+    return parser.parse_args()
 
 
 def main() -> None:
@@ -59,7 +48,7 @@ def main() -> None:
         if args.epochs is not None:
             set_epochs(cfg, args.epochs)
         if args.no_validate:
-            launch.skip_validation(cfg)
+            cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
         if args.amp:
             launch.use_amp(cfg)
         if args.auto_scale_lr:

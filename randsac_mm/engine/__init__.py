@@ -2,13 +2,11 @@
 
 Private parts of onedl-mmengine 0.10.12, mmengine 0.10.7 and torch 2.11 that it replaces or reads; check on upgrades:
 
-* ``checkpoint.py``: replaces ``CheckpointHook._save_checkpoint_with_step``, wraps ``_save_best_checkpoint`` and the
-  runner's ``save_checkpoint``; ``Runner._resume``
+* ``checkpoint.py``: ``CheckpointHook._save_checkpoint_with_step`` and ``_save_best_checkpoint``; ``Runner._resume``
 * ``fast_forward.py``: ``_InfiniteDataloaderIterator._dataloader``, ``_iterator`` and ``_epoch``;
   ``InfiniteSampler._indices_of_rank``; torch's ``DataLoader._index_sampler``, ``_next_index`` of its iterator
-* ``deferred_log.py``: ``HistoryBuffer._log_history`` and ``_count_history``; replaces ``OptimWrapper.clip_func``
-* ``schedule.py``: ``_ParamScheduler`` and the names in its state
-* ``compile.py``: ``OptimWrapper._accumulative_counts``; torch's ``_dynamo`` counters
+* ``deferred_log.py``: ``HistoryBuffer._log_history`` and ``_count_history``; ``OptimWrapper.clip_func``
+* ``schedule.py``: ``_ParamScheduler``; ``compile.py``: ``OptimWrapper._accumulative_counts``, torch's ``_dynamo``
 """
 
 from randsac_mm.engine.checkpoint import ResumableCheckpointHook

@@ -10,7 +10,6 @@ from typing import Any
 from mmengine.dist import all_gather_object, barrier, get_rank, get_world_size, is_main_process
 from mmengine.fileio import LocalBackend
 from mmengine.hooks import CheckpointHook
-from mmengine.runner import EpochBasedTrainLoop
 
 from randsac_mm.engine import random_state
 from randsac_mm.engine.fast_forward import ResumedBatches, samplers
@@ -26,17 +25,12 @@ _PARTIAL = '.partial'
 class ResumableCheckpointHook(CheckpointHook):
     """Checkpoint hook from whose files an interrupted run continues as if nothing had happened.
 
-    Replaces mmengine's hook: ``default_hooks=dict(checkpoint=dict(type='ResumableCheckpointHook', ...))``.
-
     - A checkpoint is written beside its final name and renamed when it is complete; then ``last_checkpoint`` is
       replaced; only then are older ones deleted. A kill at any moment leaves a folder that can be resumed.
-    - The random states of every rank are saved, and restored where the run continues. Validation leaves them untouched.
-      On one machine and with as many ranks as before the resumed run equals the uninterrupted one bit for bit when
-      saved at the end of epochs (any number of workers, ``persistent_workers=False``,
-      ``worker_init_fn=dict(type='seed_worker')``) or iteration-based with ``num_workers=0``.
+    - A run resumed by as many ranks as before equals the uninterrupted one bit for bit: epoch-based if saved at the end
+      of epochs (``persistent_workers=False``, ``worker_init_fn=dict(type='seed_worker')``), iteration-based if
+      ``num_workers=0``. DeepSpeed calls no hook on loading, so with it random states are not restored.
     - The whole file loads with ``torch.load(weights_only=True)``.
-
-    Not with DeepSpeed, which calls no hook on loading: random states are not restored. Remote back-ends write in place.
 
     Args:
         interval: Epochs, or iterations, between checkpoints; -1: only at the end.
@@ -59,11 +53,9 @@ class ResumableCheckpointHook(CheckpointHook):
         **kwargs: Any,
     ) -> None:
         if max_keep_ckpts == 1:
-            raise ValueError(
-                'max_keep_ckpts=1: a damaged checkpoint would be the only one; use 2 or more, or -1 for all'
-            )
+            raise ValueError('max_keep_ckpts=1 would leave none if the only one is damaged: use 2 or more, or -1')
         super().__init__(interval=interval, by_epoch=by_epoch, max_keep_ckpts=max_keep_ckpts, **kwargs)
-        if self.args:  # mmengine collects what it does not know and fails at the first checkpoint
+        if self.args:  # mmengine would fail at the first checkpoint
             raise TypeError(f'ResumableCheckpointHook has no option {", ".join(sorted(self.args))}')
         self.keep_schedule = keep_schedule
         self._loaded_meta: dict[str, Any] = {}
@@ -75,9 +67,8 @@ class ResumableCheckpointHook(CheckpointHook):
         # FlexibleRunner counts one epoch too many when a checkpoint is written again after validation.
         checkpoint['meta'].update(self._saving_meta)
         dropped: list[str] = []
-        plain = {key: to_plain(value, key, dropped) for key, value in checkpoint.items()}
-        checkpoint.clear()
-        checkpoint.update(plain)
+        for key in list(checkpoint):
+            checkpoint[key] = to_plain(checkpoint[key], key, dropped)
         if dropped:
             runner.logger.warning(f'Not in the checkpoint, having no plain form: {", ".join(dropped)}')
 
@@ -102,32 +93,26 @@ class ResumableCheckpointHook(CheckpointHook):
         if self.save_best is not None:
             # A run whose folder was moved or copied must not lose its best checkpoint or delete another's.
             self._best_paths = {key: self._in_this_folder(path) for key, path in self._best_paths.items()}
-        if not self.by_epoch and isinstance(runner.train_loop, EpochBasedTrainLoop):
-            runner.logger.warning(
-                'by_epoch=False in an epoch-based loop: a resumed run repeats its epoch from the start'
-            )
-        if runner.iter > 0:  # else nothing was resumed, at most weights were loaded
-            self._continue(runner, runner.train_loop, self._loaded_meta)
-
-    def _continue(self, runner: Any, loop: Any, meta: dict[str, Any]) -> None:
+        if runner.iter == 0:  # nothing was resumed, at most weights were loaded
+            return
+        loop = runner.train_loop
         for sampler in samplers(loop.dataloader):
-            sampler.seed = meta.get('sampler_seed', sampler.seed)
+            sampler.seed = self._loaded_meta.get('sampler_seed', sampler.seed)
+        restore = partial(self._restore_random_state, runner)
         if hasattr(loop, 'dataloader_iterator'):
-            loop.dataloader_iterator = ResumedBatches(
-                loop.dataloader_iterator, runner.iter, lambda: self._restore_random_state(runner, meta)
-            )
+            loop.dataloader_iterator = ResumedBatches(loop.dataloader_iterator, runner.iter, restore)
         else:
-            self._restore_random_state(runner, meta)
+            restore()
 
-    def _restore_random_state(self, runner: Any, meta: dict[str, Any]) -> None:
-        states = meta.get('random_states')
+    def _restore_random_state(self, runner: Any) -> None:
+        states = self._loaded_meta.get('random_states')
         if states is None:
             runner.logger.warning('No random states in the checkpoint: the run will differ from an uninterrupted one')
         elif len(states) != get_world_size():
-            random_state.reseed(int(meta.get('seed') or 0), runner.iter, get_rank())
+            random_state.reseed(int(self._loaded_meta.get('seed') or 0), runner.iter, get_rank())
             runner.logger.warning(
-                f'The checkpoint was written by {len(states)} processes and {get_world_size()} resume it: each starts '
-                'from a new random seed, and the run will differ from an uninterrupted one'
+                f'The checkpoint was written by {len(states)} processes and {get_world_size()} resume it: each draws '
+                'new random numbers, and the run will differ from an uninterrupted one'
             )
         else:
             random_state.restore(states[get_rank()])
@@ -138,8 +123,7 @@ class ResumableCheckpointHook(CheckpointHook):
 
     def after_val(self, runner: Any) -> None:
         """Restore the random states of the training."""
-        if self._training_state is not None:
-            random_state.restore(self._training_state)
+        random_state.restore(self._training_state)
         self._training_state = None
 
     def _save_checkpoint_with_step(self, runner: Any, step: int, meta: dict) -> None:
@@ -149,7 +133,7 @@ class ResumableCheckpointHook(CheckpointHook):
             while len(self.keep_ckpt_ids) >= self.max_keep_ckpts:
                 outdated.append(self.keep_ckpt_ids.popleft())
             self.keep_ckpt_ids.append(step)
-        # Those to be deleted, too: a run that is killed before that deletes them when it has been resumed.
+        # With the outdated ones: a run that is killed before it deletes them does so when it has been resumed.
         runner.message_hub.update_info('keep_ckpt_ids', [*outdated, *getattr(self, 'keep_ckpt_ids', [])])
         name = self.filename_tmpl.format(step)
         self.last_ckpt = self.file_backend.join_path(self.out_dir, name)
@@ -189,7 +173,7 @@ class ResumableCheckpointHook(CheckpointHook):
 
     @property
     def _best_paths(self) -> dict[str, str | None]:
-        """Paths by metric; mmengine keeps one path if there is one metric."""
+        """Paths by metric; mmengine keeps a plain path if there is one metric."""
         return self.best_ckpt_path_dict if hasattr(self, 'best_ckpt_path_dict') else {'': self.best_ckpt_path}
 
     @_best_paths.setter
@@ -200,7 +184,7 @@ class ResumableCheckpointHook(CheckpointHook):
             self.best_ckpt_path = paths['']
 
     def _in_this_folder(self, path: str | None) -> str | None:
-        here = self.file_backend.join_path(self.out_dir, os.path.basename(path)) if path else ''
+        here = path and self.file_backend.join_path(self.out_dir, os.path.basename(path))
         return here if here and self.file_backend.exists(here) else None
 
     def _delete(self, path: str | Path | None) -> None:
@@ -209,21 +193,13 @@ class ResumableCheckpointHook(CheckpointHook):
         elif path and self.file_backend.isdir(path):  # FSDP and DeepSpeed write folders
             self.file_backend.rmtree(path)
 
-    def _save_complete(
-        self, save: Callable, out_dir: str, filename: str, *, meta: dict | None = None, **kwargs: Any
-    ) -> None:
+    def _save_complete(self, save: Callable, out_dir: str, filename: str, **kwargs: Any) -> None:
         """Let the runner ``save`` under a temporary name and rename that, file or folder, on all ranks together."""
         complete = Path(out_dir, filename)
         unfinished = complete.with_name(filename + _PARTIAL)
-        self._saving_meta = {key: value for key, value in (meta or {}).items() if key in ('epoch', 'iter')}
-        try:
-            save(out_dir, unfinished.name, meta=dict(meta or {}), **kwargs)  # mmengine changes its meta
-        except BaseException:
-            if is_main_process():
-                self._delete(unfinished)
-            raise
-        finally:
-            self._saving_meta = {}
+        meta = dict(kwargs.pop('meta', None) or {})  # a copy: mmengine changes it
+        self._saving_meta = {key: meta[key] for key in ('epoch', 'iter') if key in meta}
+        save(out_dir, unfinished.name, meta=meta, **kwargs)
         barrier()  # a sharded checkpoint is complete when the last rank has written its part
         if not is_main_process():
             return

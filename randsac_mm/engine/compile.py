@@ -20,10 +20,8 @@ _WARM_UP = 5  # steps in which compiling is expected, counted from the start of 
 def compile_model(model: nn.Module, mode: str | None = None, backend: str | Callable = 'inductor') -> list[str]:
     """Let ``torch.compile`` make the code of a model's training step, when it is first run.
 
-    Compiles the whole loss of a RandSAC model, from pixels to the scalar. In distributed training, where gradients of
-    later layers are exchanged while those of earlier ones are still computed, and in other models: each transformer
-    layer, that is every item of a module list named ``layers``. (The two-stream baseline runs its layers in another way
-    and always compiles its loss.) Parameters, their names, features and reconstructions stay as they are.
+    Compiles the whole loss of a RandSAC model; in other models, and in distributed training, which exchanges gradients
+    of some layers while it computes others, each module of a list named ``layers`` (never of the two-stream baseline).
 
     Args:
         model: Any model, wrapped for distributed training or not.
@@ -56,12 +54,15 @@ def compile_model(model: nn.Module, mode: str | None = None, backend: str | Call
     return names
 
 
-def missing_compiler(device: torch.device) -> str | None:
-    """Return what ``torch.compile`` lacks for models on ``device``, or None if it can work."""
-    from torch._dynamo import is_dynamo_supported  # loads the compiler, which takes seconds
+def compiled_graphs() -> int:
+    """Return the number of graphs that this process has compiled so far."""
+    from torch._dynamo.utils import counters  # loads the compiler, which takes seconds
 
-    if not is_dynamo_supported():
-        return f'torch.compile of PyTorch {torch.__version__} does not support this Python'
+    return counters['stats']['unique_graphs']
+
+
+def _missing_compiler(device: torch.device) -> str | None:
+    """Return what ``torch.compile`` lacks for models on ``device``, or None if it can work."""
     if device.type == 'cuda' and importlib.util.find_spec('triton') is None:
         return 'the package triton is missing'
     variable, *names = ('CXX', 'g++', 'clang++') if device.type == 'cpu' else ('CC', 'gcc', 'clang')
@@ -70,23 +71,13 @@ def missing_compiler(device: torch.device) -> str | None:
     return f'there is no compiler: install {names[0]}, or set {variable} to one'
 
 
-def compiled_graphs() -> int:
-    """Return the number of graphs that this process has compiled so far."""
-    from torch._dynamo.utils import counters
-
-    return counters['stats']['unique_graphs']
-
-
 @register('HOOKS', everywhere=True)
 class CompileHook(Hook):
     """Compile the training step of a run: ``default_hooks = dict(compile=dict(type='CompileHook'))``.
 
-    The first step takes a minute or two. Everything must keep its shape afterwards: images of one size, batches of one
-    size (``drop_last=True``). If something is compiled again later all the same, a warning is logged once.
-
-    Small models on a GPU (fewer than 50 million parameters: ViT-T, ViT-S) are replayed as CUDA graphs, which saves the
-    host's work for each kernel; not with accumulated gradients, whose memory the next replay overwrites. Without a
-    compiler a warning is logged and the run continues with the ordinary code.
+    Images and batches must be of one size (``drop_last=True``): a warning is logged if something is compiled again
+    after the first steps. Without a compiler a warning is logged, and nothing is compiled. Models of fewer than 50
+    million parameters are replayed as CUDA graphs, unless gradients are accumulated, which the next replay overwrites.
 
     Args:
         enabled: Whether to compile: ``--cfg-options default_hooks.compile.enabled=False`` runs a config without.
@@ -96,15 +87,15 @@ class CompileHook(Hook):
 
     def __init__(self, enabled: bool = True) -> None:
         self.enabled = enabled
-        self._replays = self._watches = False
 
     def before_train(self, runner: Runner) -> None:
         """Mark the model; the compiler runs in the first step."""
-        self._steps, self._replays, self._watches = 0, False, False
+        self._replays = self._watches = False
+        self._steps = 0
         if not self.enabled:
             return
         parameters = list(runner.model.parameters())
-        reason = missing_compiler(parameters[0].device)
+        reason = _missing_compiler(parameters[0].device)
         if reason:
             runner.logger.warning(f'The training step is not compiled: {reason}. The run continues, only slower.')
             return
@@ -126,14 +117,11 @@ class CompileHook(Hook):
     ) -> None:
         """Warn, once, if something was compiled after the first steps."""
         self._steps += 1
-        if not self._watches or self._steps < _WARM_UP:
-            return
-        graphs = compiled_graphs()
-        if self._steps == _WARM_UP:
-            self._known = graphs
-        elif graphs > self._known:
+        if self._watches and self._steps == _WARM_UP:
+            self._known = compiled_graphs()
+        elif self._watches and self._steps > _WARM_UP and compiled_graphs() > self._known:
+            self._watches = False
             runner.logger.warning(
                 f'Step {runner.iter + 1} was compiled anew, which takes a minute each time. Use batches of one shape '
                 '(train_dataloader.drop_last=True, a pipeline that ends with a crop to one size). Shown once.'
             )
-            self._watches = False  # look no further

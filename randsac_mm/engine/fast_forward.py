@@ -1,21 +1,17 @@
 """Skip the batches that a resumed, iteration-based run has already seen.
 
-mmengine 0.10.7 loads every one of them, which draws random numbers. OneDL's mmengine skips them and creates the
-iterator afterwards, which draws as well. In both, the checkpoint's random states must be restored after that and before
-the first new batch is loaded, and no hook is called there.
+mmengine draws random numbers while it skips, and calls no hook before it loads the first new batch.
 """
 
 from collections.abc import Callable
 from itertools import islice
 from typing import Any
 
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import DataLoader
 
 
 class ResumedBatches:
     """Iterator of an ``IterBasedTrainLoop`` that skips without loading, restores the random states, then loads.
-
-    With ``num_workers=0`` the batches are those of an uninterrupted run, bit for bit.
 
     Args:
         source: mmengine's ``_InfiniteDataloaderIterator``.
@@ -25,18 +21,16 @@ class ResumedBatches:
 
     def __init__(self, source: Any, done: int, restore: Callable[[], None]) -> None:
         self.source = source
-        self._restore = restore
-        self._started = False
+        self._done, self._restore = done, restore
         # mmengine 0.10.7 has no skip_iter: its loop calls next() as many times as batches are to be skipped.
         self._calls_to_ignore = 0 if hasattr(source, 'skip_iter') else done
-        self._to_skip = self._calls_to_ignore
+        self._started = False
 
     def __iter__(self) -> 'ResumedBatches':
         return self
 
     def skip_iter(self, num_iters: int) -> None:
-        """Note that the next batch is number ``num_iters``, counted from 0 at the start of the training."""
-        self._to_skip = num_iters
+        """Do nothing: how many batches are done is known."""
 
     def __next__(self) -> Any:
         if self._calls_to_ignore:
@@ -44,7 +38,7 @@ class ResumedBatches:
             return None
         if not self._started:
             self._started = True
-            _skip(self.source, self._to_skip, self._restore)
+            _skip(self.source, self._done, self._restore)
         return next(self.source)
 
 
@@ -57,12 +51,6 @@ def samplers(loader: DataLoader) -> list[Any]:
 def _skip(source: Any, count: int, restore: Callable[[], None]) -> None:
     """Move mmengine's endless iterator ``source`` to batch ``count`` and restore the random states."""
     loader = source._dataloader
-    if isinstance(loader.dataset, IterableDataset):  # nothing to skip but data
-        for _ in range(count):
-            next(source)
-        restore()
-        return
-
     source._iterator = None  # ends the workers of an iterator that started at batch 0
     endless = [sampler for sampler in samplers(loader) if hasattr(sampler, '_indices_of_rank')]
     if endless:

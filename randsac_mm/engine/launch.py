@@ -71,24 +71,19 @@ def _check_options(cfg: Config, options: dict[str, Any]) -> None:
 
 
 def use_amp(cfg: Config) -> None:
-    """Make the optimiser wrapper compute in bfloat16 (``--amp``), unless it already uses mixed precision.
-
-    Of a detector only the backbone does: some of mmcv's operations between the heads know no bfloat16.
+    """Make the optimiser wrapper compute in bfloat16 (``--amp``), of a detector only the backbone.
 
     Raises:
         ValueError: If the config's wrapper is neither plain nor one of mixed precision.
     """
     wrapper = cfg.get('optim_wrapper') or {}
-    kind = wrapper.get('type', 'OptimWrapper' if 'optimizer' in wrapper else 'none or several')
-    name = (kind if isinstance(kind, str) else kind.__name__).rpartition('.')[2]
+    name = wrapper.get('type', 'OptimWrapper' if 'optimizer' in wrapper else 'none or several').rpartition('.')[2]
     if name == 'OptimWrapper':
-        wrapper.update(type='AutocastOptimWrapper', dtype='bfloat16')
-        if cfg.get('default_scope') == 'mmdet':
+        wrapper.update(type='AutocastOptimWrapper')
+        if cfg.get('default_scope') == 'mmdet':  # some of mmcv's operations between the heads know no bfloat16
             wrapper.update(modules=['backbone'])
     elif name not in ('AutocastOptimWrapper', 'AmpOptimWrapper'):
-        raise ValueError(
-            f'--amp replaces OptimWrapper, but optim_wrapper is {name}; choose its precision in the config'
-        )
+        raise ValueError(f'--amp replaces OptimWrapper, but optim_wrapper is {name}; use its own mixed precision')
 
 
 def use_auto_scale_lr(cfg: Config) -> None:
@@ -98,22 +93,15 @@ def use_auto_scale_lr(cfg: Config) -> None:
         ValueError: If the config does not state the batch size of its learning rate.
     """
     if 'base_batch_size' not in (cfg.get('auto_scale_lr') or {}):
-        raise ValueError(
-            '--auto-scale-lr: the config lacks auto_scale_lr.base_batch_size, the total batch size of its lr'
-        )
+        raise ValueError('--auto-scale-lr: the config lacks auto_scale_lr.base_batch_size, the batch of its lr')
     cfg.auto_scale_lr.enable = True
 
 
-def skip_validation(cfg: Config) -> None:
-    """Train without validating (``--no-validate``)."""
-    cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
-
-
 def use_resume(cfg: Config, resume: str) -> bool:
-    """Continue a run (``--resume``).
+    """Set ``resume`` and ``load_from`` to continue a run (``--resume``).
 
     Args:
-        cfg: The config; ``resume`` and ``load_from`` are set.
+        cfg: The config; it is changed.
         resume: ``'latest'``: the last checkpoint in ``work_dir``; ``'auto'``: the same, or a new run if there is none;
             otherwise a checkpoint or a work directory.
 
@@ -123,14 +111,11 @@ def use_resume(cfg: Config, resume: str) -> bool:
     Raises:
         FileNotFoundError: If there is no checkpoint to continue from.
     """
-    named = resume not in ('latest', 'auto')
-    folder = Path(resume if named else cfg.work_dir)
-    # FSDP and DeepSpeed checkpoints are folders as well, but without a pointer.
-    is_checkpoint = named and folder.exists() and not (folder / 'last_checkpoint').exists()
-    found = folder if is_checkpoint else find_checkpoint(folder)
+    path = Path(cfg.work_dir if resume in ('latest', 'auto') else resume)
+    # FSDP and DeepSpeed checkpoints are folders as well.
+    found = path if path.suffix == '.pth' and path.exists() else find_checkpoint(path)
     if found is None and resume != 'auto':
-        fix = '' if named else '; check --work-dir, name it (--resume FILE), or use --resume auto to start a new run'
-        raise FileNotFoundError(f'--resume: there is no checkpoint in {folder.resolve()}{fix}')
+        raise FileNotFoundError(f'--resume: there is no checkpoint in {path.resolve()}; --resume auto starts a new run')
     cfg.resume = found is not None
     if found is not None:
         cfg.load_from = str(found)
@@ -138,11 +123,7 @@ def use_resume(cfg: Config, resume: str) -> bool:
 
 
 def find_checkpoint(work_dir: str | Path) -> Path | None:
-    """Return the last complete checkpoint in a work directory, which need not exist, or None.
-
-    It is the one that ``last_checkpoint`` names, also if the folder has been moved since, or else the one with the
-    highest number.
-    """
+    """Return the checkpoint that ``last_checkpoint`` names, also in a moved folder, else that of the highest number."""
     work_dir = Path(work_dir)
     pointer = work_dir / 'last_checkpoint'
     if pointer.is_file():
@@ -150,16 +131,13 @@ def find_checkpoint(work_dir: str | Path) -> Path | None:
         for candidate in (work_dir / saved.name, saved):
             if saved.name and candidate.exists():
                 return candidate
-    numbered = [(re.fullmatch(r'(?:epoch|iter)_(\d+)\.pth', path.name), path) for path in work_dir.glob('*.pth')]
-    return max(((int(match[1]), path) for match, path in numbered if match), default=(0, None))[1]
+    pattern = re.compile(r'(?:epoch|iter)_(\d+)\.pth')
+    numbered = [(int(match[1]), path) for path in work_dir.glob('*.pth') if (match := pattern.fullmatch(path.name))]
+    return max(numbered)[1] if numbered else None
 
 
 def build_runner(cfg: Config) -> Runner | FlexibleRunner:
-    """Build the runner of a config; ``FlexibleRunner`` if it has a strategy (FSDP, DeepSpeed).
-
-    Raises:
-        ValueError: If the launcher's environment is incomplete.
-    """
+    """Build the runner of a config; ``FlexibleRunner`` if it has a strategy (FSDP, DeepSpeed)."""
     if cfg.get('strategy') is not None:
         cfg.setdefault('runner_type', 'FlexibleRunner')
         cfg.setdefault('env_cfg', {})  # it fails on None
@@ -179,9 +157,7 @@ def build_runner(cfg: Config) -> Runner | FlexibleRunner:
 
 
 def build_test_runner(cfg: Config, checkpoint: str) -> Runner:
-    """Build the runner of a test, with every weight of its model from ``checkpoint``.
-
-    A strategy (FSDP, DeepSpeed) is left out: in a test the whole model fits on each device.
+    """Build the runner of a test, without strategy, and with every weight of its model from ``checkpoint``.
 
     Raises:
         ValueError: If the config has no test set, or the checkpoint cannot be read or does not fit the model.
@@ -189,14 +165,14 @@ def build_test_runner(cfg: Config, checkpoint: str) -> Runner:
     """
     if cfg.get('test_dataloader') is None:
         raise ValueError(
-            'the config has no test_dataloader, as usual in pre-training: draw predictions with '
-            'tools/visualization/reconstruct.py, or train and test a config that loads the checkpoint into a backbone'
+            'the config has no test_dataloader, as usual in pre-training: use tools/visualization/reconstruct.py, or '
+            'test a config that loads the checkpoint into a backbone'
         )
     if not Path(checkpoint).exists():
         raise FileNotFoundError(f'there is no checkpoint {checkpoint}')
     cfg.pop('strategy', None)
     cfg.pop('runner_type', None)
-    # The runner loads it again, for its hooks (as EMAHook); on its own it would only warn about missing keys.
+    # The runner loads it, too, for hooks such as EMAHook, but only warns about missing keys.
     cfg.load_from, cfg.resume = checkpoint, False
     runner = build_runner(cfg)
     load_model(runner.model.module if is_model_wrapper(runner.model) else runner.model, checkpoint)

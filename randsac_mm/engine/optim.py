@@ -17,79 +17,55 @@ from randsac_mm.registry import register
 class AutocastOptimWrapper(OptimWrapper):
     """Optimiser wrapper whose forward pass runs in bfloat16 where that is safe; weights, gradients, update are float32.
 
-    mmengine's ``AmpOptimWrapper`` refuses a CPU and scales the loss, which bfloat16 does not need. Some operations know
-    no bfloat16, among them mmcv's RoIAlign and non-maximum suppression: with ``modules`` only the named parts of the
-    model compute in bfloat16, whatever calls them, and return float32.
+    For any device, and without ``AmpOptimWrapper``'s scaling of the loss. With ``modules`` only the named parts of the
+    model compute in bfloat16, and return float32: mmcv's RoIAlign and non-maximum suppression know no bfloat16.
 
     Args:
-        dtype: Type of the forward pass. Only ``'bfloat16'``: float16 needs a scaled loss, thus ``AmpOptimWrapper``.
         modules: Names of submodules, dotted, as ``('backbone', 'roi_head.mask_head')``; None: the whole model.
         **kwargs: ``optimizer``, ``accumulative_counts`` and ``clip_grad`` of ``OptimWrapper``.
 
     Raises:
-        ValueError: If ``dtype`` is another type, ``modules`` is empty, or (in the first step) the model has no such
-            module.
-
-    Example:
-        >>> layer = nn.Linear(2, 3)
-        >>> wrapper = AutocastOptimWrapper(optimizer=torch.optim.SGD(layer.parameters(), lr=0.1))
-        >>> with wrapper.optim_context(layer):
-        ...     layer(torch.ones(1, 2)).dtype
-        torch.bfloat16
+        ValueError: If ``modules`` is empty.
+        AttributeError: In the first step, if the model has no such module.
     """
 
-    def __init__(self, dtype: str = 'bfloat16', modules: Sequence[str] | None = None, **kwargs: Any) -> None:
-        if dtype != 'bfloat16':
-            raise ValueError(f"dtype={dtype!r} must be 'bfloat16'; for float16 use AmpOptimWrapper")
+    def __init__(self, modules: Sequence[str] | None = None, **kwargs: Any) -> None:
         if modules is not None and (isinstance(modules, str) or not modules):
             raise ValueError(f"modules={modules!r} must list names, as ('backbone', 'neck'), or be None for all")
         super().__init__(**kwargs)
-        self.dtype = torch.bfloat16
         self.modules = modules
 
     @contextmanager
     def optim_context(self, model: nn.Module) -> Iterator[None]:
-        """Enter autocast on the model's device and, between two updates, defer the exchange of gradients.
-
-        Raises:
-            ValueError: If the model has no module of a name in ``modules``.
-        """
+        """Enter autocast on the model's device and, between two updates, defer the exchange of gradients."""
         device = next(model.parameters()).device.type
+        whole = model.module if is_model_wrapper(model) else model
         with super().optim_context(model), ExitStack() as stack:
             if self.modules is None:
-                stack.enter_context(torch.autocast(device, dtype=self.dtype))
+                stack.enter_context(torch.autocast(device, dtype=torch.bfloat16))
             for name in self.modules or ():
-                stack.enter_context(self._cast(_submodule(model, name), device))
+                stack.enter_context(_cast(whole.get_submodule(name), device))
             yield
 
-    @contextmanager
-    def _cast(self, module: nn.Module, device: str) -> Iterator[None]:
-        """Replace a module's forward by one that computes in bfloat16 and returns float32."""
-        own, forward = vars(module).get('forward'), module.forward
 
-        @wraps(forward)
-        def cast(*args: Any, **kwargs: Any) -> Any:
-            with torch.autocast(device, dtype=self.dtype):
-                output = forward(*args, **kwargs)
-            return _float32(output)
+@contextmanager
+def _cast(module: nn.Module, device: str) -> Iterator[None]:
+    """Replace a module's forward by one that computes in bfloat16 and returns float32."""
+    own, forward = vars(module).get('forward'), module.forward
 
-        module.forward = cast
-        try:
-            yield
-        finally:
-            del module.forward  # the method of its class is seen again
-            if own is not None:
-                module.forward = own
+    @wraps(forward)
+    def cast(*args: Any, **kwargs: Any) -> Any:
+        with torch.autocast(device, dtype=torch.bfloat16):
+            output = forward(*args, **kwargs)
+        return _float32(output)
 
-
-def _submodule(model: nn.Module, name: str) -> nn.Module:
-    if is_model_wrapper(model):
-        model = model.module
+    module.forward = cast
     try:
-        return model.get_submodule(name)
-    except AttributeError:
-        children = ', '.join(child for child, _ in model.named_children())
-        raise ValueError(f'AutocastOptimWrapper.modules: no {name!r} in the model, which has {children}') from None
+        yield
+    finally:
+        del module.forward  # the method of its class is seen again
+        if own is not None:
+            module.forward = own
 
 
 def _float32(value: Any) -> Any:

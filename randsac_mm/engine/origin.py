@@ -1,10 +1,10 @@
 """Origin of a run: command, commit, hardware, versions, date. Written beside its log."""
 
-import contextlib
 import datetime
 import json
 import os
 import platform
+import re
 import shlex
 import subprocess
 import sys
@@ -55,20 +55,15 @@ def find_commit() -> str:
         return os.environ['RANDSAC_COMMIT']
     if not (_ROOT / '.git').exists():  # an installed package: git would name a commit of another project
         return 'unknown'
-    git = ['git', '-C', str(_ROOT)]
+    git = ['git', '-C', str(_ROOT), 'describe', '--always', '--exclude=*', '--dirty=+changes']
     try:
-        name = subprocess.run([*git, 'rev-parse', '--short', 'HEAD'], capture_output=True, text=True, check=True)
-        status = [*git, 'status', '--porcelain', '--untracked-files=no']
-        changes = subprocess.run(status, capture_output=True, text=True, check=True)
+        return subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return 'unknown'
-    return name.stdout.strip() + ('+changes' if changes.stdout.strip() else '')
 
 
 def processor_name() -> str:
     """Return the processor's name, as ``'AMD EPYC 7763 64-Core Processor'``."""
-    with contextlib.suppress(OSError):
-        for line in Path('/proc/cpuinfo').read_text().splitlines():
-            if line.startswith('model name'):
-                return line.split(':', 1)[1].strip()
-    return platform.processor() or platform.machine()
+    file = Path('/proc/cpuinfo')
+    found = re.search(r'model name\s*: (.*)', file.read_text()) if file.exists() else None
+    return found[1] if found else platform.processor() or platform.machine()

@@ -10,18 +10,7 @@ from mmengine.registry import FUNCTIONS
 
 
 def capture() -> dict[str, Any]:
-    """Return the states of Python's, numpy's, torch's CPU and the current CUDA device's generator.
-
-    Returns:
-        Tensors and plain values only, so that a checkpoint with them loads with ``weights_only=True``.
-
-    Example:
-        >>> state = capture()
-        >>> first = torch.rand(2)
-        >>> restore(state)
-        >>> bool((torch.rand(2) == first).all())
-        True
-    """
+    """Return the states of Python's, numpy's, torch's CPU and the current CUDA device's generator, as plain values."""
     version, internal, gauss = random.getstate()
     name, key, *rest = np.random.get_state()
     return {
@@ -30,7 +19,6 @@ def capture() -> dict[str, Any]:
         'numpy': [name, torch.from_numpy(key.astype(np.int64)), *rest],
         'torch': torch.get_rng_state(),
         'cuda': [torch.cuda.get_rng_state()] if torch.cuda.is_available() else [],
-        'cuda_device': 0,  # place of the current device's state: earlier versions kept those of all devices
     }
 
 
@@ -42,7 +30,7 @@ def restore(state: dict[str, Any]) -> None:
     np.random.set_state((name, key.cpu().numpy().astype(np.uint32), *rest))
     torch.set_rng_state(state['torch'].cpu())
     if state['cuda'] and torch.cuda.is_available():
-        torch.cuda.set_rng_state(state['cuda'][state['cuda_device']].cpu())
+        torch.cuda.set_rng_state(state['cuda'][0].cpu())
 
 
 def reseed(*entropy: int) -> None:
@@ -59,12 +47,7 @@ def seed_worker(worker_id: int) -> None:
 
     ``train_dataloader=dict(worker_init_fn=dict(type='seed_worker'), ...)``. mmengine's default repeats the same numbers
     in every epoch unless ``persistent_workers=True``, and on every rank if ``diff_rank_seed`` is off.
-
-    The seed comes from the one that torch draws from the main process whenever it starts the workers. So a run resumed
-    after an epoch repeats an uninterrupted one, except with persistent workers, which are started only once.
-
-    Args:
-        worker_id: Number of the worker, from 0; torch passes it and has added it to its own seed.
     """
+    # torch seeds workers from the main process, whose random states a resumed run restores, and adds worker_id.
     # A worker does not know its rank, but inherits the environment that every launcher sets.
     reseed(torch.initial_seed() % 2**64, int(os.environ.get('RANK', 0)), worker_id)

@@ -14,23 +14,14 @@ _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # names of options in glibc's malloc.
 _MOST = 2**31 - 1  # bytes
 
 
-def cores_per_process(environment: Mapping[str, str] | None = None) -> int:
-    """Return the number of CPU cores for this process: its share of what system, container and Slurm allow.
-
-    Args:
-        environment: Environment variables; default: those of the process.
-
-    Example:
-        >>> cores_per_process({'SLURM_CPUS_PER_TASK': '1'})
-        1
-    """
-    environment = os.environ if environment is None else environment
+def cores_per_process() -> int:
+    """Return the number of CPU cores for this process: its share of what system, container and Slurm allow."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
     cores = min(cores, _container_limit())
-    processes = environment.get('LOCAL_WORLD_SIZE') or environment.get('SLURM_NTASKS_PER_NODE', '1')
-    if 'SLURM_CPUS_PER_TASK' in environment:  # of one task, which may be a torchrun with several processes
-        cores = min(cores, int(environment['SLURM_CPUS_PER_TASK']))
-        processes = environment.get('LOCAL_WORLD_SIZE', '1')
+    processes = os.environ.get('LOCAL_WORLD_SIZE') or os.environ.get('SLURM_NTASKS_PER_NODE', '1')
+    if 'SLURM_CPUS_PER_TASK' in os.environ:  # of one task, which may be a torchrun with several processes
+        cores = min(cores, int(os.environ['SLURM_CPUS_PER_TASK']))
+        processes = os.environ.get('LOCAL_WORLD_SIZE', '1')
     return max(1, cores // int(processes))
 
 
@@ -38,12 +29,11 @@ def fit_workers(cfg: Config, options: Mapping[str, object]) -> None:
     """Set ``train_dataloader.num_workers`` to what the machine has, if the config has ``auto_num_workers``.
 
     That is one worker for each core of the process but one, which runs the training, and at most ``auto_num_workers``,
-    since every worker keeps two batches in shared memory. Nothing changes without worker processes (0), or if the
-    command line gives their number.
+    since every worker keeps two batches in shared memory. Nothing changes without worker processes (0).
 
     Args:
-        cfg: The config of the run.
-        options: ``--cfg-options``.
+        cfg: The config of the run; it is changed.
+        options: ``--cfg-options``; a number of workers among them comes first.
 
     Raises:
         ValueError: If ``auto_num_workers`` is not a positive integer or None.
@@ -58,24 +48,18 @@ def fit_workers(cfg: Config, options: Mapping[str, object]) -> None:
         loader.num_workers = max(1, min(most, cores_per_process() - 1))
 
 
-def keep_freed_memory() -> bool:
+def keep_freed_memory() -> None:
     """Let this process keep what it frees, instead of returning it to the system and asking again in every step.
 
     A training step on a CPU frees and asks for the same gigabytes again and again, and each time the system clears
-    them, 4 KiB by 4 KiB. The price: the process keeps its greatest amount of memory until it ends.
-
-    Returns:
-        Whether it was possible: with glibc, that is on Linux other than Alpine.
+    them. The price: the process keeps its greatest amount of memory until it ends. Needs glibc.
     """
-    if platform.system() != 'Linux' or platform.libc_ver()[0] != 'glibc':
-        return False
-    mallopt = ctypes.CDLL(None).mallopt
-    return bool(mallopt(_MMAP_THRESHOLD, _MOST) and mallopt(_TRIM_THRESHOLD, _MOST))
+    if platform.libc_ver()[0] == 'glibc':
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(_MMAP_THRESHOLD, _MOST)
+        mallopt(_TRIM_THRESHOLD, _MOST)
 
 
 def _container_limit() -> float:
-    try:
-        quota, period = _CGROUP.read_text().split()
-    except (OSError, ValueError):
-        return math.inf
+    quota, period = _CGROUP.read_text().split() if _CGROUP.is_file() else ('max', '')
     return math.inf if quota == 'max' else math.ceil(int(quota) / int(period))

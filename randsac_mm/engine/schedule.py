@@ -12,7 +12,7 @@ _UNLIMITED = int(1e9)  # mmengine's default `end`
 
 
 def check_schedules(schedulers: Any, saved: Any, limits: Mapping[str, int], saved_limits: Mapping[str, Any]) -> None:
-    """Compare the schedules of the config with those of the checkpoint, which mmengine would keep without a word.
+    """Compare the schedules of the config with those of the checkpoint, which mmengine would silently keep.
 
     Args:
         schedulers: ``runner.param_schedulers``: built schedulers, in a list, or in a dict of lists.
@@ -44,9 +44,7 @@ def check_schedules(schedulers: Any, saved: Any, limits: Mapping[str, int], save
         )
 
 
-def set_epochs(
-    cfg: Config, epochs: int, *, steps_per_epoch: int | None = None, warmup_share: float | None = None
-) -> None:
+def set_epochs(cfg: Config, epochs: int) -> None:
     """Change the number of epochs of a run with cosine decay by epoch, with or without a linear warm-up before it.
 
     The warm-up keeps its share of a shorter run, at least one epoch, and its length in a longer one.
@@ -54,19 +52,9 @@ def set_epochs(
     Args:
         cfg: The config; it is changed.
         epochs: The number of epochs, at least 2 if there is a warm-up, else at least 1.
-        steps_per_epoch: Count the schedule in steps, of which an epoch has that many. Then one epoch is enough, and a
-            warm-up of less than 2 steps is omitted (``LinearLR`` would keep its first value for ever).
-        warmup_share: Share of the warm-up in a run with ``steps_per_epoch``; None: as in the config.
 
     Raises:
         ValueError: If there are too few epochs for a warm-up and a decay, or the schedule has another form.
-
-    Example:
-        >>> decay = dict(type='CosineAnnealingLR', by_epoch=True, begin=0, end=800, T_max=800)
-        >>> cfg = Config(dict(train_cfg=dict(max_epochs=800), param_scheduler=[decay]))
-        >>> set_epochs(cfg, 80)
-        >>> cfg.param_scheduler[0].end, cfg.param_scheduler[0].T_max, cfg.train_cfg.max_epochs
-        (80, 80, 80)
     """
     loop = cfg.get('train_cfg') or {}
     before = loop.get('max_epochs')
@@ -75,30 +63,19 @@ def set_epochs(
             f'--epochs {epochs}: {dict(loop)} counts no epochs; use --cfg-options for train_cfg and param_scheduler'
         )
     entries = cfg.get('param_scheduler') or []
-    entries = [entries] if isinstance(entries, dict) else list(entries)
+    entries = [entries] if isinstance(entries, dict) else entries
     _check_form(entries, before, epochs)
-    warm = entries[0]['end'] if len(entries) == 2 else 0
-    least = 2 if warm and steps_per_epoch is None else 1
-    if epochs < least:
-        raise ValueError(f'--epochs {epochs} is too few for this schedule: use {least} or more')
+    if epochs < max(1, len(entries)):
+        raise ValueError(f'--epochs {epochs} is too few for this schedule: use {max(1, len(entries))} or more')
 
-    if steps_per_epoch is None:
-        end, warmup = epochs, min(warm, max(1, round(warm * epochs / before)))
-    else:
-        end = epochs * steps_per_epoch
-        warmup = round(end * (warm / before if warmup_share is None else warmup_share))
-        if len(entries) < 2 or warmup < 2:
-            entries, warmup = entries[-1:], 0
-        cfg.param_scheduler = entries
-        for entry in entries:
-            entry.update(by_epoch=False)
-            entry.pop('convert_to_iter_based', None)
+    warmup = 0
     if len(entries) == 2:
-        entries[0]['end'] = warmup
+        warm = entries[0].end
+        warmup = entries[0].end = min(warm, max(1, round(warm * epochs / before)))
     if entries:
-        entries[-1].update(begin=warmup, end=end, T_max=end - warmup)
-    loop['max_epochs'] = epochs
-    made_from = {'max_epochs': epochs, 'warmup_epochs': warmup / steps_per_epoch if steps_per_epoch else warmup}
+        entries[-1].update(begin=warmup, end=epochs, T_max=epochs - warmup)
+    loop.max_epochs = epochs
+    made_from = {'max_epochs': epochs, 'warmup_epochs': warmup}
     cfg.update({name: value for name, value in made_from.items() if name in cfg})
 
 

@@ -1,6 +1,6 @@
 """A breakdown of the training time in the log line: waiting for data, launching work, computing."""
 
-import time
+from time import perf_counter
 from typing import Any
 
 import torch
@@ -11,39 +11,26 @@ from torch import Tensor
 from randsac_mm.engine.resources import cores_per_process
 from randsac_mm.registry import register
 
+_MUCH_WAITING = 0.1  # share of time spent waiting for data above which a warning is logged
+
 
 @register('HOOKS', everywhere=True)
 class WhereTimeGoesHook(Hook):
     """Add shares of the time since the last log line, and the images per second, to each log line.
 
-    ``custom_hooks = [dict(type='WhereTimeGoesHook')]``. The time from one step to the next has three parts: waiting for
-    the data loader, launching the step, and other hooks (writing logs and checkpoints).
+    ``custom_hooks = [dict(type='WhereTimeGoesHook')]``.
 
-    * ``images_per_s``: images of all devices per second. Validation and what happens between epochs are not counted.
-    * ``data_share``: waiting for a batch. mmengine's ``data_time`` includes the hooks of the last step.
+    * ``images_per_s``: images of all devices per second, without validation and what happens between epochs.
+    * ``data_share``: waiting for a batch.
     * ``launch_share``: the host's time in the training step. A GPU may lag behind; a CPU computes in it.
     * ``compute_share``: the device's time from the step's first to its last operation, on a GPU only.
 
-    ``data_share`` near 0 and ``compute_share`` near 1 is as it should be. ``launch_share`` and ``compute_share`` both
-    near 1: device and host wait for each other in every step; compile, or use a larger batch. The hook itself never
-    waits: it reads only events that the device has passed.
-
-    Args:
-        data_limit: Share of time spent waiting for data above which a warning says what to change, once. The first
-            line, which includes the start of the workers, does not count.
-
-    Raises:
-        ValueError: If ``data_limit`` is not between 0 and 1.
+    The rest is other hooks. ``data_share`` near 0 and ``compute_share`` near 1 is as it should be. ``launch_share`` and
+    ``compute_share`` both near 1: device and host wait for each other in every step; compile, or use a larger batch.
+    If more than a tenth of the time is spent waiting for data, after the first line, a warning is logged once.
     """
 
     priority = 'VERY_HIGH'  # first in both directions: the end of loading, and the end of the step
-
-    def __init__(self, data_limit: float = 0.1) -> None:
-        if not 0 <= data_limit <= 1:
-            raise ValueError(f'data_limit={data_limit} must be a share of time, between 0 and 1')
-        self.data_limit = data_limit
-        self.clock = time.perf_counter
-        self._timer: _DeviceTimer | None = None
 
     def before_run(self, runner: Any) -> None:
         """Register a last hook, which notes that all others of a step are done."""
@@ -51,10 +38,10 @@ class WhereTimeGoesHook(Hook):
 
     def before_train(self, runner: Any) -> None:
         """Start anew."""
-        self._timer = _DeviceTimer() if next(runner.model.parameters()).device.type == 'cuda' else None
+        self._timer = _DeviceTimer() if next(runner.model.parameters()).is_cuda else None
         self._logger = next((hook for hook in runner.hooks if isinstance(hook, LoggerHook)), None)
         self._first, self._warned = True, False
-        self._mark = self.clock()
+        self._mark = perf_counter()
         self._reset()
 
     def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
@@ -77,7 +64,7 @@ class WhereTimeGoesHook(Hook):
 
     def lap(self) -> float:
         """Return the seconds since the last call."""
-        last, self._mark = self._mark, self.clock()
+        last, self._mark = self._mark, perf_counter()
         return self._mark - last
 
     def leave_out(self, seconds: float) -> None:
@@ -96,22 +83,21 @@ class WhereTimeGoesHook(Hook):
         return self.end_of_epoch(loader, batch_idx) and (not logger.ignore_last or len(loader) <= logger.interval)
 
     def _write(self, runner: Any) -> None:
-        wall = max(self.data + self.launch + self.hooks, 1e-9)
+        wall = self.data + self.launch + self.hooks
         values = {'data_share': self.data / wall, 'launch_share': self.launch / wall}
-        seconds = self._timer.seconds_per_step() if self._timer is not None else None
+        seconds = self._timer and self._timer.seconds_per_step()
         if seconds is not None:
             values['compute_share'] = seconds * self.steps / wall
         if self.images:
             values['images_per_s'] = self.images * get_world_size() / wall
         for name, value in values.items():
             runner.message_hub.update_scalar(f'train/{name}', value)
-        if values['data_share'] > self.data_limit and not self._first and not self._warned:
+        if values['data_share'] > _MUCH_WAITING and not self._first and not self._warned:
             self._warned = True
             runner.logger.warning(
                 f'{values["data_share"]:.0%} of the time is spent waiting for data, with num_workers='
-                f'{runner.train_dataloader.num_workers} and {cores_per_process()} CPU core(s) for this process. What '
-                'helps: more workers, decoding only once (CachedImages), faster storage, or small data on the device '
-                '(InMemoryDataset)'
+                f'{runner.train_dataloader.num_workers} and {cores_per_process()} CPU core(s). Use more workers, '
+                'CachedImages (decodes once), faster storage, or InMemoryDataset (small data, on the device)'
             )
         self._first = False
         self._reset()
@@ -138,15 +124,13 @@ class _AfterAllOthers(Hook):
 
 
 class _DeviceTimer:
-    """Time steps on a CUDA device without waiting for it; ``event`` makes an event, another one in tests."""
+    """Time steps on a CUDA device without waiting for it."""
 
-    def __init__(self, event: Any = None) -> None:
-        self._event = event or (lambda: torch.cuda.Event(enable_timing=True))
-        self._running: list[tuple[Any, Any]] = []
-        self._free: list[tuple[Any, Any]] = []
+    def __init__(self) -> None:
+        self._running: list[tuple[torch.cuda.Event, torch.cuda.Event]] = []
 
     def start(self) -> None:
-        self._pair = self._free.pop() if self._free else (self._event(), self._event())
+        self._pair = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
         self._pair[0].record()
 
     def stop(self) -> None:
@@ -156,10 +140,10 @@ class _DeviceTimer:
     def seconds_per_step(self) -> float | None:
         """Average the steps that the device has finished since the last call; None if there are none."""
         done = []
-        while self._running and self._running[0][1].query():  # in order: what follows an unfinished one is unfinished
-            done.append(self._running.pop(0))
-        self._free += done
-        return sum(first.elapsed_time(last) for first, last in done) / 1000 / len(done) if done else None
+        while self._running and self._running[0][1].query():
+            first, last = self._running.pop(0)
+            done.append(first.elapsed_time(last) / 1000)
+        return sum(done) / len(done) if done else None
 
 
 def _batch_size(data_batch: Any) -> int:

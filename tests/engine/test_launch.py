@@ -6,7 +6,7 @@ import pytest
 import torch
 from engine.toy_engine import toy_config, train
 from mmengine.config import Config
-from mmengine.runner import FlexibleRunner, Runner
+from mmengine.runner import FlexibleRunner
 
 from randsac_mm.engine import launch
 
@@ -47,14 +47,14 @@ def test_mistakes_in_options_are_refused(config_file, options, message):
 def test_missing_and_unusable_configs_are_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match=r'nowhere.py'):
         load('nowhere.py')
+    with pytest.raises(ValueError, match=r'fsdp.py has no model'):
+        load(str(STRATEGIES / 'fsdp.py'))
     (tmp_path / 'epoch_1.pth').touch()
     with pytest.raises(ValueError, match=r'epoch_1.pth: .*\.py'):
         load(str(tmp_path / 'epoch_1.pth'))
-    with pytest.raises(ValueError, match=r'fsdp.py has no model'):
-        load(str(STRATEGIES / 'fsdp.py'))
 
 
-OURS = {'type': 'AutocastOptimWrapper', 'dtype': 'bfloat16'}
+OURS = {'type': 'AutocastOptimWrapper'}
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ OURS = {'type': 'AutocastOptimWrapper', 'dtype': 'bfloat16'}
         ({'optimizer': {}}, {'optimizer': {}, **OURS}),
         ({'type': 'OptimWrapper'}, OURS),
         ({'type': 'mmengine.OptimWrapper'}, OURS),
-        ({'type': 'AutocastOptimWrapper'}, {'type': 'AutocastOptimWrapper'}),
+        ({**OURS, 'modules': ['backbone']}, {**OURS, 'modules': ['backbone']}),
         ({'type': 'AmpOptimWrapper', 'loss_scale': 2.0}, {'type': 'AmpOptimWrapper', 'loss_scale': 2.0}),
     ],
 )
@@ -71,12 +71,9 @@ def test_amp(before, after):
     cfg = Config({'optim_wrapper': before})
     launch.use_amp(cfg)
     assert cfg.optim_wrapper.to_dict() == after
-
-
-def test_amp_of_a_detector_is_that_of_its_backbone():
-    cfg = Config({'default_scope': 'mmdet', 'optim_wrapper': {'type': 'OptimWrapper'}})
+    cfg = Config({'optim_wrapper': before, 'default_scope': 'mmdet'})
     launch.use_amp(cfg)
-    assert cfg.optim_wrapper.to_dict() == {**OURS, 'modules': ['backbone']}
+    assert cfg.optim_wrapper.get('modules') == (['backbone'] if after['type'] == OURS['type'] else None)
 
 
 @pytest.mark.parametrize('wrapper', [{'type': 'DeepSpeedOptimWrapper'}, {'generator': {'optimizer': {}}}, None])
@@ -93,12 +90,11 @@ def test_auto_scale_lr():
         launch.use_auto_scale_lr(Config({}))
 
 
-def checkpoints(folder, pointer=None, names=('epoch_2.pth', 'epoch_10.pth')):
+def checkpoints(folder, pointer='', names=('epoch_2.pth', 'epoch_10.pth')):
     folder.mkdir()
     for name in names:
         (folder / name).touch()
-    if pointer:
-        (folder / 'last_checkpoint').write_text(str(pointer))
+    (folder / 'last_checkpoint').write_text(str(pointer))
     return folder
 
 
@@ -113,7 +109,6 @@ def test_last_checkpoint_is_found(tmp_path):
     assert launch.find_checkpoint(moved) == moved / 'epoch_10.pth'
     (moved / 'epoch_10.pth').rename(moved / 'epoch_10.pth.partial')
     assert launch.find_checkpoint(moved) is None
-    assert launch.find_checkpoint(tmp_path / 'nothing') is None
 
 
 def test_resume(tmp_path):
@@ -130,10 +125,9 @@ def test_resume(tmp_path):
 
 def test_resume_without_a_checkpoint(tmp_path):
     cfg = Config({'work_dir': str(tmp_path), 'load_from': 'weights.pth'})
-    with pytest.raises(FileNotFoundError, match=f'{tmp_path}.*--resume auto'):
-        launch.use_resume(cfg, 'latest')
-    with pytest.raises(FileNotFoundError, match=r'--resume.*epoch_9.pth'):
-        launch.use_resume(cfg, 'epoch_9.pth')
+    for resume, where in (('latest', tmp_path), ('epoch_9.pth', 'epoch_9.pth')):
+        with pytest.raises(FileNotFoundError, match=f'--resume.*{where}.*--resume auto'):
+            launch.use_resume(cfg, resume)
     assert not launch.use_resume(cfg, 'auto')
     assert (cfg.resume, cfg.load_from) == (False, 'weights.pth')
 
@@ -165,18 +159,9 @@ def test_a_test_uses_every_weight_of_the_checkpoint(tmp_path):
 def test_strategies_combine_with_a_config(config_file, tmp_path, name):
     child = tmp_path / f'{name}.py'
     child.write_text(f"_base_ = ['toy.py', '{STRATEGIES / name}.py']\n")
-    cfg = load(str(child))
-    assert (cfg.runner_type, cfg.strategy.type.lower(), cfg.model.type) == (
-        'FlexibleRunner',
-        f'{name}strategy',
-        'ToyModel',
-    )
-
-
-def test_runner_is_chosen_by_the_strategy(config_file, tmp_path):
-    assert type(launch.build_runner(load(config_file, str(tmp_path)))) is Runner
-    strategy = Config.fromfile(STRATEGIES / 'fsdp.py').to_dict()
-    runner = launch.build_runner(load(config_file, str(tmp_path), experiment_name='fsdp', **strategy))
-    assert type(runner) is FlexibleRunner
-    assert type(runner.strategy).__name__ == 'FSDPStrategy'
-    assert runner.strategy._is_full_state_dict()
+    cfg = load(str(child), str(tmp_path), experiment_name=f'toy_{name}')
+    assert cfg.strategy.type.lower() == f'{name}strategy'
+    if name == 'fsdp':  # DeepSpeed is not installed
+        runner = launch.build_runner(cfg)
+        assert type(runner) is FlexibleRunner
+        assert runner.strategy._is_full_state_dict()

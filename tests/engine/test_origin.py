@@ -19,16 +19,18 @@ def test_a_record_is_written_whole(tmp_path, monkeypatch):
 
 
 def test_commit_of_this_clone_and_of_none(tmp_path, monkeypatch):
+    def git(*command):
+        named = ['git', '-C', str(tmp_path), '-c', 'user.name=a', '-c', 'user.email=a@b', *command]
+        return subprocess.run(named, check=True, capture_output=True, text=True).stdout.strip()
+
     monkeypatch.delenv('RANDSAC_COMMIT', raising=False)
-    git = ['git', '-C', str(tmp_path), '-c', 'user.name=a', '-c', 'user.email=a@b']
     monkeypatch.setattr(origin, '_ROOT', tmp_path)
     assert origin.find_commit() == 'unknown'
     (tmp_path / 'a').write_text('1')
-    for command in (['init', '-q'], ['add', 'a'], ['commit', '-qm', 'a']):
-        subprocess.run([*git, *command], check=True)
-    name = subprocess.run([*git, 'rev-parse', '--short', 'HEAD'], capture_output=True, text=True).stdout.strip()
-    assert origin.find_commit() == name
+    git('init', '-q')
+    git('add', 'a')
+    git('commit', '-qm', 'a')
     (tmp_path / 'new').write_text('untracked files change nothing')
-    assert origin.find_commit() == name
+    assert origin.find_commit() == git('rev-parse', '--short', 'HEAD')
     (tmp_path / 'a').write_text('2')
-    assert origin.find_commit() == f'{name}+changes'
+    assert origin.find_commit() == git('rev-parse', '--short', 'HEAD') + '+changes'

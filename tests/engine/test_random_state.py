@@ -3,7 +3,6 @@
 import random
 
 import numpy as np
-import pytest
 import torch
 from mmengine.runner import Runner
 from torch.utils.data import Dataset
@@ -34,21 +33,11 @@ def two_epochs(**options):
     return torch.stack([torch.cat(list(loader)) for _ in range(2)])
 
 
-OURS = {'worker_init_fn': {'type': 'seed_worker'}}
-
-
-@pytest.fixture(scope='module')
-def drawn():
-    return two_epochs(**OURS)
-
-
-def test_no_number_is_drawn_twice(drawn):
+def test_no_number_is_drawn_twice_except_with_the_same_state_and_rank(monkeypatch):
+    ours = {'worker_init_fn': {'type': 'seed_worker'}}
+    drawn = two_epochs(**ours)
     assert len(drawn.flatten().unique()) == drawn.numel()
-    first, second = two_epochs()
-    assert torch.equal(first, second), "mmengine's default repeats the first epoch"
-
-
-def test_repeats_with_the_state_of_the_main_process(drawn, monkeypatch):
-    assert torch.equal(drawn, two_epochs(**OURS))
+    assert torch.equal(drawn, two_epochs(**ours))
     monkeypatch.setenv('RANK', '1')
-    assert not torch.equal(drawn, two_epochs(**OURS))
+    assert not torch.equal(drawn, two_epochs(**ours))
+    assert torch.equal(*two_epochs()), "mmengine's default repeats the first epoch"

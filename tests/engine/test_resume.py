@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from engine.toy_engine import Interrupted, assert_same, last_checkpoint, toy_config, train, trained_state
+from engine.toy_engine import assert_same, last_checkpoint, toy_config, train, trained_state
 from mmengine.runner import FlexibleRunner, Runner
 
 from randsac_mm.engine import ResumableCheckpointHook
@@ -12,54 +12,47 @@ RUNS = {
     'epochs': ({'epochs': 3}, 6),
     'epochs, validation': ({'epochs': 3, 'val': True}, 10),
     'epochs, workers': ({'epochs': 3, 'workers': 2}, 9),
+    'epochs, flexible runner': ({'epochs': 3, 'val': True, 'save_best': 'acc', 'kind': FlexibleRunner}, 10),
     'iterations, endless sampler': ({'iters': 11, 'sampler': 'InfiniteSampler'}, 6),
     'iterations, validation': ({'iters': 11, 'sampler': 'InfiniteSampler', 'val': True}, 8),
     'iterations, finite sampler': ({'iters': 5}, 3),
+    'iterations, exactly at the end of a pass': ({'iters': 11}, 8),
+    'iterations, second pass': ({'iters': 11}, 10),
 }
+
+
+def assert_resumed_equals_whole(folder, stop, **options):
+    expected = trained_state(train(folder / 'whole', **options))
+    train(folder / 'parts', stop=stop, **options)
+    resumed = train(folder / 'parts', resume=last_checkpoint(folder / 'parts'), **options)
+    assert_same(trained_state(resumed), expected)
 
 
 @pytest.mark.parametrize('name', RUNS)
 def test_resumed_run_equals_uninterrupted_run(tmp_path, name):
     options, stop = RUNS[name]
+    assert_resumed_equals_whole(tmp_path, stop, **options)
+
+
+def test_the_comparison_notices_lost_random_states(tmp_path, monkeypatch):
+    monkeypatch.setattr(ResumableCheckpointHook, '_restore_random_state', lambda *args: None)
+    with pytest.raises(AssertionError, match='different'):
+        assert_resumed_equals_whole(tmp_path, 6, epochs=3)
+
+
+@pytest.mark.parametrize(
+    ('options', 'name', 'iteration'),
+    [
+        ({'epochs': 2, 'seed': None}, 'epoch_1.pth', 4),
+        ({'iters': 8, 'sampler': 'InfiniteSampler', 'seed': None}, 'iter_4.pth', 4),
+        ({'epochs': 3, 'val': True, 'save_best': 'acc'}, 'epoch_2.pth', 8),  # written again after validation
+    ],
+)
+def test_run_resumes_from_an_uninterrupted_runs_checkpoint(tmp_path, options, name, iteration):
     expected = trained_state(train(tmp_path / 'whole', **options))
-    train(tmp_path / 'parts', stop=stop, **options)
-    resumed = train(tmp_path / 'parts', resume=last_checkpoint(tmp_path / 'parts'), **options)
-    assert_same(trained_state(resumed), expected)
-
-
-def test_finite_sampler_resumes_in_its_second_pass(tmp_path):
-    expected = trained_state(train(tmp_path / 'whole', iters=11))
-    train(tmp_path / 'parts', stop=8, iters=11)  # exactly at the end of a pass
-    train(tmp_path / 'parts', stop=10, resume=last_checkpoint(tmp_path / 'parts'), iters=11)
-    resumed = train(tmp_path / 'parts', resume=last_checkpoint(tmp_path / 'parts'), iters=11)
-    assert last_checkpoint(tmp_path / 'parts').name == 'iter_11.pth'
-    assert_same(trained_state(resumed), expected)
-
-
-@pytest.mark.parametrize('options', [{'epochs': 2}, {'iters': 8, 'sampler': 'InfiniteSampler'}])
-def test_run_without_a_seed_in_the_config_resumes_with_the_same_order(tmp_path, options):
-    expected = trained_state(train(tmp_path / 'whole', seed=None, **options))
-    name = 'epoch_1.pth' if 'epochs' in options else 'iter_4.pth'
-    resumed = train(tmp_path / 'parts', resume=tmp_path / 'whole' / name, seed=None, **options)
-    assert_same(trained_state(resumed), expected)
-
-
-def test_flexible_runner_resumes_as_well(tmp_path):
-    def run(folder, stop=None, resume=None):
-        config = toy_config(folder, epochs=3, val=True, save_best='acc')
-        config['optim_wrapper']['type'] = 'OptimWrapper'
-        config['custom_hooks'] = [{'type': 'Interrupt', 'iteration': stop}]
-        runner = FlexibleRunner(**config, resume=resume or False, strategy={'type': 'SingleDeviceStrategy'})
-        if stop is None:
-            runner.train()
-        else:
-            with pytest.raises(Interrupted):
-                runner.train()
-        return trained_state(runner)
-
-    expected = run(tmp_path / 'whole')
-    run(tmp_path / 'parts', stop=10)
-    assert_same(run(tmp_path / 'parts', resume=str(last_checkpoint(tmp_path / 'parts'))), expected)
+    checkpoint = tmp_path / 'whole' / name
+    assert torch.load(checkpoint, weights_only=True)['meta']['iter'] == iteration
+    assert_same(trained_state(train(tmp_path / 'parts', resume=checkpoint, **options)), expected)
 
 
 class WithoutSkipping:
@@ -104,29 +97,10 @@ def test_batches_of_a_loop_that_cannot_skip(sampler, done, total, workers):
     assert images(rest) == images(expected[done:])
 
 
-def test_the_comparison_notices_lost_random_states(tmp_path, monkeypatch):
-    monkeypatch.setattr(ResumableCheckpointHook, '_restore_random_state', lambda *args: None)
-    options = {'epochs': 3}
-    expected = trained_state(train(tmp_path / 'whole', **options))
-    train(tmp_path / 'parts', stop=6, **options)
-    resumed = train(tmp_path / 'parts', resume=last_checkpoint(tmp_path / 'parts'), **options)
-    with pytest.raises(AssertionError, match='different'):
-        assert_same(trained_state(resumed), expected)
-
-
 def test_validation_does_not_change_the_training(tmp_path):
     plain = trained_state(train(tmp_path / 'plain', epochs=2))
     validated = trained_state(train(tmp_path / 'validated', epochs=2, val=True))
     assert_same(plain, validated)
-
-
-def test_run_resumes_from_a_checkpoint_written_after_validation(tmp_path):
-    options = {'epochs': 3, 'val': True, 'save_best': 'acc'}
-    expected = trained_state(train(tmp_path / 'whole', **options))
-    meta = torch.load(tmp_path / 'whole' / 'epoch_2.pth', weights_only=True)['meta']
-    assert (meta['epoch'], meta['iter']) == (2, 8)
-    resumed = train(tmp_path / 'parts', resume=tmp_path / 'whole' / 'epoch_2.pth', **options)
-    assert_same(trained_state(resumed), expected)
 
 
 def test_other_number_of_ranks_warns_and_starts_ranks_apart(tmp_path, monkeypatch):
@@ -138,7 +112,8 @@ def test_other_number_of_ranks_warns_and_starts_ranks_apart(tmp_path, monkeypatc
         hook = ResumableCheckpointHook()
         runner = Runner(**toy_config(tmp_path / str(rank), epochs=2))
         monkeypatch.setattr(runner.logger, 'warning', warnings.append)
-        hook._restore_random_state(runner, torch.load(tmp_path / 'epoch_1.pth', weights_only=True)['meta'])
+        hook._loaded_meta = torch.load(tmp_path / 'epoch_1.pth', weights_only=True)['meta']
+        hook._restore_random_state(runner)
         drawn.append(torch.rand(3))
     assert not torch.equal(*drawn)
     assert sum('written by 1 processes and 2 resume it' in m for m in warnings) == 2
@@ -162,8 +137,7 @@ def test_changed_schedule_is_refused(tmp_path, before, after, message):
 def test_loading_weights_is_no_resuming(tmp_path):
     train(tmp_path / 'first', epochs=2)
     config = toy_config(tmp_path / 'second', epochs=3)
-    config['load_from'] = str(last_checkpoint(tmp_path / 'first'))
-    runner = Runner(**config)
+    runner = Runner(**config, load_from=str(last_checkpoint(tmp_path / 'first')))
     runner.train()
     assert runner.epoch == 3
     assert len(runner.message_hub.get_scalar('train/loss').data[0]) == 12

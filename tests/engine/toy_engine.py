@@ -1,6 +1,7 @@
 """A model that trains in milliseconds and draws from every random generator, so that a repeated run is recognised."""
 
 import itertools
+import json
 import random
 from pathlib import Path
 
@@ -66,11 +67,11 @@ class Wrapper(torch.nn.Module):
 
 @METRICS.register_module()
 class ToyScores(BaseMetric):
-    """Returns one of the scores for each validation, and draws random numbers."""
+    """Returns another score in each validation, and draws random numbers."""
 
-    def __init__(self, scores=(0.5, 0.7, 0.6, 0.9)):
+    def __init__(self):
         super().__init__()
-        self.scores = iter(scores)
+        self.scores = iter((0.5, 0.7, 0.6, 0.9))
 
     def process(self, data_batch, data_samples):
         self.results.append(np.random.rand())
@@ -95,31 +96,24 @@ def toy_config(
     work_dir, *, iters=None, epochs=None, workers=0, sampler='DefaultSampler', val=False, seed=5, **checkpoint
 ):
     """Make the config of a toy run; batches of 4, so that the 13 samples make 4 batches."""
-    dataloader = {
-        'dataset': {'type': 'ToyData'},
-        'sampler': {'type': sampler, 'shuffle': True},
-        'batch_size': 4,
-        'num_workers': workers,
-    }
-    if workers:
-        dataloader['worker_init_fn'] = {'type': 'seed_worker'}
-    by_epoch = epochs is not None
+    by_epoch, length = epochs is not None, epochs or iters
     loop = {'by_epoch': True, 'max_epochs': epochs} if by_epoch else {'by_epoch': False, 'max_iters': iters}
-    schedule = {'type': 'CosineAnnealingLR', 'by_epoch': by_epoch, 'T_max': epochs or iters, 'end': epochs or iters}
-    if by_epoch:
-        schedule['convert_to_iter_based'] = True
-    else:
-        loop['val_interval'] = 4
+    schedule = {'type': 'CosineAnnealingLR', 'by_epoch': by_epoch, 'T_max': length, 'end': length}
+    hook = {'type': 'ResumableCheckpointHook', 'interval': 1, 'by_epoch': by_epoch, **checkpoint}
     config = {
         'model': {'type': 'ToyModel'},
         'work_dir': str(work_dir),
-        'train_dataloader': dataloader,
-        'train_cfg': loop,
-        'optim_wrapper': {'optimizer': {'type': 'AdamW', 'lr': 0.1}},
-        'param_scheduler': [schedule],
-        'default_hooks': {
-            'checkpoint': {'type': 'ResumableCheckpointHook', 'interval': 1, 'by_epoch': by_epoch, **checkpoint}
+        'train_dataloader': {
+            'dataset': {'type': 'ToyData'},
+            'sampler': {'type': sampler, 'shuffle': True},
+            'batch_size': 4,
+            'num_workers': workers,
+            'worker_init_fn': {'type': 'seed_worker'},
         },
+        'train_cfg': loop if by_epoch else {**loop, 'val_interval': 4},
+        'optim_wrapper': {'type': 'OptimWrapper', 'optimizer': {'type': 'AdamW', 'lr': 0.1}},
+        'param_scheduler': [{**schedule, 'convert_to_iter_based': True} if by_epoch else schedule],
+        'default_hooks': {'checkpoint': hook},
         'randomness': {'seed': seed},
         'default_scope': 'mmengine',
         'log_level': 'WARNING',
@@ -134,21 +128,29 @@ def toy_config(
     return config
 
 
-def train(work_dir, *, stop=None, resume=None, longer=0, **options):
+def train(work_dir, *, stop=None, resume=None, longer=0, kind=Runner, **options):
     """Run the toy config, possibly interrupted before iteration ``stop``, or ``longer`` than its schedule."""
     config = toy_config(work_dir, **options)
     if longer:
         config['train_cfg']['max_epochs'] += longer
+    if kind is not Runner:
+        config['strategy'] = {'type': 'SingleDeviceStrategy'}
     if stop is not None:
         config['custom_hooks'] = [{'type': 'Interrupt', 'iteration': stop}]
     if resume is not None:
         config.update(resume=True, load_from=str(resume))
-    runner = Runner(**config)
+    runner = kind(**config)
     try:
         runner.train()
     except Interrupted:
         assert stop is not None
     return runner
+
+
+def log_entries(runner):
+    """Read the lines of the JSON log."""
+    path = next(Path(runner.log_dir).glob('vis_data/[0-9]*.json'))
+    return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 def last_checkpoint(work_dir):

@@ -115,7 +115,7 @@ def run_config(
         optim_wrapper=dict(optimizer=dict(type='AdamW', lr=3e-3), **wrapper),
         default_hooks=dict(
             runtime_info=dict(type='DeferredRuntimeInfoHook'),
-            where_time_goes=dict(type='WhereTimeGoesHook', data_limit=1.0),
+            where_time_goes=dict(type='WhereTimeGoesHook'),
             logger=dict(type='LoggerHook', interval=1),
             checkpoint=dict(type='ResumableCheckpointHook', interval=1, by_epoch=iters is None),
         ),
