@@ -151,7 +151,7 @@ def test_librarys_own_tool_trains_with_our_parts(tmp_path, pretrained, root, lib
     log = done.stdout + done.stderr
     assert done.returncode == 0, log[-6000:]
     assert re.search(r"RandSACViT from .*iter_2.pth, prefix 'backbone.'\n *loaded \(5[0-9]\)", log)
-    assert 'layer_decay_rate=0.65, lr=0.001, weight_decay=0.05: 12 groups' in log
+    assert 'layer_decay_rate=0.65, lr=0.001, lr_scale of 12 groups' in log
     assert len(re.findall(r'Iter\(train\) .* loss: [0-9.]+', log)) == 3
     assert metric in log
 

@@ -44,7 +44,7 @@ def test_any_depth_gives_four_rising_layers_that_end_at_the_last(task, num_layer
 
 
 def test_errors_of_the_indices_name_the_value_and_the_choices():
-    with pytest.raises(ValueError, match=r"'upernet' names no choice of layers; give one of \['detection', 'segment"):
+    with pytest.raises(ValueError, match=r"out_indices='upernet' must be one of \['detection', 'segment"):
         pyramid_indices('upernet', 12)
     with pytest.raises(ValueError, match='num_layers=3: a pyramid of four maps needs at least 4 layers'):
         pyramid_indices('detection', 3)

@@ -193,7 +193,7 @@ def test_patterns_and_prefixes_that_match_nothing(tmp_path):
     refused(path, "allow_missing='ln3.*'", allow_missing=['ln3.*'], allow_unexpected='a.weight')
     refused(path, "allow_unexpected='b.*'", 'a.weight', allow_unexpected=['a.*', 'b.*'])
     for prefix in ('backbone.', 'model.', '', 'model.head'):
-        refused(path, f'prefix={prefix!r}', 'model.backbone.', prefix=prefix)
+        refused(path, f"prefix='{prefix}", 'model.backbone.', prefix=prefix)
 
 
 def test_number_of_heads_is_read_from_the_config_in_the_file(tmp_path):

@@ -1,7 +1,5 @@
 """Contract: one checkpoint gives the same features in mmpretrain, mmseg and mmdet, or the run never starts."""
 
-import re
-
 import pytest
 import torch
 from mmengine.runner import FlexibleRunner
@@ -189,7 +187,7 @@ def test_flexible_runner_stops_as_well(tmp_path, pretrained):
         log_level='WARNING',
         experiment_name='flexible_stop',
     )
-    with pytest.raises(ValueError, match=re.escape('num_layers=6')):
+    with pytest.raises(ValueError, match='num_layers=4 in the file, 6 in the backbone'):
         run.train()
     assert run.iter == 0
 
