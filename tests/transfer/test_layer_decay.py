@@ -52,9 +52,6 @@ def part_of(name):
     return '.'.join(parts[: 2 if parts[0] == 'layers' else 1])
 
 
-# ---- the three libraries --------------------------------------------------------------------------------------------
-
-
 def test_scales_agree_in_three_libraries_and_with_the_table():
     scales = {}
     for library in LIBRARIES:
@@ -109,9 +106,6 @@ def test_positions_tokens_tables_and_layer_scales_do_not_decay():
     custom = dict(pos_embed=dict(decay_mult=1.0))
     groups = group_of(model, build_optim_wrapper(model, config(custom_keys=custom)))
     assert groups['backbone.pos_embed']['weight_decay'] == WD
-
-
-# ---- what is in which group -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize('stages', [-1, 0, 2, 4])
@@ -186,9 +180,6 @@ def test_custom_keys_come_first_and_the_longest_counts():
     assert groups['decode_head.conv_seg.weight']['name'] == 'depth_5_decay_x0.5_lr_x2'
 
 
-# ---- training -------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize('kind', ['OptimWrapper', 'AutocastOptimWrapper'])
 def test_trains_with_a_schedule_and_resumes(tmp_path, kind):
     schedule = [
@@ -227,9 +218,6 @@ def test_trains_with_a_schedule_and_resumes(tmp_path, kind):
         assert {k: v for k, v in one.items() if k != 'params'} == {k: v for k, v in other.items() if k != 'params'}
     for key, value in whole.model.state_dict().items():
         assert torch.equal(value, resumed.model.state_dict()[key]), key
-
-
-# ---- mistakes -------------------------------------------------------------------------------------------------------
 
 
 BAD = [

@@ -26,9 +26,6 @@ def save(path, content):
     return path
 
 
-# ---- files that cannot be read --------------------------------------------------------------------------------------
-
-
 def test_missing_file_and_folder(tmp_path, monkeypatch):
     with pytest.raises(FileNotFoundError, match=r'no\.pth'):
         read_checkpoint('no.pth')
@@ -123,9 +120,6 @@ def test_truncated_safetensors(tmp_path):
         read_checkpoint(path)
 
 
-# ---- no code of a file is run ----------------------------------------------------------------------------------
-
-
 class Harmful:
     """An object whose unpickling calls a function."""
 
@@ -168,9 +162,6 @@ def test_code_in_a_file_is_not_run(tmp_path):
     path = save(tmp_path / 'b.pth', dict(state_dict=state, extra=Harmful(getattr, argparse.Namespace(), 'gone')))
     assert load_backbone(make(), path).loaded
     assert not touched.exists()
-
-
-# ---- from the web ---------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture

@@ -50,9 +50,6 @@ def refused(path, *parts, vit=None, **options):
     assert_equal(vit, before)
 
 
-# ---- what is loaded --------------------------------------------------------------------------------------------------
-
-
 def test_pretraining_checkpoint(pretrained):
     path, state = pretrained
     vit = make()
@@ -131,8 +128,6 @@ def test_exceptions_that_a_config_names(tmp_path):
     assert report.unused == ['extra.a', 'extra.b']
     assert torch.equal(vit.layers[2].ffn.layers[1].bias, before)
 
-
-# ---- what is refused -------------------------------------------------------------------------------------------------
 
 SIZES = [
     (dict(arch=dict(ARCH, embed_dims=20)), 'embed_dims=16 in the file, 20'),
@@ -215,9 +210,6 @@ def test_backbone_of_another_kind_is_strict_as_well(tmp_path):
     refused(save(tmp_path / 'b.pth', state), 'body.1.bias', 'body.0.weight', vit=Net())
 
 
-# ---- whole models ----------------------------------------------------------------------------------------------------
-
-
 def test_a_model_is_loaded_whole_or_not_at_all(tmp_path):
     def build():
         return nn.ModuleDict(dict(backbone=make(), head=nn.Linear(DIMS, 3)))
@@ -234,9 +226,6 @@ def test_a_model_is_loaded_whole_or_not_at_all(tmp_path):
         with pytest.raises(ValueError, match=message):
             load_model(model, save(path, state))
         assert_equal(model, before)
-
-
-# ---- the initializer -------------------------------------------------------------------------------------------------
 
 
 def test_initializer_logs_its_report(pretrained, capsys):
@@ -258,8 +247,6 @@ def test_pretrained_means_strict_and_comes_last(pretrained, kind):
     with pytest.raises(ValueError, match='num_layers=4'):
         make(arch=dict(ARCH, num_layers=5), init_cfg=cfg).init_weights()
 
-
-# ---- names -----------------------------------------------------------------------------------------------------------
 
 part = st.one_of(st.integers(0, 30).map(str), st.text('abz_', min_size=1, max_size=3))
 names = st.lists(st.lists(part, min_size=1, max_size=5).map('.'.join), unique=True, max_size=40)

@@ -110,9 +110,6 @@ def test_checkpoints_of_both_hooks(tmp_path, hook, ema):
     assert torch.equal(saved[f'backbone.{weight}'], state[f'backbone.{weight}']) == (not ema)
 
 
-# ---- mistakes stop the run ------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize('init', ['StrictPretrained', 'Pretrained'])
 @pytest.mark.parametrize('library', [*LIBRARIES, 'FlexibleRunner'])
 @pytest.mark.parametrize('mistake', [None, 'prefix', 'depth'])

@@ -91,9 +91,6 @@ def initialised(library, **init_cfg):
     return model
 
 
-# ---- runs -----------------------------------------------------------------------------------------------------------
-
-
 @DATASETS.register_module()
 class NoiseImages(Dataset):
     """A few images of noise."""
