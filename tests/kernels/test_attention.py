@@ -1,6 +1,6 @@
 """Contract: query i attends to key j where query_rank >= key_rank; all back-ends agree with float64, gradients too.
 
-The output of a query without any key is finite (0 for plain and triton) and does not disturb the gradients of others.
+The output of a query without any key is finite and does not disturb the gradients of others.
 """
 
 import sys
@@ -8,8 +8,6 @@ from typing import NamedTuple
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from randsac_mm.kernels import attention, check_backend, choose_backend, triton_ranks
 from randsac_mm.segments import NEVER, Mask
@@ -36,13 +34,9 @@ class Problem(NamedTuple):
 
 
 def make_problem(images=2, heads=2, queries=7, keys=7, dims=5, relation='source', shared=False, segments=4):
-    """Draw a problem; queries, keys and values of equal length are strided views of one joint projection."""
-    if queries == keys:
-        q, k, v = torch.randn(images, queries, 3, heads, dims).permute(2, 0, 3, 1, 4)
-    else:
-        q = torch.randn(images, queries, heads, dims).transpose(1, 2)
-        k, v = torch.randn(images, keys, 2, heads, dims).permute(2, 0, 3, 1, 4)
-    grad = torch.randn(images, queries, heads * dims)
+    """Draw a problem; queries, keys and values are strided views, as of a joint projection."""
+    q = torch.randn(images, queries, heads, dims).transpose(1, 2)
+    k, v = torch.randn(images, keys, 2, heads, dims).permute(2, 0, 3, 1, 4)
     rows = 1 if shared else images
     key_rank = torch.randint(segments, (rows, keys))
     query_rank = key_rank if queries == keys else torch.randint(segments, (rows, queries))
@@ -50,48 +44,38 @@ def make_problem(images=2, heads=2, queries=7, keys=7, dims=5, relation='source'
         key_rank = key_rank.masked_fill(key_rank == 0, NEVER)
     if relation == 'memory':
         query_rank = query_rank - 1
-    return Problem(q, k, v, query_rank, key_rank, grad)
+    return Problem(q, k, v, query_rank, key_rank, torch.randn(images, queries, heads * dims))
 
 
 def visible(problem):
-    """Return the mask of a problem by the definition, pair by pair, (B, 1, Q, N)."""
-    rows = zip(problem.query_rank, problem.key_rank, strict=True)
-    seen = torch.stack([i[:, None] >= j[None, :] for i, j in rows])[:, None]
+    """Return the mask of a problem by the definition, (B, 1, Q, N)."""
+    seen = problem.query_rank[:, None, :, None] >= problem.key_rank[:, None, None, :]
     return seen.expand(len(problem.query), -1, -1, -1)
 
 
 def reference(problem):
     """Attend in float64 by the definition; outputs of queries without any key are 0."""
-    tensors = [tensor.detach().double().requires_grad_() for tensor in problem[:3]]
-    q, k, v = tensors
+    q, k, v = (tensor.detach().double().requires_grad_() for tensor in problem[:3])
     seen = visible(problem)
     logits = torch.einsum('bhqd,bhnd->bhqn', q, k) / q.shape[3] ** 0.5
-    top = logits.detach().masked_fill(~seen, -1e30).amax(3, keepdim=True)
-    weights = (logits - top).masked_fill(~seen, -1e30).exp() * seen
-    out = torch.einsum('bhqn,bhnd->bqhd', weights / weights.sum(3, keepdim=True).clamp_min(1e-30), v).flatten(2)
-    return [out.detach(), *torch.autograd.grad(out, tensors, problem.grad.double())]
-
-
-def run(attend, problem, backend, device='cpu', dtype=torch.float32):
-    """Run ``attend`` as a model does: rows without any key are not read."""
-    tensors = [tensor.detach().to(device, dtype).requires_grad_() for tensor in problem[:3]]
-    mask = Mask(problem.query_rank.int().to(device), problem.key_rank.int().to(device)).prepare(backend, dtype)
-    out = attend(*tensors, mask)
-    read = visible(problem).any(3).transpose(1, 2)  # (B, Q, 1)
-    grads = torch.autograd.grad(out, tensors, (problem.grad * read).to(out))
-    return [tensor.detach().cpu() for tensor in (out, *grads)], read
+    weights = logits.masked_fill(~seen, -1e30).softmax(3) * seen
+    out = torch.einsum('bhqn,bhnd->bqhd', weights, v).flatten(2)
+    return [out.detach(), *torch.autograd.grad(out, (q, k, v), problem.grad.double())]
 
 
 def check(problem, backend='plain', device='cpu', dtype=torch.float32, attend=attention):
-    results, read = run(attend, problem, backend, device, dtype)
-    for tensor in results:
-        assert tensor.dtype == dtype
-        assert tensor.isfinite().all()
+    """Compare outputs and gradients with float64, as a model uses them: rows without any key are not read."""
+    tensors = [tensor.to(device, dtype).requires_grad_() for tensor in problem[:3]]
+    mask = Mask(problem.query_rank.int().to(device), problem.key_rank.int().to(device)).prepare(backend, dtype)
+    out = attend(*tensors, mask)
+    read = visible(problem).any(3).transpose(1, 2).to(device)  # (B, Q, 1)
+    results = [out, *torch.autograd.grad(out, tensors, problem.grad.to(out) * read)]
+    assert all(tensor.dtype == dtype and tensor.isfinite().all() for tensor in results)
+    results[0] = out * read
     q, k, v = (tensor.to(dtype) for tensor in problem[:3])
     expected = reference(problem._replace(query=q, key=k, value=v))
-    results[0] = results[0] * read
     for name, ours, theirs in zip(('output', 'dq', 'dk', 'dv'), results, expected, strict=True):
-        error = (ours.double() - theirs).abs().max() / theirs.abs().max().clamp_min(0.1)
+        error = (ours.detach().cpu().double() - theirs).abs().max() / theirs.abs().max().clamp_min(0.1)
         assert error < TOLERANCE[dtype], f'{name}: {error:.1e}'
 
 
@@ -119,30 +103,20 @@ def test_agrees_with_float64(backend, device, case):
     check(problem._replace(query=scale * problem.query), backend, device, dtype)
 
 
-@pytest.mark.parametrize(('backend', 'device'), ON_CPU)
-@settings(max_examples=3)
-@given(
-    lengths=st.tuples(st.integers(1, 600), st.integers(1, 600)),
-    relation=st.sampled_from(['source', 'target', 'memory']),
-)
-def test_any_length(backend, device, lengths, relation):
-    queries, keys = (n % 40 + 1 if backend == 'triton' else n for n in lengths)  # its interpreter is slow
-    check(make_problem(1, 1, queries, keys, dims=4, relation=relation, segments=9), backend, device)
-
-
 @pytest.mark.slow
 @everywhere
 @pytest.mark.parametrize('tokens', [2, 15, 16, 17, 31, 33, 64, 65, 100, 127, 128, 129, 144, 196, 255, 257, 600])
-@pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16], ids=['float32', 'bfloat16'])
+@pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16], ids=str)
 def test_every_edge_of_a_tile(backend, device, tokens, dtype):
     check(make_problem(1, 1, tokens, tokens, dims=16, relation='target', segments=9), backend, device, dtype)
+    check(make_problem(1, 1, tokens, 97, dims=4, relation='memory', segments=9), backend, device, dtype)
 
 
 @pytest.mark.parametrize(('backend', 'device'), [*ON_CPU[1:], *ON_GPU[1:]])
 def test_queries_without_keys_give_zero_and_no_gradient(backend, device):
     problem = make_problem(relation='memory', queries=6, keys=9)
     problem.query_rank[0] = -1
-    tensors = [tensor.detach().to(device).requires_grad_() for tensor in problem[:3]]
+    tensors = [tensor.to(device).requires_grad_() for tensor in problem[:3]]
     mask = Mask(problem.query_rank.int().to(device), problem.key_rank.int().to(device))
     out = attention(*tensors, mask.prepare(backend, torch.float32))
     assert out[0].eq(0).all()
@@ -153,10 +127,8 @@ def test_queries_without_keys_give_zero_and_no_gradient(backend, device):
 
 
 def test_without_a_mask_every_query_attends_to_every_key():
-    problem = make_problem(queries=3, keys=29)
-    rank = torch.zeros(1, 29)
-    out = attention(*problem[:3])
-    torch.testing.assert_close(out, attention(*problem[:3], Mask(rank[:, :3], rank)))
+    q, k, v = make_problem(queries=3, keys=29)[:3]
+    torch.testing.assert_close(attention(q, k, v), attention(q, k, v, Mask(torch.zeros(1, 3), torch.zeros(1, 29))))
 
 
 WRONG = {
@@ -176,7 +148,7 @@ def test_a_wrong_back_end_does_not_pass(wrong):
 @pytest.mark.parametrize('shape', [dict(queries=6), dict(keys=4), dict(images=3)])
 def test_a_mask_of_other_tokens_is_refused(shape):
     rank = torch.zeros(2, 5)
-    problem = make_problem(**{**dict(queries=5, keys=5), **shape})
+    problem = make_problem(**{'queries': 5, 'keys': 5, **shape})
     with pytest.raises(ValueError, match=r'\(2, 5\)'):
         attention(*problem[:3], Mask(rank, rank))
 
@@ -201,18 +173,18 @@ def test_cudnn_is_never_used_on_cuda(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ('change', 'value'),
+    ('types', 'dims', 'value'),
     [
-        (lambda q, k, v: (q.double(), k.double(), v.double()), 'float64'),
-        (lambda q, k, v: (q, k, v.bfloat16()), 'bfloat16'),
-        (lambda q, k, v: [x.repeat(1, 1, 1, 26) for x in (q, k, v)], '130 dims'),
+        ([torch.float64] * 3, 5, 'float64'),
+        ([torch.float32, torch.float32, torch.bfloat16], 5, 'bfloat16'),
+        ([torch.float32] * 3, 130, '130 dims'),
     ],
-    ids=['float64', 'mixed', 'wide'],
 )
-def test_triton_refuses_what_it_cannot_compute(change, value):
-    problem = make_problem()
+def test_triton_refuses_what_it_cannot_compute(types, dims, value):
+    problem = make_problem(dims=dims)
+    tensors = [tensor.to(dtype) for tensor, dtype in zip(problem, types, strict=False)]
     with pytest.raises(ValueError, match=value):
-        attention(*change(*problem[:3]), Mask(problem.query_rank, problem.key_rank, 'triton'))
+        attention(*tensors, Mask(problem.query_rank, problem.key_rank, 'triton'))
 
 
 @pytest.mark.parametrize(('installed', 'reason'), [(False, 'not installed'), (True, 'GPU')])

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from itertools import product
 
 import pytest
 import torch
@@ -11,11 +12,9 @@ from torch._dynamo.testing import CompileCounterWithBackend
 from randsac_mm.kernels import attention, choose_backend, triton_ranks
 from randsac_mm.segments import Mask
 
-pytestmark = [
-    pytest.mark.slow,
-    # A CUDA build of torch on a machine without a GPU says so when it compiles for the first time.
-    pytest.mark.filterwarnings('ignore::DeprecationWarning:torch'),
-]
+# A CUDA build of torch warns on a machine without a GPU when it compiles for the first time.
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings('ignore::DeprecationWarning:torch')]
+BACKENDS = ('sdpa', 'plain', 'triton')
 
 
 def draw(tokens=20, device='cpu'):
@@ -38,11 +37,9 @@ def compare(compiled, backend, *args):
 @pytest.fixture(autouse=True)
 def fresh():
     torch._dynamo.reset()
-    yield
-    torch._dynamo.reset()
 
 
-@pytest.mark.parametrize('backend', ['sdpa', 'plain', 'triton'])
+@pytest.mark.parametrize('backend', BACKENDS)
 def test_one_graph_serves_all_masks(backend):
     counter = CompileCounterWithBackend('aot_eager')
     compiled = torch.compile(attention, backend=counter, fullgraph=True)
@@ -51,26 +48,21 @@ def test_one_graph_serves_all_masks(backend):
     assert counter.frame_count == 1
 
 
-@pytest.mark.parametrize('backend', ['sdpa', 'plain'])
-def test_compiled_for_the_cpu(backend):
-    compare(torch.compile(attention, fullgraph=True), backend)
+ON_GPU = [pytest.param(*case, marks=pytest.mark.gpu) for case in product(BACKENDS, (60, 128, 196), ('cuda',))]
 
 
-@pytest.mark.gpu
-@pytest.mark.parametrize('backend', ['sdpa', 'plain', 'triton'])
-@pytest.mark.parametrize('tokens', [60, 128, 196])
-def test_compiled_for_the_gpu(backend, tokens):
-    compare(torch.compile(attention, fullgraph=True), backend, tokens, 'cuda')
+@pytest.mark.parametrize(('backend', 'tokens', 'device'), [('sdpa', 20, 'cpu'), ('plain', 20, 'cpu'), *ON_GPU])
+def test_compiled(backend, tokens, device):
+    compare(torch.compile(attention, fullgraph=True), backend, tokens, device)
 
 
 def test_auto_is_plain_in_compiled_bfloat16_on_a_cpu():
     def chosen(x):
         return x + (choose_backend('auto', x.device, x.dtype) == 'plain')
 
+    x = torch.zeros(1, dtype=torch.bfloat16)
     compiled = torch.compile(chosen, backend='eager', fullgraph=True)
-    assert compiled(torch.zeros(1, dtype=torch.bfloat16)) == 1
-    assert compiled(torch.zeros(1)) == 0
-    assert chosen(torch.zeros(1, dtype=torch.bfloat16)) == 0
+    assert (compiled(x), compiled(x.float()), chosen(x)) == (1, 0, 0)
 
 
 def test_operators_have_correct_schemas_and_gradients():

@@ -26,12 +26,12 @@ def onednn(request, monkeypatch):
 def problem(sizes, dtype=torch.float32, bias=True):
     *rows, inputs, outputs = sizes
     x, weight = torch.randn(*rows, inputs, dtype=dtype), torch.randn(outputs, inputs, dtype=dtype)
-    tensors = [x, weight, torch.randn(outputs, dtype=dtype)][: 3 if bias else 2]
+    tensors = [x, weight, *([torch.randn(outputs, dtype=dtype)] if bias else [])]
     return [t.requires_grad_() for t in tensors], torch.randn(*rows, outputs, dtype=dtype)
 
 
-def run(tensors, grad):
-    y = linear(*tensors)
+def run(tensors, grad, function=linear):
+    y = function(*tensors)
     return [y, *torch.autograd.grad(y, tensors, grad)]
 
 
@@ -40,10 +40,8 @@ def run(tensors, grad):
 @pytest.mark.parametrize('sizes', [BIG, (409, 131, 257), (61, 257, 131), (67, 11, 503, 127), (5, 3, 7)], ids=str)
 def test_against_float64(sizes, bias):
     tensors, grad = problem(sizes, bias=bias)
-    exact = [t.detach().double().requires_grad_() for t in tensors]
-    expected = F.linear(*exact)
-    gradients = torch.autograd.grad(expected, exact, grad.double())
-    for ours, theirs in zip(run(tensors, grad), [expected, *gradients], strict=True):
+    exact = run([t.detach().double().requires_grad_() for t in tensors], grad.double(), F.linear)
+    for ours, theirs in zip(run(tensors, grad), exact, strict=True):
         assert ours.shape == theirs.shape
         assert (ours.double() - theirs).abs().max() <= 2e-6 * sizes[-2] ** 0.5 * theirs.abs().max()
 
@@ -80,14 +78,12 @@ def test_only_the_gradients_that_are_asked_for():
 
 
 def test_transposed_and_sliced_operands():
-    """Rows of a joint projection's weight, as the two-stream baseline uses them, and inputs in another order."""
+    """As those of the two-stream baseline's joint projection."""
     x, weight = torch.randn(61, 13, 131).transpose(0, 1), torch.randn(257, 131)[60:]
     torch.testing.assert_close(linear(x, weight), F.linear(x, weight), rtol=1e-4, atol=1e-4)
 
 
 class Adapter(nn.Linear):
-    """A linear layer that does more than its weight and bias say."""
-
     def forward(self, x):
         return 2 * super().forward(x)
 

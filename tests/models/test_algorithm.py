@@ -2,26 +2,12 @@
 
 import pytest
 import torch
-from builders import (
-    ARCHITECTURES,
-    CHANNELS,
-    DECODER,
-    ENCODER,
-    GRID,
-    PARTITIONS,
-    PATCH,
-    Operations,
-    build,
-    config,
-    images,
-)
+from builders import ARCHITECTURES, CHANNELS, DECODER, ENCODER, PARTITIONS, PATCH, Operations, build, config, images
 from mmpretrain.registry import MODELS
 
-from randsac_mm.kernels import triton_ranks
-from randsac_mm.models import Reconstruction
 from randsac_mm.segments import raster_layout
 
-N = GRID[0] * GRID[1]
+N = 24  # tokens of an image
 NUMBERS = PATCH * PATCH * CHANNELS
 every_architecture = pytest.mark.parametrize('neck', ARCHITECTURES.values(), ids=ARCHITECTURES)
 
@@ -34,9 +20,6 @@ def test_the_loss_never_waits_for_the_device(neck, partition):
     with Operations() as operations:
         model.loss(x, **drawn)['loss'].backward()
     assert not operations.waits()
-
-
-# --- loss and modes ---------------------------------------------------------------------------------------------------
 
 
 def test_given_rank_and_drawn_rank_give_the_same_loss():
@@ -52,22 +35,12 @@ def test_given_rank_and_drawn_rank_give_the_same_loss():
     torch.testing.assert_close(model.loss(x, rank=drawn['rank'])['loss'], expected)
 
 
-@torch.no_grad()
-def test_features_are_the_backbones():
-    model, x = build(config()), images()
-    for features in (model.extract_feat(x), model(x), model(x, mode='tensor')):
-        assert torch.equal(features[0], model.backbone(x)[0])
-
-
-@pytest.mark.parametrize('shape', [(3, N - 1), (2, N), (3, *GRID)], ids=str)
+@pytest.mark.parametrize('shape', [(3, N - 1), (2, N), (3, 4, 6)], ids=str)
 def test_rank_of_another_shape_is_refused(shape):
     model, x, rank = build(config()), images(), torch.zeros(shape, dtype=torch.int64)
     for run in (lambda: model.loss(x, rank=rank), lambda: model.reconstruct(x, rank)):
         with pytest.raises(ValueError, match=rf'\(3, {N}\)'):
             run()
-
-
-# --- reconstruct ------------------------------------------------------------------------------------------------------
 
 
 @every_architecture
@@ -76,7 +49,6 @@ def test_reconstruct(neck):
     torch.manual_seed(3)
     rank = model.data_preprocessor.draw(x)['rank']
     found = model.reconstruct(x, rank)
-    assert isinstance(found, Reconstruction)
     assert found.pred.shape == (3, N, NUMBERS)
     assert not found.pred.requires_grad
     assert torch.equal(found.rank, rank)
@@ -90,69 +62,54 @@ def test_reconstruct(neck):
     assert model.reconstruct(images((5, 7))).pred.shape == (3, 35, NUMBERS)
 
 
-SPOILED = {
-    'from-1': lambda rank: rank + 1,
-    'gaps': lambda rank: rank * 2,
-    'one-segment': torch.zeros_like,
-    'one-segment-in-one-image': lambda rank: torch.where(torch.arange(3)[:, None] == 1, 0, rank),
-    'negative': lambda rank: -rank,
-}
-
-
-@pytest.mark.parametrize('spoil', SPOILED.values(), ids=SPOILED)
-def test_reconstruct_refuses_what_is_no_rank(spoil):
+@pytest.mark.parametrize(
+    'row', [[1, 2, 3], [0, 2, 4], [0, 0, 0], [0, -1, -2]], ids=['from-1', 'gaps', 'one-segment', 'negative']
+)
+def test_reconstruct_refuses_what_is_no_rank(row):
     model, x = build(config()), images()
-    rank = spoil(model.data_preprocessor.draw(x)['rank'])
+    rank = model.data_preprocessor.draw(x)['rank']
+    rank[1] = torch.tensor(row).repeat(N // 3)
     with pytest.raises(ValueError, match='without gaps'):
         model.reconstruct(x, rank)
 
 
-# --- parts and their sizes --------------------------------------------------------------------------------------------
-
-
-def with_all_sizes(neck=ARCHITECTURES['skip']):
+def with_all_sizes():
     """Return a config with the sizes that are derived if it leaves them out."""
-    cfg = config(neck=neck)
-    cfg['head'].update(embed_dims=(DECODER if neck else ENCODER)['embed_dims'], patch_size=PATCH, in_channels=CHANNELS)
-    if neck:
-        cfg['neck'].update(encoder_dims=ENCODER['embed_dims'], encoder_layers=ENCODER['num_layers'])
+    cfg = config()
+    cfg['head'].update(embed_dims=DECODER['embed_dims'], patch_size=PATCH, in_channels=CHANNELS)
+    cfg['neck'].update(encoder_dims=ENCODER['embed_dims'], encoder_layers=ENCODER['num_layers'])
     cfg['data_preprocessor'].update(patch_size=PATCH)
     return cfg
 
 
-@every_architecture
 @pytest.mark.parametrize('built', [False, True], ids=['configs', 'built'])
-def test_derived_sizes_make_the_same_model(neck, built):
-    cfg = with_all_sizes(neck)
+def test_derived_sizes_make_the_same_model(built):
+    cfg, x = with_all_sizes(), images()
     if built:
         cfg = {name: MODELS.build(part) if isinstance(part, dict) else part for name, part in cfg.items()}
-    model, derived = MODELS.build(cfg), MODELS.build(config(neck=neck))
-    if built:
-        assert model.backbone is cfg['backbone']
+    model, derived = MODELS.build(cfg), MODELS.build(config())
     derived.load_state_dict(model.state_dict(), strict=True)
-    x = images()
     drawn = derived.data_preprocessor.draw(x)
     assert torch.equal(model.loss(x, **drawn)['loss'], derived.loss(x, **drawn)['loss'])
 
 
 WRONG_SIZES = [
-    ('head', dict(patch_size=2), 3),
-    ('head', dict(in_channels=3), 2),
-    ('head', dict(embed_dims=12), 20),
-    ('neck', dict(encoder_dims=20), 12),
-    ('neck', dict(encoder_layers=2), 3),
-    ('data_preprocessor', dict(patch_size=2), 3),
+    ('head', 'patch_size', 2, 3),
+    ('head', 'in_channels', 3, 2),
+    ('head', 'embed_dims', 12, 20),
+    ('neck', 'encoder_dims', 20, 12),
+    ('neck', 'encoder_layers', 2, 3),
+    ('data_preprocessor', 'patch_size', 2, 3),
 ]
 
 
 @pytest.mark.parametrize('built', [False, True], ids=['config', 'built'])
-@pytest.mark.parametrize(('part', 'changes', 'right'), WRONG_SIZES, ids=str)
-def test_sizes_that_do_not_fit_are_refused(part, changes, right, built):
+@pytest.mark.parametrize(('part', 'name', 'value', 'right'), WRONG_SIZES)
+def test_sizes_that_do_not_fit_are_refused(part, name, value, right, built):
     cfg = with_all_sizes()
-    cfg[part].update(changes)
+    cfg[part][name] = value
     if built:
         cfg[part] = MODELS.build(cfg[part])
-    ((name, value),) = changes.items()
     with pytest.raises(ValueError, match=f'{name}={value} .* {right}'):
         MODELS.build(cfg)
 
@@ -177,15 +134,6 @@ def test_a_partition_that_does_not_fit_is_refused_before_training():
         MODELS.build(config(dict(type='SquarePartition', hierarchy=16), grid=(13, 13)))
 
 
-def test_triton_is_taken_only_where_it_works(monkeypatch):
-    monkeypatch.setattr(triton_ranks, 'INSTALLED', False)
-    with pytest.raises(ValueError, match='not installed'):
-        MODELS.build({**config(), 'attention': 'triton'})
-
-
-# --- number types -----------------------------------------------------------------------------------------------------
-
-
 @every_architecture
 def test_bfloat16_autocast_stays_close(neck):
     model, x = MODELS.build(config(neck=neck)), images()
@@ -201,7 +149,7 @@ def test_bfloat16_autocast_stays_close(neck):
 
 
 @pytest.mark.parametrize('dtype', [torch.float64, torch.bfloat16], ids=str)
-@pytest.mark.parametrize('grid', [GRID, (6, 4)], ids=['usual-size', 'other-size'])
+@pytest.mark.parametrize('grid', [(4, 6), (6, 4)], ids=['usual-size', 'other-size'])
 @every_architecture
 def test_models_of_another_number_type(neck, dtype, grid):
     """As FSDP and DeepSpeed make them: parameters and images all in one type, no autocast."""

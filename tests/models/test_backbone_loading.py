@@ -1,14 +1,13 @@
 """Contract: a loaded backbone computes what the saved one did, at every size, and hands its pre-training grid on."""
 
 import copy
-import warnings
 
 import pytest
 import torch
 from builders import CHANNELS, ENCODER, PATCH, images, perturb
 from mmpretrain.models import ImageClassifier
 
-from randsac_mm.models import RandSACViT
+from randsac_mm.models import RandSACDecoder, RandSACHead, RandSACViT
 from randsac_mm.models.positions import sincos_positions
 from randsac_mm.segments import raster_layout
 
@@ -51,7 +50,9 @@ def test_features_are_those_of_the_checkpoint_at_every_size(saved, mine, dtype):
 def test_the_pre_training_grid_is_handed_on():
     original = make((9, 16))
     second, third = make((12, 12)), make((5, 7))
-    second.load_state_dict(original.state_dict())
+    parent = torch.nn.ModuleDict(dict(backbone=second))  # inside a larger model
+    parent.load_state_dict({f'backbone.{name}': value for name, value in original.state_dict().items()})
+    assert_same(second, original)
     third.load_state_dict(second.state_dict())
     assert third.state_dict()['pos_embed'].shape == (1, 144, DIMS)
     assert third.positions_grid == (9, 16)
@@ -66,12 +67,6 @@ def test_positions_of_another_grid_are_those_of_a_model_made_for_it():
     assert torch.equal(loaded(x)[0], made(x)[0])
 
 
-def test_inside_a_larger_model():
-    original, parent = make((9, 16)), torch.nn.ModuleDict(dict(backbone=make((12, 12))))
-    parent.load_state_dict({f'backbone.{name}': value for name, value in original.state_dict().items()}, strict=True)
-    assert_same(parent['backbone'], original)
-
-
 def test_loading_does_not_write_to_the_checkpoint():
     state = make((9, 16)).bfloat16().state_dict()
     before = state['pos_embed'].clone()
@@ -83,30 +78,25 @@ def test_loading_does_not_write_to_the_checkpoint():
     assert torch.equal(sincos_positions((9, 16), DIMS), make((9, 16)).pos_embed), 'the cache was written to'
 
 
+FIXED = sincos_positions((5, 7), DIMS)
 OTHER_POSITIONS = {
-    'learned': lambda: torch.randn(1, 35, DIMS) * 0.02,
-    'shifted': lambda: sincos_positions((5, 7), DIMS) + 0.1,
-    'class-token': lambda: torch.cat([torch.zeros(1, 1, DIMS), sincos_positions((5, 7), DIMS)], dim=1),
-    'other-width': lambda: sincos_positions((5, 7), 2 * DIMS),
-    'two-axes': lambda: sincos_positions((5, 7), DIMS)[0],
+    'learned': torch.randn(1, 35, DIMS) * 0.02,
+    'shifted': FIXED + 0.1,
+    'class-token': torch.cat([torch.zeros(1, 1, DIMS), FIXED], dim=1),
+    'other-width': sincos_positions((5, 7), 2 * DIMS),
+    'two-axes': FIXED[0],
 }
 
 
 @pytest.mark.parametrize('positions', OTHER_POSITIONS.values(), ids=OTHER_POSITIONS)
 def test_positions_that_are_not_fixed_are_refused(positions):
-    state = {**make((5, 7)).state_dict(), 'pos_embed': positions()}
+    state = make((5, 7)).state_dict() | {'pos_embed': positions}
     with pytest.raises(ValueError, match=f'pos_embed .*{DIMS}'):
         make((5, 7)).load_state_dict(state)
 
 
-def test_missing_positions_are_reported_by_strict_loading():
-    state = make((5, 7)).state_dict()
-    del state['pos_embed']
-    with pytest.raises(RuntimeError, match='pos_embed'):
-        make((5, 7)).load_state_dict(state, strict=True)
-
-
 @pytest.mark.parametrize('inside', [False, True], ids=['alone', 'classifier'])
+@pytest.mark.filterwarnings('ignore:init_weights of .* has been called')
 def test_pretrained_init_loads_and_is_not_drawn_over(inside, tmp_path):
     original, path = make((9, 16), out_type='avg_featmap'), tmp_path / 'saved.pth'
     torch.save(dict(state_dict={f'backbone.{name}': value for name, value in original.state_dict().items()}), path)
@@ -114,26 +104,28 @@ def test_pretrained_init_loads_and_is_not_drawn_over(inside, tmp_path):
     backbone = model = make((12, 12), out_type='avg_featmap', init_cfg=init_cfg)
     if inside:
         model = ImageClassifier(backbone, head=dict(type='LinearClsHead', num_classes=5, in_channels=DIMS))
-    with warnings.catch_warnings():  # mmengine warns that init_weights was called before
-        warnings.filterwarnings('ignore', message='init_weights of .* has been called')
+    for _ in range(2):
         model.init_weights()
         assert_same(backbone, original)
-        model.init_weights()
-    assert_same(backbone, original)
 
 
 def test_initial_weights():
     """Xavier uniform for the matrix that each weight stands for, biases zero."""
     arch = dict(embed_dims=64, num_layers=1, num_heads=4, feedforward_channels=128)
-    state = RandSACViT(arch=arch, img_size=12, patch_size=3, in_channels=2).state_dict()
-    for name, fan in {
-        'patch_embed.projection.weight': 18 + 64,
-        'layers.0.attn.qkv.weight': 64 + 64,
-        'layers.0.attn.proj.weight': 64 + 64,
-        'layers.0.ffn.layers.0.0.weight': 64 + 128,
-        'layers.0.ffn.layers.1.weight': 128 + 64,
-    }.items():
-        limit = (6 / fan) ** 0.5
-        assert 0.95 * limit < state[name].abs().max() <= limit, name
-        assert state[name].std().item() == pytest.approx(limit / 3**0.5, rel=0.1), name
-    assert all((value == 0).all() for name, value in state.items() if name.endswith('bias'))
+    vit = RandSACViT(arch=arch, img_size=12, patch_size=3, in_channels=2)
+    layer, cross = vit.layers[0], RandSACDecoder(1, 64, 4, encoder_dims=32, encoder_layers=2).layers[0]
+    head = RandSACHead(embed_dims=64, patch_size=3, in_channels=2)
+    for module, inputs, outputs in (
+        (vit.patch_embed.projection, 18, 64),
+        (layer.attn.qkv, 64, 64),
+        (layer.attn.proj, 64, 64),
+        (layer.ffn.layers[0][0], 64, 128),
+        (layer.ffn.layers[1], 128, 64),
+        (cross.self_attn.qkv, 64, 64),
+        (cross.cross_attn.kv, 32, 64),
+        (head.proj, 64, 18),
+    ):
+        limit = (6 / (inputs + outputs)) ** 0.5
+        assert 0.95 * limit < module.weight.abs().max() <= limit
+        assert module.weight.std().item() == pytest.approx(limit / 3**0.5, rel=0.1)
+        assert not module.bias.any()

@@ -18,12 +18,10 @@ def vit(with_cp, **kwargs):
     return RandSACViT(arch, size, PATCH, CHANNELS, with_cp=with_cp, **kwargs).train()
 
 
-def step(model, layers, run, autocast):
-    """Do one step from a fixed random state; return loss, gradients, bytes stored and calls of the last layer."""
+def step(model, run, autocast):
+    """Do one step from a fixed random state; return loss, gradients and bytes stored for the backward pass."""
     torch.manual_seed(5)
-    x = images(GRID, batch_size=8)
-    calls, stored = [], []
-    handle = layers[-1].register_forward_pre_hook(lambda *_: calls.append(1))
+    x, stored = images(GRID, batch_size=8), []
 
     def pack(tensor):
         stored.append(tensor.numel() * tensor.element_size())
@@ -32,21 +30,18 @@ def step(model, layers, run, autocast):
     count = torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor)
     with count, torch.autocast('cpu', dtype=torch.bfloat16, enabled=autocast):
         loss = run(model, x).float().square().mean()
-    kept = sum(stored)
+    bytes_stored = sum(stored)
     loss.backward()
-    handle.remove()
-    return loss.detach(), {name: p.grad for name, p in model.named_parameters() if p.requires_grad}, kept, len(calls)
+    return loss.detach(), {name: p.grad for name, p in model.named_parameters() if p.requires_grad}, bytes_stored
 
 
-def compare(make, get_layers, run, autocast=False):
-    models = [make(with_cp) for with_cp in (False, True)]
-    (loss, gradients, much, once), found = (step(model, get_layers(model), run, autocast) for model in models)
-    assert (once, found[3]) == (1, 2), 'the second must compute its layers again'
+def compare(make, run, autocast=False):
+    (loss, gradients, much), found = (step(make(with_cp), run, autocast) for with_cp in (False, True))
     assert found[2] < much / 2
     assert torch.equal(found[0], loss)
     for name, gradient in gradients.items():
         assert torch.equal(found[1][name], gradient), name
-        assert gradient.abs().sum() > 0 or name.endswith('qkv.bias'), name
+        assert gradient.any() or name.endswith('qkv.bias'), name
 
 
 OPTIONS = {'plain': {}, 'drop-path': dict(drop_path_rate=0.5), 'frozen': dict(frozen_stages=2, drop_path_rate=0.5)}
@@ -60,7 +55,7 @@ RUNS = {
 @pytest.mark.parametrize('options', OPTIONS.values(), ids=OPTIONS)
 @pytest.mark.parametrize('autocast', [False, True], ids=['float32', 'autocast'])
 def test_backbone(options, run, autocast):
-    compare(lambda with_cp: vit(with_cp, **options), lambda model: model.layers, run, autocast)
+    compare(lambda with_cp: vit(with_cp, **options), run, autocast)
 
 
 def test_decoder():
@@ -70,20 +65,4 @@ def test_decoder():
             config(dict(type='SquarePartition', hierarchy=35), dict(num_layers=8, with_cp=with_cp), GRID)
         )
 
-    compare(make, lambda model: model.neck.layers, lambda model, x: model.loss(x)['loss'])
-
-
-def test_drop_path_drops_something():
-    """The control: without the random state of the first pass, the second would drop other branches."""
-    model, x = vit(True, drop_path_rate=0.5), images(GRID)
-    assert not torch.equal(model(x)[0], model(x)[0])
-
-
-def test_only_where_gradients_are_stored(monkeypatch):
-    monkeypatch.setattr('randsac_mm.models.layers.checkpoint', lambda *_, **__: pytest.fail('checkpointing'))
-    model, x = vit(True), images(GRID)
-    model.eval()(x)
-    with torch.no_grad():
-        model.train()(x)
-    with pytest.raises(pytest.fail.Exception, match='checkpointing'):
-        model(x)
+    compare(make, lambda model, x: model.loss(x)['loss'])

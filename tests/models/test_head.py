@@ -59,8 +59,7 @@ def test_loss_against_loops(norm_pix):
     loss = model.loss(pred, x, target, predicted)
     assert loss.item() == pytest.approx(expected, rel=1e-12)
     loss.backward()
-    assert torch.equal((pred.grad != 0).all(-1), predicted)
-    assert torch.equal((pred.grad != 0).any(-1), predicted)
+    assert torch.equal(pred.grad != 0, predicted[..., None].expand_as(pred))
 
 
 def test_half_precision_predictions_are_compared_in_float32():
@@ -71,14 +70,6 @@ def test_half_precision_predictions_are_compared_in_float32():
     assert loss.dtype == torch.float32
     assert torch.equal(loss, model.loss(pred.float(), x, *arguments))
     assert model.loss(pred, x.bfloat16(), *arguments).dtype == torch.float32
-
-
-def test_forward_and_initial_weights():
-    model = head(embed_dims=64)
-    assert model(torch.zeros(2, 5, 64)).shape == (2, 5, P * P * C)
-    assert (model.proj.bias == 0).all()
-    limit = (6 / (64 + P * P * C)) ** 0.5
-    assert 0.9 * limit < model.proj.weight.abs().max() <= limit
 
 
 def test_norm_pix_of_a_single_number_is_refused():

@@ -28,11 +28,6 @@ def normalised(x):
     return (x.float() - MEAN.view(3, 1, 1)) / STD.view(3, 1, 1)
 
 
-def seeded(model, x, seed=5):
-    torch.manual_seed(seed)
-    return model(dict(inputs=x), training=True)
-
-
 @pytest.mark.parametrize('listed', [False, True], ids=['tensor', 'list'])
 def test_stacks_swaps_channels_and_normalises(listed):
     x = batch()
@@ -43,15 +38,10 @@ def test_stacks_swaps_channels_and_normalises(listed):
 
 
 def test_rank_is_drawn_only_in_training():
-    model, samples, state = make(), [object()] * 5, torch.get_rng_state()
-    assert model(dict(inputs=batch()))['data_samples'] is None
-    torch.set_rng_state(state)
-    x = batch()
-    after = torch.get_rng_state()
-    found = model(dict(inputs=x, data_samples=samples))
-    assert torch.equal(torch.get_rng_state(), after)
-    assert set(found) == {'inputs', 'data_samples'}
-    assert len(found['data_samples']) == 5
+    model, x, samples, state = make(), batch(), [object()] * 5, torch.get_rng_state()
+    assert model(dict(inputs=x))['data_samples'] is None
+    assert set(model(dict(inputs=x, data_samples=samples))) == {'inputs', 'data_samples'}
+    assert torch.equal(torch.get_rng_state(), state)
     found = model(dict(inputs=x), training=True)
     assert set(found) == {'inputs', 'data_samples', 'rank', 'tokens_per_segment'}
     assert found['rank'].shape == (5, 24)
@@ -80,14 +70,12 @@ def test_processes_with_the_same_seed_draw_differently(monkeypatch):
     monkeypatch.setattr(torch.distributed, 'is_initialized', lambda: True)
     for process in (0, 1, 2, 0):
         monkeypatch.setattr(torch.distributed, 'get_rank', lambda process=process: process)
-        found.append(seeded(model, x))
+        torch.manual_seed(5)
+        found.append(model(dict(inputs=x), training=True))
     for key in ('rank', 'inputs'):
         *different, again = (data[key] for data in found)
         assert torch.equal(different[0], again)
         assert not any(torch.equal(a, b) for i, a in enumerate(different) for b in different[:i])
-
-
-# --- augmentation -----------------------------------------------------------------------------------------------------
 
 
 def test_augments_a_copy_in_training_before_normalising():
@@ -113,63 +101,42 @@ def test_augments_a_copy_in_training_before_normalising():
     assert torch.equal(pixels, before)
 
 
-@pytest.mark.parametrize('augment', [None, []])
-def test_no_augmentation_draws_no_numbers(augment):
-    x, ranks = batch(), []
-    for model in (make(), make(augment=augment)):
-        ranks.append((seeded(model, x)['rank'], torch.rand(3)))
-    assert all(torch.equal(a, b) for a, b in zip(*ranks, strict=True))
-
-
-# --- parts from config ------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize('scope', ['mmpretrain', 'mmdet', 'mmseg', 'mmengine', None])
 def test_plain_names_work_whatever_the_default_scope(scope):
-    inner = dict(type='BlobPartition', hierarchy=[11, 5], mean_range=(-1, 1), std_range=(0.5, 2))
-    cfg = dict(type='RandomSerialization', partition=dict(type='ShuffledPartition', partition=inner))
+    blobs = dict(type='BlobPartition', hierarchy=[11, 5], mean_range=(-1, 1), std_range=(0.5, 2))
+    cfg = dict(type='RandomSerialization', partition=dict(type='ShuffledPartition', partition=blobs))
     before = copy.deepcopy(cfg)
     with DefaultScope.overwrite_default_scope(scope):
         found, (crop,) = build_serialization(cfg), make(augment=[CROP]).augment
     assert cfg == before
-    assert type(found) is RandomSerialization
-    assert type(found.partition) is ShuffledPartition
-    blobs = found.partition.partition
-    assert type(blobs) is BlobPartition
-    assert (blobs.hierarchy, blobs.mean_range, blobs.std_range) == ((11, 5), (-1, 1), (0.5, 2))
+    inner = found.partition.partition
+    types = [type(part) for part in (found, found.partition, inner)]
+    assert types == [RandomSerialization, ShuffledPartition, BlobPartition]
+    assert (inner.hierarchy, inner.mean_range, inner.std_range) == ((11, 5), (-1, 1), (0.5, 2))
     assert (crop.scale, crop.flip_prob) == ((8, 12), 0.5)
 
 
-def test_built_parts_are_kept():
+def test_built_parts_are_kept_and_what_is_no_serialization_is_refused():
     built = RandomSerialization(PatchPartition())
     assert build_serialization(built) is built
     assert build_serialization(dict(type='RandomSerialization', partition=built.partition)).partition is built.partition
+    for cfg in (dict(type='PatchPartition'), dict(partition=3), None, 'RandomSerialization'):
+        with pytest.raises(ValueError, match='serialization='):
+            build_serialization(cfg)
 
 
-@pytest.mark.parametrize('cfg', [dict(type='PatchPartition'), dict(partition=3), None, 'RandomSerialization'], ids=str)
-def test_what_is_no_serialization_is_refused(cfg):
-    with pytest.raises(ValueError, match='serialization='):
-        build_serialization(cfg)
+MISFITS = {
+    'sizes-differ': ({}, [*batch(), batch(width=10)[0]], r'\(3, 8, 10\)'),
+    'patch-size': (dict(patch_size=5), batch(), '8 x 12 .*patch_size=5'),
+    'no-patch-size': (dict(patch_size=None), batch(), 'patch_size'),
+    'partition': ({}, batch(width=14), '4 x 7 .* 24'),
+    'grey': (dict(to_rgb=True), batch(channels=1), 'to_rgb=True .* have 1'),
+    'augment-no-list': (dict(augment=CROP), batch(), 'augment='),
+    'augment-no-transform': (dict(augment=[3]), batch(), 'augment .* 3'),
+}
 
 
-def test_unknown_partition_is_named():
-    with pytest.raises(KeyError, match='HexagonPartition'):
-        build_serialization(dict(type='RandomSerialization', partition=dict(type='HexagonPartition')))
-
-
-@pytest.mark.parametrize(
-    ('options', 'inputs', 'message'),
-    [
-        ({}, [*batch(), batch(width=10)[0]], r'\(3, 8, 10\)'),
-        (dict(patch_size=5), batch(), '8 x 12 .*patch_size=5'),
-        (dict(patch_size=None), batch(), 'patch_size'),
-        ({}, batch(width=14), '4 x 7 .* 24'),
-        (dict(to_rgb=True), batch(channels=1), 'to_rgb=True .* 1 channel'),
-        (dict(augment=CROP), batch(), 'augment='),
-        (dict(augment=[3]), batch(), 'augment .* 3'),
-    ],
-    ids=['sizes-differ', 'patch-size', 'no-patch-size', 'partition', 'grey', 'augment-no-list', 'augment-no-transform'],
-)
+@pytest.mark.parametrize(('options', 'inputs', 'message'), MISFITS.values(), ids=MISFITS)
 def test_what_does_not_fit_is_refused(options, inputs, message):
     with pytest.raises(ValueError, match=message):
         make(**options)(dict(inputs=inputs), training=True)

@@ -26,16 +26,6 @@ def test_masks_are_as_drawn(mask, queries, drawn):
     assert torch.equal(mask(queries, KEYS).dense()[0], matrix(drawn))
 
 
-def test_masks_of_two_images_in_raster_order():
-    rank = torch.tensor([[1, 0, 2], [0, 1, 1]])
-    for mask, first, second in (
-        (source_mask, 'x x .\n. x .\nx x x', 'x . .\nx x x\nx x x'),
-        (target_mask, 'x . .\n. . .\nx . x', '. . .\n. x x\n. x x'),
-        (memory_mask, '. x .\n. . .\nx x .', '. . .\nx . .\nx . .'),
-    ):
-        assert torch.equal(mask(rank, rank).dense(), torch.stack([matrix(first), matrix(second)]))
-
-
 @given(rank=st.lists(st.integers(0, 4), min_size=1, max_size=7))
 def test_masks_against_comparing_pairs(rank):
     ranks = torch.tensor([rank])

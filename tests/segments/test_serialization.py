@@ -73,12 +73,6 @@ def test_raster_order_against_loops(partition):
     assert ranks.tolist() == [reference.raster_ranks(levels) for levels in ids.tolist()]
 
 
-def test_raster_order_by_hand():
-    """Groups first, squares inside them, although the second square begins before the second row of the first group."""
-    rank = draw(RasterSerialization(SquarePartition((8, 2))), batch_size=1, grid=(2, 4))
-    assert rank.view(2, 4).tolist() == [[0, 1, 4, 5], [2, 3, 6, 7]]
-
-
 @every_partition
 def test_seed_decides_and_images_differ(partition):
     serialization, state = RandomSerialization(partition), torch.get_rng_state()
@@ -135,17 +129,6 @@ class Given(SquarePartition):
         (Given([0, 1, 2, 3], [0, 0, 0, 1]), (1, 4), 2 * 6),
         (Given([0, 0, 3, 1, 1], [0, 0, 1, 0, 0]), (1, 5), 2 * 2),
         (Given([0, 1, 2, 3, 4], [0, 0, 1, 1, 2], [0, 0, 0, 0, 1]), (1, 5), 2 * 2 * 2 * 2),
-    ],
-    ids=[
-        'patches-4',
-        'patches-5',
-        'squares-4',
-        'squares-2x4',
-        'squares-3',
-        '2+2',
-        '3+1',
-        'unequal-with-gaps',
-        'levels-3',
     ],
 )
 def test_orders_are_equally_likely(partition, grid, possibilities):

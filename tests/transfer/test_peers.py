@@ -108,6 +108,7 @@ def test_upernet_takes_a_step_at_another_size(root, tmp_path, name):
     cfg.model.neck.update(embed_dims=16, patch_size=8, norm_cfg=norm_cfg)
     for head in (cfg.model.decode_head, cfg.model.auxiliary_head):
         head.update(channels=8, norm_cfg=norm_cfg)
+        head.loss_decode.avg_non_ignore = True
     cfg.model.decode_head.update(in_channels=[16] * 4, pool_scales=(1, 2))
     cfg.model.auxiliary_head.update(in_channels=16)
     init_default_scope('mmseg')

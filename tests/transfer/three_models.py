@@ -6,15 +6,13 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import torch
+from builders import perturb
 from mmengine.config import Config
 from mmengine.hooks import Hook
-from mmengine.registry import DATASETS, HOOKS, MODELS, DefaultScope, init_default_scope
+from mmengine.registry import DATASETS, HOOKS, MODELS, DefaultScope
 from mmengine.runner import Runner
 from mmpretrain.structures import DataSample
 from torch.utils.data import Dataset
-
-import randsac_mm  # noqa: F401
-from randsac_mm.models import RandSACViT
 
 DIMS, LAYERS, PATCH, SIZE = 16, 4, 8, 40
 ARCH = dict(embed_dims=DIMS, num_layers=LAYERS, num_heads=4, feedforward_channels=23)
@@ -30,62 +28,60 @@ def backbone(**options):
 
 def make(**options):
     """Build the backbone alone, with weights that no two layers share, norms and biases too."""
-    vit = MODELS.build(backbone(**options))
-    assert isinstance(vit, RandSACViT)
-    with torch.no_grad():
-        for name, parameter in vit.named_parameters():
-            if name != 'pos_embed':
-                parameter.add_(torch.randn_like(parameter), alpha=0.3)
-    return vit
+    return perturb(MODELS.build(backbone(**options)))
 
 
-def base_config(library, name):
+def base_folder(library):
+    """The folder of a library's own base configs."""
+    return Path(find_spec(library).origin).parent / '.mim' / 'configs' / '_base_'
+
+
+def read_base(library, name):
     """Read one of a library's own base configs, as a project outside this repository does."""
-    folder = Path(find_spec(library).origin).parent / '.mim' / 'configs' / '_base_' / 'models'
-    return Config.fromfile(folder / name)
+    return Config.fromfile(base_folder(library) / name).to_dict()
 
 
 def model_config(library, **options):
     """Make the config of a classifier, an UPerNet or a Mask R-CNN around the tiny backbone."""
-    vit = dict(_delete_=True, **backbone(**options))
+    vit = backbone(**options)
     if library == 'mmpretrain':
         head = dict(type='LinearClsHead', num_classes=5, in_channels=DIMS)
         neck = None if options.get('out_type') == 'avg_featmap' else dict(type='GlobalAveragePooling')
-        return Config(dict(model=dict(type='ImageClassifier', backbone=backbone(**options), neck=neck, head=head)))
+        return Config(dict(model=dict(type='ImageClassifier', backbone=vit, neck=neck, head=head)))
     norm = dict(type='BN', requires_grad=True)
     pyramid = dict(type='ViTPyramid', embed_dims=DIMS, patch_size=PATCH, norm_cfg=norm)
     if library == 'mmseg':
-        cfg = base_config('mmseg', 'upernet_r50.py')
-        small = dict(channels=8, num_classes=151, norm_cfg=norm, loss_decode=dict(avg_non_ignore=True))
-        heads = dict(
+        small = dict(channels=8, num_classes=150, norm_cfg=norm, loss_decode=dict(avg_non_ignore=True))
+        changes = dict(
+            pretrained=None,
+            neck=pyramid,
+            data_preprocessor=dict(size=(SIZE, SIZE)),
             decode_head=dict(in_channels=[DIMS] * 4, pool_scales=(1, 2), **small),
             auxiliary_head=dict(in_channels=DIMS, **small),
         )
-        size = dict(data_preprocessor=dict(size=(SIZE, SIZE)))
-        cfg.merge_from_dict(dict(model=dict(pretrained=None, backbone=vit, neck=pyramid, **heads, **size)))
-        return cfg
-    cfg = base_config('mmdet', 'mask-rcnn_r50_fpn.py')
-    cfg.model.neck = [pyramid, dict(type='FPN', in_channels=[DIMS] * 4, out_channels=8, num_outs=5)]
-    extractor = dict(out_channels=8)
-    roi_head = dict(
-        bbox_roi_extractor=extractor,
-        bbox_head=dict(in_channels=8, fc_out_channels=8),
-        mask_roi_extractor=extractor,
-        mask_head=dict(in_channels=8, conv_out_channels=8, num_convs=1),
-    )
-    rpn_head = dict(in_channels=8, feat_channels=8)
-    cfg.merge_from_dict(dict(model=dict(backbone=vit, rpn_head=rpn_head, roi_head=roi_head)))
+        cfg = Config(read_base('mmseg', 'models/upernet_r50.py'))
+    else:
+        changes = dict(
+            neck=[pyramid, dict(type='FPN', in_channels=[DIMS] * 4, out_channels=8, num_outs=5)],
+            rpn_head=dict(in_channels=8, feat_channels=8),
+            roi_head=dict(
+                bbox_roi_extractor=dict(out_channels=8),
+                bbox_head=dict(in_channels=8, fc_out_channels=8),
+                mask_roi_extractor=dict(out_channels=8),
+                mask_head=dict(in_channels=8, conv_out_channels=8, num_convs=1),
+            ),
+        )
+        cfg = Config(read_base('mmdet', 'models/mask-rcnn_r50_fpn.py'))
+        del cfg.model.neck
+    del cfg.model.backbone
+    cfg.merge_from_dict(dict(model=dict(backbone=vit, **changes)))
     return cfg
 
 
 def build(library, **options):
     """Build the model of a library, as its own runner does, without initialising its weights."""
-    cfg = model_config(library, **options)
-    init_default_scope(library)
-    try:
-        return MODELS.build(cfg.model)
-    finally:
-        DefaultScope._instance_dict.clear()
+    with DefaultScope.overwrite_default_scope(library):
+        return MODELS.build(model_config(library, **options).model)
 
 
 def initialised(library, **init_cfg):
@@ -95,28 +91,22 @@ def initialised(library, **init_cfg):
     return model
 
 
-# ---- runs -----------------------------------------------------------------------------------------------------------
-
-
 @DATASETS.register_module()
 class NoiseImages(Dataset):
     """A few images of noise."""
 
     metainfo = dict(classes=('a', 'b'))  # noqa: RUF012
 
-    def __init__(self, channels=3):
-        self.channels = channels
-
     def __len__(self):
         return 4
 
     def __getitem__(self, index):
-        image = torch.randint(256, (self.channels, SIZE, SIZE), dtype=torch.uint8)
+        image = torch.randint(256, (3, SIZE, SIZE), dtype=torch.uint8)
         return dict(inputs=image, data_samples=DataSample().set_gt_label(index))
 
 
 class StepTaken(Exception):
-    """Says that a run has come to its first step."""
+    """A run has come to its first step."""
 
 
 @HOOKS.register_module()
@@ -127,10 +117,14 @@ class StopAtFirstStep(Hook):
         raise StepTaken
 
 
-def runner(model, work_dir, max_iters=2, **options):
+def runner(model, work_dir, kind=Runner, max_iters=2, **options):
     """Build an ordinary runner, with a stock checkpoint hook unless ``options`` say otherwise."""
-    scope = options.pop('default_scope', 'mmpretrain')
-    return Runner(
+    usual = dict(
+        optim_wrapper=dict(type='OptimWrapper', optimizer=dict(type='AdamW', lr=0.01)),
+        default_hooks=dict(checkpoint=dict(type='CheckpointHook', by_epoch=False)),
+        default_scope='mmpretrain',
+    )
+    return kind(
         model=copy.deepcopy(model),
         work_dir=str(work_dir),
         train_dataloader=dict(
@@ -140,44 +134,32 @@ def runner(model, work_dir, max_iters=2, **options):
             num_workers=0,
         ),
         train_cfg=dict(by_epoch=False, max_iters=max_iters),
-        optim_wrapper=options.pop('optim_wrapper', dict(optimizer=dict(type='AdamW', lr=0.01))),
-        default_hooks=options.pop('default_hooks', dict(checkpoint=dict(type='CheckpointHook', by_epoch=False))),
-        default_scope=scope,
         log_level='WARNING',
         experiment_name=f'three{next(_number)}',
         randomness=dict(seed=3),
-        **options,
+        **{**usual, **options},
     )
 
 
 def pretrain_config():
     """Make the config of a RandSAC model around the tiny backbone."""
+    partition = dict(type='SquarePartition', hierarchy=25)
     return dict(
         type='RandSAC',
         backbone=backbone(type='RandSACViT'),
-        neck=dict(
-            type='RandSACDecoder',
-            encoder_dims=DIMS,
-            encoder_layers=LAYERS,
-            embed_dims=20,
-            num_layers=2,
-            num_heads=5,
-            feedforward_channels=13,
-            skip=True,
-        ),
-        head=dict(type='RandSACHead', embed_dims=20, patch_size=PATCH, in_channels=3, norm_pix=True),
+        neck=dict(type='RandSACDecoder', embed_dims=20, num_layers=2, num_heads=5, feedforward_channels=13, skip=True),
+        head=dict(type='RandSACHead', norm_pix=True),
         data_preprocessor=dict(
             type='RandSACDataPreprocessor',
-            mean=[123.675, 116.28, 103.53],
-            std=[58.395, 57.12, 57.375],
-            serialization=dict(type='RandomSerialization', partition=dict(type='SquarePartition', hierarchy=25)),
+            mean=[127.0],
+            std=[74.0],
+            serialization=dict(type='RandomSerialization', partition=partition),
         ),
     )
 
 
 def pretrain(work_dir, hook='CheckpointHook', **options):
-    """Pre-train for two steps; returns the checkpoint and the state dict that it should hold."""
+    """Pre-train for two steps; return the checkpoint and the state dict that must be in it."""
     hooks = dict(checkpoint=dict(type=hook, by_epoch=False, interval=2))
-    run = runner(pretrain_config(), work_dir, default_hooks=hooks, **options)
-    model = run.train()
+    model = runner(pretrain_config(), work_dir, default_hooks=hooks, **options).train()
     return Path(work_dir, 'iter_2.pth'), {key: value.clone() for key, value in model.state_dict().items()}
