@@ -56,13 +56,13 @@ def measure(model: RandSAC) -> dict[str, int]:
     inputs = torch.zeros(1, model.backbone.in_channels, *model.backbone.img_size)
     batch = model.data_preprocessor.draw(inputs)
     layout = sorted_layout(batch['rank'], batch['tokens_per_segment'])
-    total = _count(lambda: model.predict(inputs, layout))
-    head = _count(lambda: model.head(inputs.new_zeros(*layout.target.shape, model.head.embed_dims)))
+    total = multiply_adds(lambda: model.predict(inputs, layout))
+    head = multiply_adds(lambda: model.head(inputs.new_zeros(*layout.target.shape, model.head.embed_dims)))
     if isinstance(model, TwoStreamRandSAC):
         return {'encoder': total - head, 'decoder': 0, 'skip': 0, 'head': head, 'total': total}
     hidden = model.backbone.encode(inputs, layout)
-    encoder = _count(lambda: model.backbone.encode(inputs, layout))
-    skip = 0 if model.neck.skip is None else _count(lambda: model.neck.skip(hidden))
+    encoder = multiply_adds(lambda: model.backbone.encode(inputs, layout))
+    skip = 0 if model.neck.skip is None else multiply_adds(lambda: model.neck.skip(hidden))
     return {'encoder': encoder, 'decoder': total - encoder - skip - head, 'skip': skip, 'head': head, 'total': total}
 
 
@@ -144,8 +144,10 @@ def report(model: RandSAC) -> str:
     return '\n'.join(lines)
 
 
-def _count(run: Callable[[], object]) -> int:
-    # MATH: the counter does not know the fused attention kernels of a CPU.
+@torch.no_grad()
+def multiply_adds(run: Callable[[], object]) -> int:
+    """Count the multiply-adds of matrix products and convolutions in ``run``, attention included."""
+    # MATH: the counter does not know every fused attention kernel.
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         run()
     return counter.get_total_flops() // 2  # a multiply-add is two operations

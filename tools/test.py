@@ -17,8 +17,7 @@ from randsac_mm.engine import launch
 from randsac_mm.engine.distributed import leave_process_group
 
 
-def parse_args() -> argparse.Namespace:
-    """Read the command line."""
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('config', help='config file with a test_dataloader')
     parser.add_argument('checkpoint', help='checkpoint whose weights fit the config, every one of them')
@@ -29,12 +28,6 @@ def parse_args() -> argparse.Namespace:
     args = parser.parse_args()
     if args.out and Path(args.out).suffix not in ('.json', '.pkl'):
         parser.error(f'--out {args.out}: its name must end in .json (metrics) or .pkl (predictions)')
-    return args
-
-
-def main() -> None:
-    """Build the runner with the checkpoint's weights, and test."""
-    args = parse_args()
     try:
         cfg = launch.load_config(args.config, args.cfg_options, args.work_dir, args.launcher)
         runner = launch.build_test_runner(cfg, args.checkpoint)

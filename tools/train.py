@@ -18,31 +18,19 @@ from randsac_mm.engine.distributed import leave_process_group
 from randsac_mm.engine.schedule import set_epochs
 
 
-def parse_args() -> argparse.Namespace:
-    """Read the command line."""
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('config', help='config file')
     parser.add_argument('--work-dir', help='folder for logs and checkpoints (default: ./work_dirs/NAME_OF_CONFIG)')
-    parser.add_argument(
-        '--resume',
-        nargs='?',
-        const='latest',
-        metavar='auto|CHECKPOINT',
-        help='continue from the last checkpoint in the work dir ("auto": or start a new run), or from CHECKPOINT, a '
-        'file or a work dir',
-    )
+    text = 'continue from the last checkpoint in the work dir ("auto": or start a new run), or from a file or work dir'
+    parser.add_argument('--resume', nargs='?', const='latest', metavar='auto|CHECKPOINT', help=text)
     parser.add_argument('--epochs', type=int, help='number of epochs; warm-up and decay of the lr follow')
     parser.add_argument('--amp', action='store_true', help='compute in bfloat16, on CPU or GPU')
     parser.add_argument('--auto-scale-lr', action='store_true', help='scale the lr by actual over intended batch size')
     parser.add_argument('--no-validate', action='store_true', help='train without validating')
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm'], default='none')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='as a.b.c=1 d="[1,2]"')
-    return parser.parse_args()
-
-
-def main() -> None:
-    """Prepare the config, build the runner, train."""
-    args = parse_args()
+    args = parser.parse_args()
     try:
         cfg = launch.load_config(args.config, args.cfg_options, args.work_dir, args.launcher)
         if args.epochs is not None:

@@ -18,7 +18,6 @@ from pathlib import Path
 
 import torch
 
-ROOT = Path(__file__).resolve().parents[2]
 # Freed memory stays with the process, as in training.
 MALLOC = {'MALLOC_MMAP_THRESHOLD_': '2147483647', 'MALLOC_TRIM_THRESHOLD_': '2147483647'}
 
@@ -56,14 +55,6 @@ def work(args: argparse.Namespace) -> None:
         print(time.perf_counter() - start, file=answers)
 
 
-def start_worker(clone: Path, setup: str, argv: list[str]) -> subprocess.Popen:
-    """Start the process of a clone."""
-    command = [sys.executable, __file__, *argv, '--worker', '--setup', setup]
-    environment = {**os.environ, **MALLOC, 'PYTHONPATH': str(clone)}
-    pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1)
-    return subprocess.Popen(command, cwd=clone, env=environment, **pipes)
-
-
 def read_number(worker: subprocess.Popen) -> float:
     """Read a number from a worker."""
     answer = worker.stdout.readline()
@@ -84,18 +75,22 @@ def main() -> None:
     if args.worker:
         work(args)
         return
-    clones = {'this': (ROOT, ''), 'baseline': (args.baseline.resolve(), args.setup)}
-    workers = {name: start_worker(clone, setup, sys.argv[1:]) for name, (clone, setup) in clones.items()}
-    losses = {name: read_number(worker) for name, worker in workers.items()}
-    seconds: dict[str, list[float]] = {name: [] for name in workers}
+    workers = []
+    for clone, setup in ((Path(__file__).resolve().parents[2], ''), (args.baseline.resolve(), args.setup)):
+        command = [sys.executable, __file__, *sys.argv[1:], '--worker', '--setup', setup]
+        environment = {**os.environ, **MALLOC, 'PYTHONPATH': str(clone)}
+        pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1)
+        workers.append(subprocess.Popen(command, cwd=clone, env=environment, **pipes))
+    losses = [read_number(worker) for worker in workers]
+    seconds: tuple[list[float], list[float]] = [], []
     for i in range(args.rounds):
-        for name in list(workers)[:: -1 if i % 2 else 1]:
-            workers[name].stdin.write('step\n')
-            seconds[name].append(read_number(workers[name]))
-    for name, worker in workers.items():
+        for which in (1, 0) if i % 2 else (0, 1):
+            workers[which].stdin.write('step\n')
+            seconds[which].append(read_number(workers[which]))
+    for name, worker, loss, times in zip(('this', 'baseline'), workers, losses, seconds, strict=True):
         worker.communicate()
-        print(f'{name:8}  first loss {losses[name]:.6f}  {1e3 * statistics.median(seconds[name]):.1f} ms')
-    ratios = [a / b for a, b in zip(seconds['this'], seconds['baseline'], strict=True)]
+        print(f'{name:8}  first loss {loss:.6f}  {1e3 * statistics.median(times):.1f} ms')
+    ratios = [this / baseline for this, baseline in zip(*seconds, strict=True)]
     print(f'this / baseline, median of {args.rounds} rounds: {statistics.median(ratios):.3f}')
 
 

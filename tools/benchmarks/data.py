@@ -6,8 +6,6 @@ on one thread, in turns, by configs/_base_/datasets/cifar10_workers.py and cifar
 files and cropping them to 224 px by folder.py.
 """
 
-import functools
-import statistics
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,15 +25,14 @@ import randsac_mm  # noqa: F401  (registers what the configs name)
 
 BASES = measure.CONFIGS / '_base_'
 DATA = {'mmpretrain': 'cifar10_workers', 'randsac_mm': 'cifar10'}
-IMAGES = 10240
 
 
 class Noise(BaseDataset):
     """Random images of 32 x 32 px."""
 
     def load_data_list(self) -> list[dict]:
-        """Draw the images."""
-        pixels = np.random.default_rng(0).integers(0, 256, (IMAGES, 32, 32, 3), dtype=np.uint8)
+        """Draw 10,240 images."""
+        pixels = np.random.default_rng(0).integers(0, 256, (10240, 32, 32, 3), dtype=np.uint8)
         return [{'img': image, 'gt_label': i % 10} for i, image in enumerate(pixels)]
 
 
@@ -52,8 +49,8 @@ def batches(name: str, batch_size: int, device: torch.device) -> Iterator[Tensor
         prepare.draw = lambda batch: {}  # mmpretrain's draws no serialization
     else:
         loader.dataset = dict(type=Noise, ann_file='', pipeline=loader.dataset.pipeline)
-        plain = {key: preprocessor[key] for key in ('mean', 'std', 'to_rgb')}
-        prepare = MODELS.build(dict(type='SelfSupDataPreprocessor', **plain))
+        pixels = {key: preprocessor[key] for key in ('mean', 'std', 'to_rgb')}
+        prepare = MODELS.build(dict(type='SelfSupDataPreprocessor', **pixels))
     prepare.to(device)
     loader = Runner.build_dataloader(loader, seed=0)
     while True:
@@ -69,26 +66,21 @@ def jpeg_rate(count: int) -> float:
         for i in range(count):
             Image.effect_noise((500, 375), 20).convert('RGB').save(Path(folder, f'{i}.jpg'), quality=90)
         dataset = DATASETS.build({**cfg, 'data_root': folder})
-        dataset[0]
-        cpu = torch.device('cpu')
-        return 1 / statistics.median(measure.seconds_of(lambda i=i: dataset[i], cpu) for i in range(count))
+        return count / measure.seconds_of(lambda: list(map(dataset.__getitem__, range(count))), torch.device('cpu'))
 
 
 def main(argv: list[str] | None = None) -> None:
     parser = measure.make_parser(__doc__)
-    parser.add_argument('--batch-size', type=int, default=512, help=f'of {IMAGES} images (default: 512)')
+    parser.add_argument('--batch-size', type=int, default=512)
     parser.add_argument('--rounds', type=int, default=15)
     args = parser.parse_args(argv)
     torch.set_num_threads(1)  # a rate is that of a core
     init_default_scope('mmpretrain')
-    paths = {name: batches(name, args.batch_size, args.device) for name in DATA}
-    runs = {name: functools.partial(next, path) for name, path in paths.items()}
-    rates: dict[str, list[float]] = {name: [] for name in runs}
-    for run in runs.values():
+    runs = {name: batches(name, args.batch_size, args.device).__next__ for name in DATA}
+    for run in runs.values():  # warm up
         run()
-    for seconds in measure.timed_rounds(runs, args.rounds, args.device, times=4):
-        for name, value in seconds.items():
-            rates[name].append(args.batch_size / value)
+    rounds = list(measure.timed_rounds(runs, args.rounds, args.device, times=4))
+    rates = {name: [args.batch_size / seconds[name] for seconds in rounds] for name in runs}
     ratio = measure.median_ratio(rates['randsac_mm'], rates['mmpretrain'])
     spreads = {name: measure.spread(values) for name, values in rates.items()}
     jpeg = jpeg_rate(args.rounds)

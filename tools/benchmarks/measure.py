@@ -1,8 +1,6 @@
-"""What all benchmarks share: clock, memory, statistics, options, reports."""
+"""What all benchmarks share: clock, statistics, options, reports."""
 
 import argparse
-import contextlib
-import gc
 import json
 import statistics
 import time
@@ -10,9 +8,8 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
 from randsac_mm.engine.origin import describe_origin
 from randsac_mm.files import atomic_write
@@ -43,40 +40,13 @@ def timed_rounds(
 
 def spread(values: Sequence[float]) -> dict[str, float | list[float]]:
     """Return median and quartiles of at least one value."""
-    low, _, high = statistics.quantiles(values, n=4, method='inclusive') if len(values) > 1 else list(values) * 3
-    return {'median': statistics.median(values), 'quartiles': [low, high]}
+    low, median, high = np.percentile(values, [25, 50, 75]).tolist()
+    return {'median': median, 'quartiles': [low, high]}
 
 
 def median_ratio(above: Sequence[float], below: Sequence[float]) -> float:
     """Return the median over rounds of a ratio: both values of a round saw the same noise of the machine."""
     return statistics.median(a / b for a, b in zip(above, below, strict=True))
-
-
-def multiply_adds(run: Callable[[], object]) -> int:
-    """Count the multiply-adds of matrix products and convolutions in ``run``, attention included."""
-    # Attention by matrix products: the counter does not know every fused kernel.
-    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-        run()
-    return counter.get_total_flops() // 2
-
-
-def memory(device: torch.device, peak: bool = False) -> int:
-    """Return the bytes of a CUDA device's tensors, or of this process (Linux): now, or at most since `reset_peak`."""
-    if device.type == 'cuda':
-        return torch.cuda.max_memory_allocated(device) if peak else torch.cuda.memory_allocated(device)
-    # Not getrusage, whose peak may be that of the parent process.
-    status = dict(line.split(':', 1) for line in Path('/proc/self/status').read_text().splitlines())
-    return int(status['VmHWM' if peak else 'VmRSS'].split()[0]) * 1024
-
-
-def reset_peak(device: torch.device) -> None:
-    """Start a new peak of memory."""
-    gc.collect()
-    if device.type == 'cuda':
-        torch.cuda.reset_peak_memory_stats(device)
-        return
-    with contextlib.suppress(OSError):  # some containers forbid it; the peak then includes what was before
-        Path('/proc/self/clear_refs').write_text('5')
 
 
 def make_parser(doc: str) -> argparse.ArgumentParser:

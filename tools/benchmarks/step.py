@@ -1,9 +1,8 @@
 #!/usr/bin/env python
 """Time a pre-training step of RandSAC beside PyTorch's own layers and mmpretrain's MAE.
 
-A step: draw the serialization, forward, loss, backward, AdamW, on images that lie on the device. All variants of a
-model run in one process, in turns; warm-up is not counted. Before anything is timed, all variants of RandSAC must
-compute the same loss from the same weights. Others are compared to the first variant.
+A step: draw the serialization, forward, loss, backward, AdamW, on images on the device. All variants of a model run in
+one process, in turns, and are compared to the first. Those of RandSAC must compute the same loss from the same weights.
 
 Variants:
     eager, compiled, graphs    ours; `:plain`, `:sdpa` or `:triton` behind it sets the attention, `+torch` PyTorch's
@@ -33,7 +32,7 @@ from plain_model import PlainRandSAC
 from step_models import KNOWN, build_mae, build_model
 from torch import Tensor
 
-from randsac_mm.complexity import complexity
+from randsac_mm.complexity import complexity, multiply_adds
 from randsac_mm.engine import compile_model
 from randsac_mm.engine.resources import keep_freed_memory
 
@@ -71,10 +70,10 @@ def make_variant(name: str, model_name: str, batch: int, device: torch.device, d
     if kind == 'plain':
         model = compute = PlainRandSAC(model).to(device)
     elif kind == 'mae':
-        model = build_mae(model_name).to(device)
+        model = build_mae(model).to(device)
         size, draw, compute = model.backbone.img_size, lambda images: {'data_samples': None}, model.loss
         image = torch.zeros(1, 3, *size, device=device)
-        operations = 6 * batch * measure.multiply_adds(lambda: model.loss(image, None))
+        operations = 6 * batch * multiply_adds(lambda: model.loss(image, None))
     elif kind != 'eager':
         compile_model(model, mode='reduce-overhead' if kind == 'graphs' else None)
     if compiled:
@@ -103,16 +102,19 @@ def make_variant(name: str, model_name: str, batch: int, device: torch.device, d
 
 def prepare(name: str, model_name: str, batch: int, device: torch.device, dtype: torch.dtype) -> tuple[Variant, dict]:
     """Make a variant and take two steps; return its loss before training too, and what the steps cost."""
-    before, start = measure.memory(device), time.perf_counter()
+    on_gpu, start = device.type == 'cuda', time.perf_counter()
+    before = torch.cuda.memory_allocated(device) if on_gpu else 0
     variant = make_variant(name, model_name, batch, device, dtype)
     torch.manual_seed(0)
-    loss = variant.loss().item()
+    row = {'loss': variant.loss().item()}
     variant.step()  # whatever is compiled is compiled now
-    measure.reset_peak(device)
+    if on_gpu:
+        gc.collect()
+        torch.cuda.reset_peak_memory_stats(device)
     variant.step()
-    row = {'loss': loss, 'ready_seconds': time.perf_counter() - start}
-    if device.type == 'cuda':  # that of a CPU means something only in a process of its own
-        row['memory_bytes'] = measure.memory(device, peak=True) - before
+    row['ready_seconds'] = time.perf_counter() - start
+    if on_gpu:
+        row['memory_bytes'] = torch.cuda.max_memory_allocated(device) - before
     return variant, row
 
 
@@ -149,13 +151,15 @@ def benchmark(model_name: str, args: argparse.Namespace, report: dict) -> None:
         rates.append(matrix_rates(shapes, device, dtype))
         result['rounds'] = len(rates)
         result['matrix_rates'] = {kernel: measure.spread([rate[kernel] for rate in rates]) for kernel in rates[0]}
-        for name in variants:
+        for name, variant in variants.items():
             seconds[name].append(times[name])
-            needed = [variants[name].operations / rate['best'] for rate in rates]
-            rows[name]['step'] = measure.spread(seconds[name])
-            rows[name]['images_per_second'] = batch / rows[name]['step']['median']
-            rows[name]['ratio'] = measure.median_ratio(seconds[name], next(iter(seconds.values())))
-            rows[name]['utilisation'] = measure.median_ratio(needed, seconds[name])
+            step = measure.spread(seconds[name])
+            rows[name].update(
+                step=step,
+                images_per_second=batch / step['median'],
+                ratio=measure.median_ratio(seconds[name], next(iter(seconds.values()))),
+                utilisation=measure.median_ratio([variant.operations / rate['best'] for rate in rates], seconds[name]),
+            )
         write(report, args)
 
 
@@ -166,11 +170,10 @@ def describe(result: dict) -> str:
         if 'step' not in row:
             table.append([f'{name}: {row.get("failed", "not timed")}', *[''] * (len(COLUMNS) - 1)])
             continue
-        low, high = (f'{1e3 * value:.1f}' for value in row['step']['quartiles'])
-        step, use = f'{1e3 * row["step"]["median"]:.1f}', f'{100 * row["utilisation"]:.1f} %'
+        median, low, high = (f'{1e3 * value:.1f}' for value in (row['step']['median'], *row['step']['quartiles']))
         memory = f'{row["memory_bytes"] / 1e9:.2f}' if 'memory_bytes' in row else ''
-        cells = [step, f'{low} .. {high}', f'{row["ratio"]:.2f}', use, memory, f'{row["ready_seconds"]:.1f}']
-        table.append([name, f'{row["images_per_second"]:.1f}', *cells])
+        cells = [f'{row["ratio"]:.2f}', f'{100 * row["utilisation"]:.1f} %', memory, f'{row["ready_seconds"]:.1f}']
+        table.append([name, f'{row["images_per_second"]:.1f}', median, f'{low} .. {high}', *cells])
     rates = [f'{name} {rate["median"] / 1e9:,.0f}' for name, rate in result.get('matrix_rates', {}).items()]
     about = f'{result["model"]}, batch {result["batch"]}, {result["dtype"]}, {result["rounds"]} rounds'
     return f'{about}; matrix rate, GFLOP/s: {", ".join(rates)}\n\n{measure.markdown(table)}'

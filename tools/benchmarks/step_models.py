@@ -16,7 +16,6 @@ class Entry(NamedTuple):
 
     config: str  # below configs/randsac
     batch: tuple[int, int]  # images in a step on a CPU, and on a CUDA device
-    mae: tuple[int, int, int]  # width, layers and heads of the decoder of the MAE with this encoder
     changes: dict[str, Any]  # of the config's model
 
 
@@ -30,16 +29,14 @@ _TINY = {
     'backbone.arch': dict(_delete_=True, embed_dims=24, num_layers=3, num_heads=2, feedforward_channels=48),
     'neck': dict(embed_dims=24, num_layers=2, num_heads=2),
 }
-# MAE publishes one decoder, for ViT-B and larger; smaller encoders get it at two thirds of their width, as 512 of 768.
 KNOWN = {
-    'vit-b_k9': Entry('vit-b_k9_in1k.py', (4, 256), (512, 8, 16), {}),
-    'vit-b': Entry('vit-b_in1k.py', (4, 256), (512, 8, 16), {}),
-    'vit-s': Entry('vit-s_in100.py', (8, 512), (256, 8, 8), _squares(49)),  # 14 x 14 tokens do not make 16 squares
-    'vit-s_blob': Entry('vit-s_in100.py', (8, 512), (256, 8, 8), {}),
-    'vit-t': Entry('vit-t_skip_cifar10.py', (64, 512), (128, 8, 4), _squares(16, 4)),
-    'tiny': Entry('vit-t_skip_cifar10.py', (2, 4), (16, 2, 2), _TINY),
+    'vit-b_k9': Entry('vit-b_k9_in1k.py', (4, 256), {}),
+    'vit-b': Entry('vit-b_in1k.py', (4, 256), {}),
+    'vit-s': Entry('vit-s_in100.py', (8, 512), _squares(49)),  # 14 x 14 tokens do not make 16 squares
+    'vit-s_blob': Entry('vit-s_in100.py', (8, 512), {}),
+    'vit-t': Entry('vit-t_skip_cifar10.py', (64, 512), _squares(16, 4)),
+    'tiny': Entry('vit-t_skip_cifar10.py', (2, 4), _TINY),
 }
-
 # A step sees 9,216 tokens (on a GPU eight times as many) in images of ever more tokens: only attention's part grows.
 for _side in (8, 12, 16, 24, 32):
     _images = 9216 // _side**2
@@ -49,37 +46,33 @@ for _side in (8, 12, 16, 24, 32):
         'backbone.arch': dict(_delete_=True, embed_dims=384, num_layers=2, num_heads=6, feedforward_channels=1536),
         'neck': dict(num_layers=1),
     }
-    KNOWN[f'tokens-{_side**2}'] = Entry('vit-s_cifar10.py', (_images, 8 * _images), (256, 8, 8), _changes)
+    KNOWN[f'tokens-{_side**2}'] = Entry('vit-s_cifar10.py', (_images, 8 * _images), _changes)
 
 
 def build_model(name: str, **changes: Any) -> RandSAC:
     """Build a model of :data:`KNOWN` in training mode, with changes of its config, as ``attention='plain'``."""
-    cfg = _config(name)
+    cfg = Config(Config.fromfile(CONFIGS / 'randsac' / KNOWN[name].config).model.to_dict())
+    cfg.merge_from_dict(KNOWN[name].changes)
     cfg.merge_from_dict(changes)
     init_default_scope('mmpretrain')
     return MODELS.build(cfg)
 
 
-def build_mae(name: str) -> nn.Module:
-    """Build mmpretrain's MAE with the encoder of a model, in training mode; with patches of 16 px for 224 px images."""
-    encoder, (dims, depth, heads) = _config(name).backbone, KNOWN[name].mae
-    patch, size = encoder.patch_size, 224 if encoder.patch_size == 16 else encoder.img_size
+def build_mae(ours: RandSAC) -> nn.Module:
+    """Build mmpretrain's MAE with the encoder of a model; with patches of 16 px for images of 224 px.
+
+    The decoder is MAE's for ViT-B, with heads of 32 numbers and two thirds of the encoder's width, as 512 of 768.
+    """
+    encoder = ours.backbone
+    dims, attention, ffn = encoder.embed_dims, encoder.layers[0].attn, encoder.layers[0].ffn
+    arch = dict(embed_dims=dims, num_layers=encoder.num_layers, num_heads=attention.num_heads)
+    arch['feedforward_channels'] = ffn.layers[0][0].out_features
+    patch = encoder.patch_size
+    size = 224 if patch == 16 else encoder.img_size[0]
     cfg = Config.fromfile(CONFIGS / 'peers' / 'mae_vit-t_cifar10.py').model
-    cfg.backbone.update(arch=encoder.arch, img_size=size, patch_size=patch)
-    cfg.neck.update(
-        num_patches=(size // patch) ** 2,
-        patch_size=patch,
-        embed_dim=build_model(name).backbone.embed_dims,
-        decoder_embed_dim=dims,
-        decoder_depth=depth,
-        decoder_num_heads=heads,
-    )
+    cfg.backbone.update(arch=arch, img_size=size, patch_size=patch)
+    width = 2 * dims // 3
+    decoder = dict(decoder_embed_dim=width, decoder_depth=8, decoder_num_heads=max(1, width // 32))
+    cfg.neck.update(num_patches=(size // patch) ** 2, patch_size=patch, embed_dim=dims, **decoder)
     cfg.head.patch_size = patch
     return MODELS.build(cfg)
-
-
-def _config(name: str) -> Config:
-    entry = KNOWN[name]
-    cfg = Config(Config.fromfile(CONFIGS / 'randsac' / entry.config).model.to_dict())
-    cfg.merge_from_dict(entry.changes)
-    return cfg

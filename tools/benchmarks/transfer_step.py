@@ -17,20 +17,17 @@ from mmengine.logging import MMLogger
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import MODELS, init_default_scope
 
-UPERNET = measure.CONFIGS / 'segmentation' / 'upernet_vit-b_ade20k-512.py'
-MASK_RCNN = measure.CONFIGS / 'detection' / 'mask-rcnn_vit-b_fpn_lsj-100e_coco.py'
-NAMES = {
-    'upernet': 'UPerNet, randsac_mm',
-    'upernet-mmseg': "UPerNet, mmseg's MAE config",
-    'mask-rcnn': 'Mask R-CNN, randsac_mm',
-    'mask-rcnn-checkpointing': 'Mask R-CNN, randsac_mm, with_cp=True',
-}
+from randsac_mm.complexity import multiply_adds
+
+NAMES = ['upernet', 'upernet-mmseg', 'mask-rcnn', 'mask-rcnn-checkpointing']
 
 
 def model_config(name: str) -> ConfigDict:
     """Return the config of a model without its initial weights."""
-    path = UPERNET if name == 'upernet' else MASK_RCNN
-    if name == 'upernet-mmseg':
+    path = measure.CONFIGS / 'detection' / 'mask-rcnn_vit-b_fpn_lsj-100e_coco.py'
+    if name == 'upernet':
+        path = measure.CONFIGS / 'segmentation' / 'upernet_vit-b_ade20k-512.py'
+    elif name == 'upernet-mmseg':
         folder = Path(import_module('mmseg').__file__).parent / '.mim' / 'configs' / 'mae'
         path = folder / 'mae-base_upernet_8xb2-amp-160k_ade20k-512x512.py'
     cfg = Config.fromfile(path).model
@@ -62,7 +59,7 @@ def make_samples(segmentation: bool, batch: int, size: int) -> list:
 def measure_step(name: str, cfg: ConfigDict, size: int, device: torch.device) -> dict:
     """Train a model for two steps on images of ``size`` pixels; return figures of the second one.
 
-    Memory is that of the process, which should be a fresh one; multiply-adds are of backbone and neck for one image.
+    Memory is the peak of the process, which should be a new one; multiply-adds: backbone and neck, for one image.
     """
     segmentation = name.startswith('upernet')
     init_default_scope('mmseg' if segmentation else 'mmdet')
@@ -76,40 +73,44 @@ def measure_step(name: str, cfg: ConfigDict, size: int, device: torch.device) ->
     samples = [sample.to(device) for sample in make_samples(segmentation, batch, size)]
     learned = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(learned, lr=1e-5)
-    losses = []
 
     def step() -> None:
         optimizer.zero_grad()
         loss, _ = model.parse_losses(model.loss(images, samples))
         loss.backward()
         optimizer.step()
-        losses.append(loss.item())
 
-    before = measure.memory(device)
-    measure.reset_peak(device)
-    seconds = [measure.seconds_of(step, device) for _ in range(2)]
+    step()
+    seconds = measure.seconds_of(step, device)
     return {
         'parameters': sum(p.numel() for p in learned),
-        'bytes_before': before,
-        'bytes_peak': measure.memory(device, peak=True),
-        'seconds': seconds[-1],
-        'loss': losses[-1],
-        'multiply_adds': measure.multiply_adds(lambda: model.eval().extract_feat(images[:1])),
+        'bytes_peak': peak_memory(device),
+        'seconds': seconds,
+        'multiply_adds': multiply_adds(lambda: model.eval().extract_feat(images[:1])),
     }
+
+
+def peak_memory(device: torch.device) -> int:
+    """Return the most bytes that tensors took on a CUDA device, or this process elsewhere (Linux)."""
+    if device.type == 'cuda':
+        return torch.cuda.max_memory_allocated(device)
+    # Not getrusage, whose peak may be that of the parent process.
+    status = dict(line.split(':', 1) for line in Path('/proc/self/status').read_text().splitlines())
+    return int(status['VmHWM'].split()[0]) * 1024
 
 
 def describe(results: dict[str, dict]) -> str:
     """Return the results as a Markdown table."""
-    table = [['training step', 'parameters, M', 'backbone and neck, G multiply-adds', 'peak, GB', 'before, GB', 's']]
+    table = [['training step', 'parameters, M', 'backbone and neck, G multiply-adds', 'peak, GB', 's']]
     for name, row in results.items():
-        sizes = (row['parameters'] / 1e6, *(row[key] / 1e9 for key in ('multiply_adds', 'bytes_peak', 'bytes_before')))
-        table.append([NAMES[name], *(f'{size:.2f}' for size in sizes), f'{row["seconds"]:.1f}'])
+        sizes = (row['parameters'] / 1e6, row['multiply_adds'] / 1e9, row['bytes_peak'] / 1e9, row['seconds'])
+        table.append([name, *(f'{size:.2f}' for size in sizes)])
     return measure.markdown(table)
 
 
 def main(argv: list[str] | None = None) -> None:
     parser = measure.make_parser(__doc__)
-    parser.add_argument('--only', nargs='+', choices=list(NAMES), default=list(NAMES), help='default: all')
+    parser.add_argument('--only', nargs='+', choices=NAMES, default=NAMES, help='default: all')
     args = parser.parse_args(argv)
     results: dict[str, dict] = {}
     for name in args.only:

@@ -10,14 +10,9 @@ Example:
 from randsac_mm.visualization import draw_attention
 from randsac_mm.visualization.command import make_parser, run_picture_tool
 
-
-def main() -> None:
+if __name__ == '__main__':
     parser = make_parser(__doc__, 4)
     text = 'token that looks (default: the centre)'
     parser.add_argument('--query', type=int, nargs=2, metavar=('ROW', 'COLUMN'), help=text)
     parser.add_argument('--layers', type=int, nargs='+', help='from 0, negative from the end (default: four of them)')
     run_picture_tool(parser, 'attention', draw_attention, ['query', 'layers'])
-
-
-if __name__ == '__main__':
-    main()

@@ -10,10 +10,5 @@ Example:
 from randsac_mm.visualization import draw_loss_by_rank
 from randsac_mm.visualization.command import make_parser, run_picture_tool
 
-
-def main() -> None:
-    run_picture_tool(make_parser(__doc__, 256), 'loss_by_rank', draw_loss_by_rank, ['seed'])
-
-
 if __name__ == '__main__':
-    main()
+    run_picture_tool(make_parser(__doc__, 256), 'loss_by_rank', draw_loss_by_rank, ['seed'])

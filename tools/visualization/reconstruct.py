@@ -10,10 +10,5 @@ Example:
 from randsac_mm.visualization import draw_reconstruction
 from randsac_mm.visualization.command import make_parser, run_picture_tool
 
-
-def main() -> None:
-    run_picture_tool(make_parser(__doc__, 8), 'reconstruction', draw_reconstruction, ['seed'])
-
-
 if __name__ == '__main__':
-    main()
+    run_picture_tool(make_parser(__doc__, 8), 'reconstruction', draw_reconstruction, ['seed'])
