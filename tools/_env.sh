@@ -45,12 +45,6 @@ need_space() {
 # env_key FLAVOUR: what an environment is made from. cksum is in POSIX; this is no protection.
 env_key() { say "$1 $ROOT $(cat "$REQ"/*.txt | cksum)"; }
 
-# is_complete DIR KEY: whether the environment is whole, and of RANDSAC_PYTHON's version if one is wished.
-is_complete() {
-    [[ -f $1/.complete && $(<"$1/.complete") == "$2" && -x $1/bin/python ]] &&
-        [[ -z ${RANDSAC_PYTHON:-} || $("$RANDSAC_PYTHON" -V) == "$("$1/bin/python" -V)" ]]
-}
-
 # lock FILE: one at a time; another run waits. Released by `exec 9>&-` or at exit. (macOS has no flock: no lock there.)
 lock() {
     mkdir -p "$(dirname "$1")"
@@ -98,8 +92,7 @@ explain() {
 
 pinned() { grep "^$1==" "$REQ/constraints.txt"; }
 
-# build_ops DIR FOLDER: compiles mmcv's ops into a wheel in FOLDER, which never contains half a wheel. No pip cache: the
-# wheel without ops has the same name and version.
+# build_ops DIR FOLDER: compiles mmcv's ops into a wheel in FOLDER. No pip cache: it may have a wheel without ops.
 build_ops() {
     local temporary=$2/.build
     rm -rf "$temporary"
@@ -110,43 +103,34 @@ build_ops() {
     rm -rf "$temporary"
 }
 
-# install_ops DIR: installs mmcv with ops, from the cache if it is there. The ops are tied to the exact torch, Python and
-# platform they were compiled for: all of it is in the folder's name.
+# install_ops DIR: installs mmcv with ops, from the cache's folder for exactly this torch, Python and platform if it can.
 install_ops() {
     local dir=$1 folder wheel
-    folder=$CACHE/wheels/$("$dir/bin/python" - <<'PY'
-import os, sys, sysconfig, torch
+    folder=$CACHE/wheels/$("$dir/bin/python" -c "import os, sys, sysconfig, torch
 device = 'cuda' if torch.cuda.is_available() or os.environ.get('FORCE_CUDA') == '1' else 'cpu'
-tag = f'cp{sys.version_info.major}{sys.version_info.minor}'
-print(f'torch{torch.__version__}-{tag}-{sysconfig.get_platform()}-{device}')
-PY
-    )
+print('torch%s-cp%d%d-%s-%s' % (torch.__version__, *sys.version_info[:2], sysconfig.get_platform(), device))")
     lock "$folder/.lock"
     wheel=$folder/$(pinned onedl-mmcv | sed 's/onedl-mmcv==/onedl_mmcv-/')
-    if ! compgen -G "$wheel-*.whl" >/dev/null; then
+    if compgen -G "$wheel-*.whl" >/dev/null; then
+        STEP=$((STEP + 1))
+    else
         command -v c++ >/dev/null || command -v g++ >/dev/null || die 'mmcv needs a C++ compiler for its ops' \
             'Debian and Ubuntu: apt-get install g++    (only the tests need this, tools/quickstart.sh does not)'
         step "compiling mmcv's ops, once for this torch and Python" '13 minutes on 2 cores' build_ops "$dir" "$folder"
-    else
-        STEP=$((STEP + 1))
     fi
     exec 9>&-
     step "mmcv's ops" '5 seconds' "$dir/bin/python" -m pip install --no-deps --force-reinstall "$wheel"-*.whl
 }
 
-# A machine without a desktop often lacks libGL, which opencv-python wants and opencv-python-headless does not.
-headless_opencv() {
-    "$1/bin/python" -c 'import cv2' >>"$LOG" 2>&1 || "$1/bin/python" -m pip install --quiet --no-deps --force-reinstall \
-        "$(pinned opencv-python-headless)" >>"$LOG" 2>&1 || explain 'replacing OpenCV by its headless build'
-}
-
 make_env() {
-    local dir=$1 flavour=$2 key pip imports='torch, torchvision, cv2, mmengine, mmcv, mmpretrain'
-    local -a with
+    local dir=$1 flavour=$2 key imports='torch, torchvision, cv2, mmengine, mmcv, mmpretrain'
+    local -a with pip
     key=$(env_key "$flavour")
     LOG=$dir.log
     lock "$dir.lock"
-    if is_complete "$dir" "$key"; then
+    # It is complete, and of RANDSAC_PYTHON's version if one is wished.
+    if [[ -f $dir/.complete && $(<"$dir/.complete") == "$key" && -x $dir/bin/python ]] &&
+        [[ -z ${RANDSAC_PYTHON:-} || $("$RANDSAC_PYTHON" -V) == "$("$dir/bin/python" -V)" ]]; then
         exec 9>&-
         return
     fi
@@ -173,7 +157,10 @@ make_env() {
     [[ $flavour == stock ]] ||
         step 'mmcv without compiled ops' '10 seconds' "${pip[@]}" --no-cache-dir --no-deps onedl-mmcv
     step 'OpenMMLab and the other requirements' 'half a minute' "${pip[@]}" -r "$REQ/runtime.txt" "${with[@]}"
-    headless_opencv "$dir"
+    # A machine without a desktop often lacks libGL, which opencv-python wants and opencv-python-headless does not.
+    "$dir/bin/python" -c 'import cv2' >>"$LOG" 2>&1 || "$dir/bin/python" -m pip install --quiet --no-deps \
+        --force-reinstall "$(pinned opencv-python-headless)" >>"$LOG" 2>&1 ||
+        explain 'replacing OpenCV by its headless build'
     if [[ $flavour == tests ]]; then
         exec 8>&9  # keep the environment's lock while fd 9 guards the cache
         install_ops "$dir"

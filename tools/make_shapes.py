@@ -24,15 +24,10 @@ GROUNDS = {1: (150, 140, 130), 3: (130, 180, 225), 10: (70, 140, 60)}  # ADE20K'
 
 
 def make_shapes(out: str | Path, images: int = 8, val: int = 4, size: Sequence[int] = (96, 128)) -> Path:
-    """Write the same pictures in two formats: ``<out>/ade20k`` and ``<out>/coco``, with the default classes.
+    """Write pictures to train on and to validate on in two formats: ``<out>/ade20k`` and ``<out>/coco``.
 
-    The pixels around each shape are unlabelled in ADE20K's format. Every fourth picture has no shape.
-
-    Args:
-        out: A new folder, or that of an earlier call; FileExistsError for any other.
-        images: Pictures to train on.
-        val: Pictures to validate on.
-        size: Largest height and width in pixels; pictures have 60 % to 100 % of them, and at least 32 px.
+    The pixels around each shape are unlabelled in ADE20K's format. Every fourth picture has no shape. Height and width
+    are 60 % to 100 % of ``size``, and at least 32 px. ``out`` is new or of an earlier call; else FileExistsError.
     """
     out = Path(out)
     if out.exists() and not (out / MARKER).exists() and any(out.iterdir()):
@@ -42,7 +37,7 @@ def make_shapes(out: str | Path, images: int = 8, val: int = 4, size: Sequence[i
         coco_images, coco_labels = out / 'coco' / f'{name}2017', out / 'coco' / 'annotations'
         for folder in (ade_images, ade_labels, coco_images, coco_labels):
             folder.mkdir(parents=True, exist_ok=True)
-        (out / MARKER).write_text(json.dumps(dict(images=images, val=val, size=size)))
+        (out / MARKER).touch()
         listed, annotations = [], []
         for index in range(count):
             tries = 0 if index % 4 == 3 else 6  # the first shape always fits
@@ -55,8 +50,8 @@ def make_shapes(out: str | Path, images: int = 8, val: int = 4, size: Sequence[i
             annotations += [dict(own, id=len(annotations) + i, image_id=index + 1) for i, own in enumerate(found, 1)]
         names = MaskRCNN_ResNet50_FPN_Weights.COCO_V1.meta['categories']
         categories = [dict(id=i, name=name) for i, name in enumerate(names) if name not in ('__background__', 'N/A')]
-        content = dict(images=listed, annotations=annotations, categories=categories)
-        (coco_labels / f'instances_{name}2017.json').write_text(json.dumps(content))
+        with (coco_labels / f'instances_{name}2017.json').open('w') as file:
+            json.dump(dict(images=listed, annotations=annotations, categories=categories), file)
     return out
 
 
@@ -81,8 +76,8 @@ def draw(rng: np.random.Generator, tries: int, largest: Sequence[int]) -> tuple[
         labels[grow(mask)] = 0
         labels[mask] = label
         box = [*corners.min(0).tolist(), *np.round(np.ptp(corners, axis=0), 2).tolist()]
-        polygon = dict(segmentation=[corners.ravel().tolist()], iscrowd=0)
-        annotations.append(dict(category_id=category, bbox=box, area=int(mask.sum()), **polygon))
+        annotation = dict(category_id=category, bbox=box, area=int(mask.sum()), iscrowd=0)
+        annotations.append({**annotation, 'segmentation': [corners.ravel().tolist()]})
     return pixels, labels, annotations
 
 

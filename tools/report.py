@@ -33,13 +33,9 @@ def work(args: argparse.Namespace) -> str:
     return '\n'.join([*(f'not on the page: {title}: {why}' for title, why in missing.items()), str(args.out)])
 
 
-def main() -> None:
+if __name__ == '__main__':
     parser = make_parser(__doc__, 4)
     parser.add_argument('work_dir', type=Path, help='work directory of the run')
     parser.add_argument('--checkpoint', type=Path, help="default: the work directory's last")
     parser.add_argument('--probe', type=Path, nargs='+', default=[], help='results of tools/evaluate.py (JSON)')
     run_tool(parser, work)
-
-
-if __name__ == '__main__':
-    main()

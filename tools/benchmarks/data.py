@@ -9,6 +9,7 @@ files and cropping them to 224 px by folder.py.
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from statistics import median
 
 import measure
 import numpy as np
@@ -80,9 +81,8 @@ def main(argv: list[str] | None = None) -> None:
     for run in runs.values():  # warm up
         run()
     rounds = list(measure.timed_rounds(runs, args.rounds, args.device, times=4))
-    rates = {name: [args.batch_size / seconds[name] for seconds in rounds] for name in runs}
-    ratio = measure.median_ratio(rates['randsac_mm'], rates['mmpretrain'])
-    spreads = {name: measure.spread(values) for name, values in rates.items()}
+    spreads = {name: measure.spread([args.batch_size / seconds[name] for seconds in rounds]) for name in runs}
+    ratio = median(seconds['mmpretrain'] / seconds['randsac_mm'] for seconds in rounds)
     jpeg = jpeg_rate(args.rounds)
     report = {'images_per_second': spreads, 'ratio': ratio, 'jpeg_files_per_second': jpeg}
     table = [['one core', 'images/s', 'quartiles']]

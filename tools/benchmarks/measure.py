@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import statistics
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -42,11 +41,6 @@ def spread(values: Sequence[float]) -> dict[str, float | list[float]]:
     """Return median and quartiles of at least one value."""
     low, median, high = np.percentile(values, [25, 50, 75]).tolist()
     return {'median': median, 'quartiles': [low, high]}
-
-
-def median_ratio(above: Sequence[float], below: Sequence[float]) -> float:
-    """Return the median over rounds of a ratio: both values of a round saw the same noise of the machine."""
-    return statistics.median(a / b for a, b in zip(above, below, strict=True))
 
 
 def make_parser(doc: str) -> argparse.ArgumentParser:

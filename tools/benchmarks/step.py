@@ -22,6 +22,7 @@ import time
 import traceback
 from collections.abc import Callable
 from itertools import product
+from statistics import median
 from typing import NamedTuple
 from unittest import mock
 
@@ -45,10 +46,10 @@ NAMES = [
 DEFAULT = ['compiled', 'eager', 'eager+torch', 'plain', 'mae-compiled', 'mae']
 COLUMNS = ('variant', 'images/s', 'step', 'quartiles', '/ first', 'of rate', 'memory', 'ready')
 LEGEND = """\
-step: ms, median and quartiles. / first: time over that of the first variant, median over rounds. of rate: operations
-that the result needs (closed form, backward twice forward, masked pairs counted) per second, over the matrix rate of
-the same round on the model's linear layers, of each product the fastest kernel. memory: GB of a GPU that training
-adds, weights and optimiser included. ready: seconds until a loss and two steps are done, compiling included."""
+step: ms. / first: time over that of the first variant. of rate: operations that the result needs (closed form, backward
+twice forward, masked pairs counted) per second, over the rate of the model's linear layers in the same round, of each
+product the fastest kernel. memory: GB of a GPU that training adds, with weights and optimiser. ready: seconds until a
+loss and two steps are done, with compiling. All are medians of rounds."""
 
 
 class Variant(NamedTuple):
@@ -123,7 +124,14 @@ def benchmark(model_name: str, args: argparse.Namespace, report: dict) -> None:
     device, dtype = args.device, DTYPES[args.dtype]
     batch = args.batch or KNOWN[model_name].batch[device.type == 'cuda']
     rows: dict[str, dict] = {}
-    result = {'model': model_name, 'batch': batch, 'dtype': args.dtype, 'rounds': 0, 'variants': rows}
+    result = {
+        'model': model_name,
+        'batch': batch,
+        'dtype': args.dtype,
+        'rounds': 0,
+        'matrix_rates': {},
+        'variants': rows,
+    }
     report['models'].append(result)
     variants: dict[str, Variant] = {}
     expected = None  # the first loss of RandSAC
@@ -144,22 +152,20 @@ def benchmark(model_name: str, args: argparse.Namespace, report: dict) -> None:
         write(report, args)
     model = build_model(model_name).to(device)
     shapes = linear_shapes(model, lambda: model.loss(torch.zeros(batch, 3, *model.backbone.img_size, device=device)))
-    seconds: dict[str, list[float]] = {name: [] for name in variants}
-    rates: list[dict[str, float]] = []
     steps = {name: variant.step for name, variant in variants.items()}
-    for times in measure.timed_rounds(steps, args.rounds, device, args.steps):
-        rates.append(matrix_rates(shapes, device, dtype))
-        result['rounds'] = len(rates)
-        result['matrix_rates'] = {kernel: measure.spread([rate[kernel] for rate in rates]) for kernel in rates[0]}
+    first, rounds = next(iter(variants), None), []
+    for seconds in measure.timed_rounds(steps, args.rounds, device, args.steps):
+        rounds.append((seconds, matrix_rates(shapes, device, dtype)))
+        result['rounds'] = len(rounds)
+        for kernel in rounds[0][1]:
+            result['matrix_rates'][kernel] = measure.spread([rates[kernel] for _, rates in rounds])
         for name, variant in variants.items():
-            seconds[name].append(times[name])
-            step = measure.spread(seconds[name])
-            rows[name].update(
-                step=step,
-                images_per_second=batch / step['median'],
-                ratio=measure.median_ratio(seconds[name], next(iter(seconds.values()))),
-                utilisation=measure.median_ratio([variant.operations / rate['best'] for rate in rates], seconds[name]),
-            )
+            rows[name]['step'] = measure.spread([seconds[name] for seconds, _ in rounds])
+            rows[name]['images_per_second'] = batch / rows[name]['step']['median']
+            # Medians of ratios: both values of a round saw the same noise of the machine.
+            rows[name]['ratio'] = median(seconds[name] / seconds[first] for seconds, _ in rounds)
+            shares = [variant.operations / seconds[name] / rates['best'] for seconds, rates in rounds]
+            rows[name]['utilisation'] = median(shares)
         write(report, args)
 
 
@@ -174,7 +180,7 @@ def describe(result: dict) -> str:
         memory = f'{row["memory_bytes"] / 1e9:.2f}' if 'memory_bytes' in row else ''
         cells = [f'{row["ratio"]:.2f}', f'{100 * row["utilisation"]:.1f} %', memory, f'{row["ready_seconds"]:.1f}']
         table.append([name, f'{row["images_per_second"]:.1f}', median, f'{low} .. {high}', *cells])
-    rates = [f'{name} {rate["median"] / 1e9:,.0f}' for name, rate in result.get('matrix_rates', {}).items()]
+    rates = [f'{name} {rate["median"] / 1e9:,.0f}' for name, rate in result['matrix_rates'].items()]
     about = f'{result["model"]}, batch {result["batch"]}, {result["dtype"]}, {result["rounds"]} rounds'
     return f'{about}; matrix rate, GFLOP/s: {", ".join(rates)}\n\n{measure.markdown(table)}'
 

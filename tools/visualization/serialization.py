@@ -39,7 +39,7 @@ def work(args: argparse.Namespace) -> str:
     return '\n'.join(map(str, files))
 
 
-def main() -> None:
+if __name__ == '__main__':
     parser = make_parser(__doc__)
     parser.add_argument('config', nargs='?', help='config of a pre-training run (default: 192 px, 12 x 12 tokens)')
     parser.add_argument('--image', type=Path, help='image file (default: a photograph of scikit-learn)')
@@ -48,7 +48,3 @@ def main() -> None:
     parser.add_argument('--kind', choices=['blob', 'square'], default='square', help='of segment, without a config')
     parser.add_argument('--hierarchy', type=int, nargs='+', default=[16, 4], help='without a config (default: 16 4)')
     run_tool(parser, work)
-
-
-if __name__ == '__main__':
-    main()
