@@ -18,7 +18,6 @@ from randsac_mm.export import TARGETS, export_encoder, read_encoder
 
 
 def main() -> None:
-    """Read the command line, export, print the differences."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('checkpoint', type=Path, help='pre-training, classifier, segmentor, detector or backbone')
     parser.add_argument('--to', nargs='+', required=True, choices=TARGETS, help='one or several targets')

@@ -17,7 +17,6 @@ from randsac_mm.inference import Faulty, Predictor
 
 
 def main() -> None:
-    """Read the command line, predict, print the files."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('config', help='config of segmentation (mmseg) or detection (mmdet)')
     parser.add_argument('checkpoint', help='checkpoint of that config')

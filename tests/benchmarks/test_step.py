@@ -52,7 +52,11 @@ def test_figures_follow_from_times(bench, monkeypatch, tmp_path):
     times = {'eager': [1.0, 2.0, 8.0], 'plain': [3.0, 6.0, 24.0]}  # the machine slows all alike
 
     def prepare(name, *_):
-        return step.Variant(loss=None, step=iter(times[name]), operations=600), {'loss': 1.0, 'ready_seconds': 0.0}
+        return step.Variant(loss=None, step=iter(times[name]), operations=600), {
+            'loss': 1.0,
+            'ready_seconds': 0.0,
+            'memory_bytes': 0,
+        }
 
     rates = iter([{'torch': 600.0, 'best': 1200.0 / noise} for noise in (1, 2, 8)])
     monkeypatch.setattr(step, 'prepare', prepare)

@@ -19,7 +19,6 @@ from randsac_mm.models import RandSAC
 
 
 def main() -> None:
-    """Build the model, count, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('config', help='config of a pre-training run')
     parser.add_argument('--measure', action='store_true', help='also count what is executed by running the model once')

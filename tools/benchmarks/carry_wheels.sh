@@ -8,25 +8,13 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 FOLDER=${1:-build/gpu}
 PYTHON=${RANDSAC_PYTHON:-python}
-NAMES=(
-    onedl-mmengine onedl-mmpretrain addict yapf platformdirs termcolor
-    mat4py modelindex model-index ordered-set importlib-metadata zipp
-)
-
-pinned() {
-    for name in "$@"; do
-        grep -m 1 "^$name==" requirements/constraints.txt || { echo "$0: error: no version of $name" >&2 && exit 1; }
-    done
-}
-
 rm -rf "$FOLDER"
 mkdir -p "$FOLDER"
-wheel=("$PYTHON" -m pip --disable-pip-version-check wheel --quiet --no-deps --wheel-dir "$FOLDER")
-versions=$(pinned "${NAMES[@]}")
-mapfile -t versions <<<"$versions"
-"${wheel[@]}" "${versions[@]}"
+wheel=("$PYTHON" -m pip --disable-pip-version-check wheel --quiet --no-deps -c requirements/constraints.txt -w "$FOLDER")
+"${wheel[@]}" onedl-mmengine onedl-mmpretrain addict yapf platformdirs termcolor \
+    mat4py modelindex model-index ordered-set importlib-metadata zipp
 # Built where no torch is to be seen, mmcv leaves out its compiled ops. No cache: it might hold a wheel with ops.
-"${wheel[@]}" --no-cache-dir "$(pinned onedl-mmcv)"
+"${wheel[@]}" --no-cache-dir onedl-mmcv
 for file in "$FOLDER"/*.whl; do
     [[ $file != *-none-any.whl ]] || continue
     ! unzip -l "$file" | grep -q '\.so$' || { echo "$0: error: $file holds compiled code" >&2 && exit 1; }

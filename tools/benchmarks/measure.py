@@ -4,7 +4,7 @@ import argparse
 import json
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +28,7 @@ def seconds_of(run: Callable[[], object], device: torch.device, times: int = 1) 
 
 
 def timed_rounds(
-    runs: Mapping[str, Callable[[], object]], rounds: int, device: torch.device, times: int
+    runs: dict[str, Callable], rounds: int, device: torch.device, times: int
 ) -> Iterator[dict[str, float]]:
     """Yield the seconds of a call of each run, round by round; each round begins with the next run."""
     order = deque(runs)

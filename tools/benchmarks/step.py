@@ -48,8 +48,8 @@ COLUMNS = ('variant', 'images/s', 'step', 'quartiles', '/ first', 'of rate', 'me
 LEGEND = """\
 step: ms. / first: time over that of the first variant. of rate: operations that the result needs (closed form, backward
 twice forward, masked pairs counted) per second, over the rate of the model's linear layers in the same round, of each
-product the fastest kernel. memory: GB of a GPU that training adds, with weights and optimiser. ready: seconds until a
-loss and two steps are done, with compiling. All are medians of rounds."""
+product the fastest kernel; all medians of rounds. memory: peak GB of a GPU that training adds, with weights and
+optimiser. ready: seconds until two steps are done, with compiling."""
 
 
 class Variant(NamedTuple):
@@ -103,38 +103,28 @@ def make_variant(name: str, model_name: str, batch: int, device: torch.device, d
 
 def prepare(name: str, model_name: str, batch: int, device: torch.device, dtype: torch.dtype) -> tuple[Variant, dict]:
     """Make a variant and take two steps; return its loss before training too, and what the steps cost."""
-    on_gpu, start = device.type == 'cuda', time.perf_counter()
-    before = torch.cuda.memory_allocated(device) if on_gpu else 0
+    gpu, start = device if device.type == 'cuda' else None, time.perf_counter()
+    before = torch.cuda.memory_allocated(gpu)  # 0 without a GPU
     variant = make_variant(name, model_name, batch, device, dtype)
     torch.manual_seed(0)
-    row = {'loss': variant.loss().item()}
+    loss = variant.loss().item()
     variant.step()  # whatever is compiled is compiled now
-    if on_gpu:
-        gc.collect()
-        torch.cuda.reset_peak_memory_stats(device)
+    gc.collect()
+    if gpu:
+        torch.cuda.reset_peak_memory_stats(gpu)
     variant.step()
-    row['ready_seconds'] = time.perf_counter() - start
-    if on_gpu:
-        row['memory_bytes'] = torch.cuda.max_memory_allocated(device) - before
-    return variant, row
+    memory = torch.cuda.max_memory_allocated(gpu) - before
+    return variant, {'loss': loss, 'ready_seconds': time.perf_counter() - start, 'memory_bytes': memory}
 
 
 def benchmark(model_name: str, args: argparse.Namespace, report: dict) -> None:
     """Time the variants of one model; the report is written after each of them and after each round."""
     device, dtype = args.device, DTYPES[args.dtype]
     batch = args.batch or KNOWN[model_name].batch[device.type == 'cuda']
-    rows: dict[str, dict] = {}
-    result = {
-        'model': model_name,
-        'batch': batch,
-        'dtype': args.dtype,
-        'rounds': 0,
-        'matrix_rates': {},
-        'variants': rows,
-    }
-    report['models'].append(result)
-    variants: dict[str, Variant] = {}
+    rows, variants = {}, {}
     expected = None  # the first loss of RandSAC
+    result = dict(model=model_name, batch=batch, dtype=args.dtype, rounds=0, matrix_rates={}, variants=rows)
+    report['models'].append(result)
     for name in args.variants:
         try:
             variant, rows[name] = prepare(name, model_name, batch, device, dtype)
@@ -160,12 +150,12 @@ def benchmark(model_name: str, args: argparse.Namespace, report: dict) -> None:
         for kernel in rounds[0][1]:
             result['matrix_rates'][kernel] = measure.spread([rates[kernel] for _, rates in rounds])
         for name, variant in variants.items():
-            rows[name]['step'] = measure.spread([seconds[name] for seconds, _ in rounds])
-            rows[name]['images_per_second'] = batch / rows[name]['step']['median']
+            row = rows[name]
+            row['step'] = measure.spread([seconds[name] for seconds, _ in rounds])
+            row['images_per_second'] = batch / row['step']['median']
             # Medians of ratios: both values of a round saw the same noise of the machine.
-            rows[name]['ratio'] = median(seconds[name] / seconds[first] for seconds, _ in rounds)
-            shares = [variant.operations / seconds[name] / rates['best'] for seconds, rates in rounds]
-            rows[name]['utilisation'] = median(shares)
+            row['ratio'] = median(seconds[name] / seconds[first] for seconds, _ in rounds)
+            row['utilisation'] = median(variant.operations / seconds[name] / rates['best'] for seconds, rates in rounds)
         write(report, args)
 
 
@@ -176,10 +166,11 @@ def describe(result: dict) -> str:
         if 'step' not in row:
             table.append([f'{name}: {row.get("failed", "not timed")}', *[''] * (len(COLUMNS) - 1)])
             continue
-        median, low, high = (f'{1e3 * value:.1f}' for value in (row['step']['median'], *row['step']['quartiles']))
-        memory = f'{row["memory_bytes"] / 1e9:.2f}' if 'memory_bytes' in row else ''
-        cells = [f'{row["ratio"]:.2f}', f'{100 * row["utilisation"]:.1f} %', memory, f'{row["ready_seconds"]:.1f}']
-        table.append([name, f'{row["images_per_second"]:.1f}', median, f'{low} .. {high}', *cells])
+        middle, low, high = (f'{1e3 * value:.1f}' for value in (row['step']['median'], *row['step']['quartiles']))
+        cells = [f'{row["ratio"]:.2f}', f'{100 * row["utilisation"]:.1f} %', f'{row["memory_bytes"] / 1e9:.2f}']
+        table.append(
+            [name, f'{row["images_per_second"]:.1f}', middle, f'{low} .. {high}', *cells, f'{row["ready_seconds"]:.1f}']
+        )
     rates = [f'{name} {rate["median"] / 1e9:,.0f}' for name, rate in result['matrix_rates'].items()]
     about = f'{result["model"]}, batch {result["batch"]}, {result["dtype"]}, {result["rounds"]} rounds'
     return f'{about}; matrix rate, GFLOP/s: {", ".join(rates)}\n\n{measure.markdown(table)}'

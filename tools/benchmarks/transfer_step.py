@@ -6,16 +6,19 @@ checkpointing. Each model runs in a process of its own, so that the peak is its 
 """
 
 from concurrent.futures import ProcessPoolExecutor
-from importlib import import_module
 from multiprocessing import get_context
 from pathlib import Path
 
 import measure
+import mmseg
 import torch
+from mmdet.testing import demo_mm_inputs
 from mmengine.config import Config, ConfigDict
 from mmengine.logging import MMLogger
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import MODELS, init_default_scope
+from mmengine.structures import PixelData
+from mmseg.structures import SegDataSample
 
 from randsac_mm.complexity import multiply_adds
 
@@ -28,8 +31,7 @@ def model_config(name: str) -> ConfigDict:
     if name == 'upernet':
         path = measure.CONFIGS / 'segmentation' / 'upernet_vit-b_ade20k-512.py'
     elif name == 'upernet-mmseg':
-        folder = Path(import_module('mmseg').__file__).parent / '.mim' / 'configs' / 'mae'
-        path = folder / 'mae-base_upernet_8xb2-amp-160k_ade20k-512x512.py'
+        path = Path(mmseg.__file__).parent / '.mim/configs/mae/mae-base_upernet_8xb2-amp-160k_ade20k-512x512.py'
     cfg = Config.fromfile(path).model
     cfg.pop('pretrained', None)
     cfg.backbone.pop('init_cfg', None)
@@ -38,21 +40,14 @@ def model_config(name: str) -> ConfigDict:
     return cfg
 
 
-def make_samples(segmentation: bool, batch: int, size: int) -> list:
-    """Make random labels of images (B, 3, S, S): classes of pixels, or ten instances with boxes and masks."""
+def make_samples(segmentation: bool, size: int) -> list:
+    """Make random labels: classes of the pixels of two images, or ten instances with boxes and masks in one."""
+    meta = dict(img_shape=(size, size), batch_input_shape=(size, size), pad_shape=(size, size))
     if segmentation:
-        from mmengine.structures import PixelData
-        from mmseg.structures import SegDataSample
-
-        labels = torch.randint(150, (batch, 1, size, size))
-        meta = dict(img_shape=(size, size))
+        labels = torch.randint(150, (2, 1, size, size))
         return [SegDataSample(metainfo=meta, gt_sem_seg=PixelData(data=label)) for label in labels]
-    from mmdet.testing import demo_mm_inputs
-
-    numbers = dict(num_items=[10] * batch, num_classes=80)
-    samples = demo_mm_inputs(batch, [(3, size, size)] * batch, **numbers, with_mask=True)['data_samples']
-    for sample in samples:
-        sample.set_metainfo(dict(batch_input_shape=(size, size), pad_shape=(size, size)))
+    samples = demo_mm_inputs(1, [(3, size, size)], num_items=[10], num_classes=80, with_mask=True)['data_samples']
+    samples[0].set_metainfo(meta)
     return samples
 
 
@@ -68,9 +63,8 @@ def measure_step(name: str, cfg: ConfigDict, size: int, device: torch.device) ->
     model = revert_sync_batchnorm(MODELS.build(cfg))
     model.init_weights()
     model.to(device).train()
-    batch = 2 if segmentation else 1
-    images = torch.randn(batch, 3, size, size, device=device)
-    samples = [sample.to(device) for sample in make_samples(segmentation, batch, size)]
+    samples = [sample.to(device) for sample in make_samples(segmentation, size)]
+    images = torch.randn(len(samples), 3, size, size, device=device)
     learned = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(learned, lr=1e-5)
 
@@ -81,11 +75,10 @@ def measure_step(name: str, cfg: ConfigDict, size: int, device: torch.device) ->
         optimizer.step()
 
     step()
-    seconds = measure.seconds_of(step, device)
     return {
         'parameters': sum(p.numel() for p in learned),
+        'seconds': measure.seconds_of(step, device),
         'bytes_peak': peak_memory(device),
-        'seconds': seconds,
         'multiply_adds': multiply_adds(lambda: model.eval().extract_feat(images[:1])),
     }
 
