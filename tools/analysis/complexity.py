@@ -17,8 +17,7 @@ from randsac_mm.complexity import measure, report
 from randsac_mm.engine.launch import load_config
 from randsac_mm.models import RandSAC
 
-
-def main() -> None:
+if __name__ == '__main__':
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('config', help='config of a pre-training run')
     parser.add_argument('--measure', action='store_true', help='also count what is executed by running the model once')
@@ -35,7 +34,3 @@ def main() -> None:
     print(report(model))
     if args.measure:
         print('measured:', ', '.join(f'{part} {count:,}' for part, count in measure(model.eval()).items()))
-
-
-if __name__ == '__main__':
-    main()
