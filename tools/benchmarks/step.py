@@ -114,7 +114,7 @@ def prepare(name: str, model_name: str, batch: int, device: torch.device, dtype:
         torch.cuda.reset_peak_memory_stats(gpu)
     variant.step()
     memory = torch.cuda.max_memory_allocated(gpu) - before
-    return variant, {'loss': loss, 'ready_seconds': time.perf_counter() - start, 'memory_bytes': memory}
+    return variant, {'loss': loss, 'ready_seconds': time.perf_counter() - start, 'memory_bytes': memory or None}
 
 
 def benchmark(model_name: str, args: argparse.Namespace, report: dict) -> None:
@@ -167,10 +167,9 @@ def describe(result: dict) -> str:
             table.append([f'{name}: {row.get("failed", "not timed")}', *[''] * (len(COLUMNS) - 1)])
             continue
         middle, low, high = (f'{1e3 * value:.1f}' for value in (row['step']['median'], *row['step']['quartiles']))
-        cells = [f'{row["ratio"]:.2f}', f'{100 * row["utilisation"]:.1f} %', f'{row["memory_bytes"] / 1e9:.2f}']
-        table.append(
-            [name, f'{row["images_per_second"]:.1f}', middle, f'{low} .. {high}', *cells, f'{row["ready_seconds"]:.1f}']
-        )
+        memory = f'{row["memory_bytes"] / 1e9:.2f}' if row['memory_bytes'] else ''
+        cells = [f'{row["ratio"]:.2f}', f'{100 * row["utilisation"]:.1f} %', memory, f'{row["ready_seconds"]:.1f}']
+        table.append([name, f'{row["images_per_second"]:.1f}', middle, f'{low} .. {high}', *cells])
     rates = [f'{name} {rate["median"] / 1e9:,.0f}' for name, rate in result['matrix_rates'].items()]
     about = f'{result["model"]}, batch {result["batch"]}, {result["dtype"]}, {result["rounds"]} rounds'
     return f'{about}; matrix rate, GFLOP/s: {", ".join(rates)}\n\n{measure.markdown(table)}'
