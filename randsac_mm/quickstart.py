@@ -2,15 +2,12 @@
 
 import copy
 import json
-import shlex
 import statistics
 import sys
 import time
 from functools import partial
 from pathlib import Path
 
-import mmpretrain
-import torch
 from mmengine.config import Config
 from mmengine.runner import Runner
 
@@ -32,25 +29,8 @@ from randsac_mm.visualization import (
 RASTER = dict(type='RasterSerialization', partition=dict(type='PatchPartition'))
 
 
-def load_digits(split: str) -> LabelledImages:
-    """Read one split of the digits, ``'train'`` or ``'test'``, whole: images (n, 1, 8, 8), float32."""
-    digits = Digits(split=split)
-    return LabelledImages(digits.images.float(), digits.labels)
-
-
-def evaluate(model: RandSAC, train: LabelledImages, test: LabelledImages) -> Scores:
-    """Classify held-out digits by the averaged tokens of a frozen encoder."""
-    return evaluate_backbone(model.backbone, partial(normalise, model.data_preprocessor), train, test)
-
-
-def pretrain(
-    config: Path, work_dir: Path, seed: int, raster: bool, epochs: int | None
-) -> tuple[RandSAC, RandSAC, float]:
-    """Pre-train once, if ``raster`` in raster order; see :func:`run`.
-
-    Returns:
-        The untrained model, the trained one, and the seconds that training took.
-    """
+def pretrain(config: Path, work_dir: Path, seed: int, raster: bool, epochs: int | None) -> tuple[RandSAC, RandSAC]:
+    """Pre-train once, in raster order if ``raster``; return the untrained model and the trained one."""
     cfg = Config.fromfile(config)
     cfg.work_dir, cfg.experiment_name, cfg.randomness.seed = str(work_dir), work_dir.name, seed
     if raster:
@@ -59,26 +39,22 @@ def pretrain(
         set_epochs(cfg, epochs)
     runner = Runner.from_cfg(cfg)
     untrained = copy.deepcopy(runner.model)
-    start = time.perf_counter()
-    trained = runner.train()
-    return untrained, trained, time.perf_counter() - start
+    return untrained, runner.train()
 
 
-def draw(model: RandSAC, test: LabelledImages, work_dir: Path, seed: int) -> dict[str, str]:
+def draw(model: RandSAC, test: LabelledImages, work_dir: Path, seed: int) -> list[str]:
     """Draw a serialization (still and moving), reconstructions and the loss curve; return where they are."""
-    paths = {
-        name: work_dir / name for name in ('serialization.png', 'serialization.gif', 'reconstruction.png', 'loss.png')
-    }
+    names = ('serialization.png', 'serialization.gif', 'reconstruction.png', 'loss.png')
+    still, moving, reconstruction, loss = paths = [work_dir / name for name in names]
     inputs = normalise(model.data_preprocessor, test.images[:5])
     grid = model.backbone.patch_resolution
     rank, groups = serialize(model.data_preprocessor.serialization, len(inputs), grid, seed)
     image = test.images[0].byte().expand(3, -1, -1).permute(1, 2, 0).numpy()  # (H, W, 3)
-    draw_serialization(image, rank[0], grid, paths['serialization.png'], groups[0])
-    animate_serialization(image, rank[0], grid, paths['serialization.gif'], groups=groups[0])
-    draw_reconstruction(model, inputs, paths['reconstruction.png'], seed)
-    newest = max(work_dir.glob('*/vis_data/scalars.json'), key=lambda path: path.stat().st_mtime)
-    draw_loss_curve(newest, paths['loss.png'])
-    return {name: str(path) for name, path in paths.items()}
+    draw_serialization(image, rank[0], grid, still, groups[0])
+    animate_serialization(image, rank[0], grid, moving, groups=groups[0])
+    draw_reconstruction(model, inputs, reconstruction, seed)
+    draw_loss_curve(max(work_dir.glob('*/vis_data/scalars.json')), loss)  # folders are named after the time
+    return [str(path) for path in paths]
 
 
 def format_scores(rows: dict[str, list[Scores]]) -> str:
@@ -92,43 +68,36 @@ def format_scores(rows: dict[str, list[Scores]]) -> str:
 
 
 def run(config: Path, out: Path, seeds: list[int], with_raster: bool, epochs: int | None) -> dict:
-    """Pre-train with every seed, evaluate, draw, and write ``summary.json``.
+    """Pre-train with every seed, evaluate, draw, and write ``summary.json`` to the folder ``out``.
 
-    Args:
-        config: The config to run.
-        out: Folder for everything that is written.
-        seeds: One run for each; pictures are of the first.
-        with_raster: Whether to run raster order beside it, at the same budget.
-        epochs: Number of epochs, or None for the config's.
-
-    Returns:
-        The summary.
+    Pictures are of the first seed. ``with_raster`` runs raster order beside it, ``epochs`` replaces the config's.
     """
-    train, test = load_digits('train'), load_digits('test')
+    train, test = (LabelledImages(part.images.float(), part.labels) for part in (Digits('train'), Digits('test')))
+
+    def evaluate(model: RandSAC) -> Scores:
+        return evaluate_backbone(model.backbone, partial(normalise, model.data_preprocessor), train, test)
+
     raw = evaluate_features(train.images.flatten(1), train.labels, test.images.flatten(1), test.labels)
     rows: dict[str, list[Scores]] = {'raw pixels': [raw], 'encoder, untrained': [], 'encoder, RandSAC': []}
-    seconds, pictures = [], {}
+    seconds, pictures = [], []
     for seed in seeds:
         work_dir = out / f'randsac_seed{seed}'
-        untrained, trained, took = pretrain(config, work_dir, seed, False, epochs)
-        rows['encoder, untrained'].append(evaluate(untrained, train, test))
-        rows['encoder, RandSAC'].append(evaluate(trained, train, test))
-        seconds.append(round(took, 1))
+        start = time.perf_counter()
+        untrained, trained = pretrain(config, work_dir, seed, False, epochs)
+        seconds.append(round(time.perf_counter() - start, 1))
+        rows['encoder, untrained'].append(evaluate(untrained))
+        rows['encoder, RandSAC'].append(evaluate(trained))
         pictures = pictures or draw(trained, test, work_dir, seed)
         if with_raster:
             raster = pretrain(config, out / f'raster_seed{seed}', seed, True, epochs)[1]
-            rows.setdefault('encoder, raster order', []).append(evaluate(raster, train, test))
-    origin = describe_origin()
+            rows.setdefault('encoder, raster order', []).append(evaluate(raster))
     summary = {
-        'command': shlex.join(sys.argv),
+        **describe_origin(),
         'config': str(config),
         'data': f'scikit-learn digits: {len(train.labels)} to learn from, {len(test.labels)} held out',
-        'epochs': epochs or Config.fromfile(config, import_custom_modules=False).max_epochs,
+        'epochs': epochs or "the config's",
         'seeds': seeds,
         'training_seconds': seconds,
-        'hardware': f'{origin["hardware"]}, {torch.get_num_threads()} threads',
-        'versions': {name: origin[name] for name in ('randsac_mm', 'torch', 'mmengine')}
-        | {'mmpretrain': mmpretrain.__version__},
         'accuracy_percent': {name: [s._asdict() for s in scores] for name, scores in rows.items()},
         'pictures': pictures,
         'checkpoints': str(out / f'randsac_seed{seeds[0]}'),
@@ -141,7 +110,7 @@ def run(config: Path, out: Path, seeds: list[int], with_raster: bool, epochs: in
 
 def format_summary(out: Path, summary: dict) -> str:
     """Write what the numbers mean, where everything is, and what to do next."""
-    pictures = '\n'.join(f'  {path}' for path in summary['pictures'].values())
+    pictures = '\n'.join(f'  {path}' for path in summary['pictures'])
     return f"""\
 Data: {summary['data']}. Encoders are frozen, their tokens averaged.
 Raw pixels are strong here, because the digits are centred and of one size: what counts is how far pre-training,

@@ -13,18 +13,16 @@ import json
 import sys
 from pathlib import Path
 
-import torch
 from mmengine.config import DictAction
 from mmengine.registry import init_default_scope
 
 from randsac_mm.engine.launch import load_config
 from randsac_mm.engine.origin import describe_origin
-from randsac_mm.evaluation.evaluate import build_encoder, evaluate_checkpoint, format_accuracy
-from randsac_mm.evaluation.labelled_images import find_labelled, load_labelled
+from randsac_mm.evaluation.evaluate import evaluate_checkpoint, format_accuracy
 from randsac_mm.files import atomic_write
 
 
-def parse_args() -> argparse.Namespace:
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('config', help='config that the checkpoint was trained with')
     parser.add_argument('checkpoint', help='checkpoint of pre-training or of any other run; its backbone must fit')
@@ -33,36 +31,14 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--seed', type=int, default=0, help='of the subset and the untrained encoder (default: 0)')
     parser.add_argument('--raw', action='store_true', help='evaluate raw pixels as well')
     parser.add_argument('--untrained', action='store_true', help='evaluate the same encoder without training as well')
-    parser.add_argument('--bf16', action='store_true', help='let the encoder compute in bfloat16')
-    parser.add_argument('--device', help='cpu, cuda, ... (default: cuda where there is one)')
-    parser.add_argument('--batch-size', type=int, default=256, help='images in a step of the encoder (default: 256)')
     parser.add_argument('--out', type=Path, metavar='FILE.json', help='also write the figures there')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='change the config')
     args = parser.parse_args()
-    if args.out and args.out.suffix != '.json':
-        parser.error(f'--out {args.out}: its name must end in .json')
-    return args
-
-
-def main() -> None:
-    args = parse_args()
     try:
         cfg = load_config(args.config, args.cfg_options, None, 'none')
         init_default_scope('mmpretrain')
-        encoder = build_encoder(cfg)
-        size, channels = getattr(encoder, 'img_size', (224, 224)), getattr(encoder, 'in_channels', 3)
-        data = load_labelled(args.data or find_labelled(cfg), size, channels, args.subset, args.seed)
-        report = evaluate_checkpoint(
-            cfg,
-            args.checkpoint,
-            data,
-            raw=args.raw,
-            untrained=args.untrained,
-            seed=args.seed,
-            device=args.device or ('cuda' if torch.cuda.is_available() else 'cpu'),
-            batch_size=args.batch_size,
-            bf16=args.bf16,
-        )
+        options = dict(where=args.data, subset=args.subset, raw=args.raw, untrained=args.untrained, seed=args.seed)
+        report = evaluate_checkpoint(cfg, args.checkpoint, **options)
     except (FileNotFoundError, ValueError) as error:
         sys.exit(f'evaluate.py: error: {error}')
     print(format_accuracy(report))

@@ -17,9 +17,7 @@ def main() -> None:
     parser.add_argument('--raster', action='store_true', help='run raster order beside it, at the same budget')
     parser.add_argument('--epochs', type=int, help="epochs instead of the config's; at least 2")
     args = parser.parse_args()
-    args.out.mkdir(parents=True, exist_ok=True)
-    # Matrices this small only lose time on more threads.
-    torch.set_num_threads(min(torch.get_num_threads(), 4))
+    torch.set_num_threads(min(torch.get_num_threads(), 4))  # matrices this small only lose time on more
     config = ROOT / 'configs' / 'randsac' / 'vit_digits.py'
     print(format_summary(args.out, run(config, args.out, args.seeds, args.raster, args.epochs)))
 

@@ -6,6 +6,7 @@ Example:
 """
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -25,7 +26,10 @@ def main() -> None:
     parser.add_argument('--out', help='also write FILE.json: the metrics, or FILE.pkl: every prediction')
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm'], default='none')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='change the config')
+    # torch.distributed.launch passes it, in one spelling or the other; torchrun sets the variable itself.
+    parser.add_argument('--local_rank', '--local-rank', default='0', help=argparse.SUPPRESS)
     args = parser.parse_args()
+    os.environ.setdefault('LOCAL_RANK', args.local_rank)
     if args.out and Path(args.out).suffix not in ('.json', '.pkl'):
         parser.error(f'--out {args.out}: its name must end in .json (metrics) or .pkl (predictions)')
     try:

@@ -9,6 +9,7 @@ Examples:
 """
 
 import argparse
+import os
 import sys
 
 from mmengine.config import DictAction
@@ -30,7 +31,10 @@ def main() -> None:
     parser.add_argument('--no-validate', action='store_true', help='train without validating')
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm'], default='none')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='as a.b.c=1 d="[1,2]"')
+    # torch.distributed.launch passes it, in one spelling or the other; torchrun sets the variable itself.
+    parser.add_argument('--local_rank', '--local-rank', default='0', help=argparse.SUPPRESS)
     args = parser.parse_args()
+    os.environ.setdefault('LOCAL_RANK', args.local_rank)
     try:
         cfg = launch.load_config(args.config, args.cfg_options, args.work_dir, args.launcher)
         if args.epochs is not None:

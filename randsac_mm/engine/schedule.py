@@ -44,7 +44,9 @@ def check_schedules(schedulers: Any, saved: Any, limits: Mapping[str, int], save
         )
 
 
-def set_epochs(cfg: Config, epochs: int) -> None:
+def set_epochs(
+    cfg: Config, epochs: int, *, steps_per_epoch: int | None = None, warmup_share: float | None = None
+) -> None:
     """Change the number of epochs of a run with cosine decay by epoch, with or without a linear warm-up before it.
 
     The warm-up keeps its share of a shorter run, at least one epoch, and its length in a longer one.
@@ -52,6 +54,9 @@ def set_epochs(cfg: Config, epochs: int) -> None:
     Args:
         cfg: The config; it is changed.
         epochs: The number of epochs, at least 2 if there is a warm-up, else at least 1.
+        steps_per_epoch: Count the schedule in steps, of which an epoch has that many. Then one epoch is enough, and a
+            warm-up of less than 2 steps is omitted (``LinearLR`` would keep its first value for ever).
+        warmup_share: Share of the warm-up in a run with ``steps_per_epoch``; None: as in the config.
 
     Raises:
         ValueError: If there are too few epochs for a warm-up and a decay, or the schedule has another form.
@@ -63,19 +68,30 @@ def set_epochs(cfg: Config, epochs: int) -> None:
             f'--epochs {epochs}: {dict(loop)} counts no epochs; use --cfg-options for train_cfg and param_scheduler'
         )
     entries = cfg.get('param_scheduler') or []
-    entries = [entries] if isinstance(entries, dict) else entries
+    entries = [entries] if isinstance(entries, dict) else list(entries)
     _check_form(entries, before, epochs)
-    if epochs < max(1, len(entries)):
-        raise ValueError(f'--epochs {epochs} is too few for this schedule: use {max(1, len(entries))} or more')
+    warm = entries[0]['end'] if len(entries) == 2 else 0
+    least = 2 if warm and steps_per_epoch is None else 1
+    if epochs < least:
+        raise ValueError(f'--epochs {epochs} is too few for this schedule: use {least} or more')
 
-    warmup = 0
+    if steps_per_epoch is None:
+        end, warmup = epochs, min(warm, max(1, round(warm * epochs / before)))
+    else:
+        end = epochs * steps_per_epoch
+        warmup = round(end * (warm / before if warmup_share is None else warmup_share))
+        if len(entries) < 2 or warmup < 2:
+            entries, warmup = entries[-1:], 0
+        cfg.param_scheduler = entries
+        for entry in entries:
+            entry.update(by_epoch=False)
+            entry.pop('convert_to_iter_based', None)
     if len(entries) == 2:
-        warm = entries[0].end
-        warmup = entries[0].end = min(warm, max(1, round(warm * epochs / before)))
+        entries[0]['end'] = warmup
     if entries:
-        entries[-1].update(begin=warmup, end=epochs, T_max=epochs - warmup)
-    loop.max_epochs = epochs
-    made_from = {'max_epochs': epochs, 'warmup_epochs': warmup}
+        entries[-1].update(begin=warmup, end=end, T_max=end - warmup)
+    loop['max_epochs'] = epochs
+    made_from = {'max_epochs': epochs, 'warmup_epochs': warmup / steps_per_epoch if steps_per_epoch else warmup}
     cfg.update({name: value for name, value in made_from.items() if name in cfg})
 
 

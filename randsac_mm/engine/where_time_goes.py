@@ -67,10 +67,6 @@ class WhereTimeGoesHook(Hook):
         last, self._mark = self._mark, perf_counter()
         return self._mark - last
 
-    def leave_out(self, seconds: float) -> None:
-        """Do not count ``seconds`` of another hook's ``after_train_iter``, whose caller it is."""
-        self._mark += seconds
-
     def _reset(self) -> None:
         self.data = self.launch = self.hooks = 0.0  # seconds since the last line
         self.steps = self.images = 0

@@ -1,10 +1,9 @@
 """Accuracy of frozen features: of an encoder, of a checkpoint beside an untrained encoder, of raw pixels."""
 
-import contextlib
 import copy
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,7 +18,7 @@ from randsac_mm.transfer import load_backbone
 
 from .features import extract_features, normalise
 from .knn import knn_accuracy
-from .labelled_images import LabelledData, LabelledImages
+from .labelled_images import LabelledImages, find_labelled, load_labelled
 from .linear_probe import linear_probe_accuracy, ridge_accuracy
 
 _PIXEL_SIDE = 32  # larger images are made smaller before their raw pixels are classified
@@ -43,79 +42,78 @@ def evaluate_features(train_x: Tensor, train_y: Tensor, test_x: Tensor, test_y: 
 
 
 def evaluate_backbone(
-    backbone: nn.Module,
-    preprocess: Callable[[Tensor], Tensor],
-    train: LabelledImages,
-    test: LabelledImages,
-    batch_size: int = 256,
-    bf16: bool = False,
+    backbone: nn.Module, preprocess: Callable[[Tensor], Tensor], train: LabelledImages, test: LabelledImages
 ) -> Scores:
-    """Classify held-out images by the averaged tokens of a frozen encoder.
-
-    Args and errors are those of :func:`extract_features`; the classifiers never compute in bfloat16.
+    """Classify held-out images by the averaged tokens of a frozen encoder, see :func:`extract_features`.
 
     Paper:
         Section 5.1 (linear probing of the frozen encoder) and D.3 (average-pooled features).
     """
-    train_x, test_x = (extract_features(backbone, part.images, batch_size, preprocess, bf16) for part in (train, test))
+    train_x, test_x = (extract_features(backbone, part.images, preprocess=preprocess) for part in (train, test))
     return evaluate_features(train_x, train.labels, test_x, test.labels)
 
 
-def evaluate_pixels(data: LabelledData) -> dict[str, float]:
+def evaluate_pixels(train: LabelledImages, test: LabelledImages) -> dict[str, float]:
     """Classify held-out images by their pixel values; images with a side above 32 pixels are made smaller.
 
     Returns:
-        Accuracies in percent: ``knn``, ``linear``, and ``ridge``.
+        Accuracies in percent: ``knn``, ``linear`` and ``ridge``.
     """
-    train_x, test_x = (_flatten_pixels(part.images) for part in (data.train, data.test))
-    features = (train_x, data.train.labels, test_x, data.test.labels)
+    train_x, test_x = (_flatten_pixels(part.images) for part in (train, test))
+    features = (train_x, train.labels, test_x, test.labels)
     return {**evaluate_features(*features)._asdict(), 'ridge': ridge_accuracy(*features)}
 
 
 def evaluate_checkpoint(
     cfg: Config,
     checkpoint: str | Path,
-    data: LabelledData,
+    where: str | None = None,
+    subset: int | None = None,
     raw: bool = False,
     untrained: bool = False,
     seed: int = 0,
-    device: str | torch.device = 'cpu',
-    batch_size: int = 256,
-    bf16: bool = False,
 ) -> dict[str, Any]:
     """Evaluate the features of a checkpoint by nearest neighbours and a linear probe, on images without augmentation.
 
     Args:
         cfg: Its config.
         checkpoint: The checkpoint of any training of ours; only its backbone is used.
-        data: Labelled images.
+        where: Labelled data, see :func:`load_labelled`; default: those of the config.
+        subset: Number of training images, each class by its share; default: all.
         raw: Whether to evaluate raw pixels as well, also by ridge regression.
         untrained: Whether to evaluate the same encoder without training as well.
-        seed: Of the untrained weights.
-        device: Where the encoder runs.
-        batch_size: Images in a step of the encoder.
-        bf16: Whether it computes in bfloat16.
+        seed: Of the subset and of the untrained weights.
 
     Returns:
         Plain values, for a JSON file: accuracies in percent, seconds, sizes and settings.
 
     Raises:
-        FileNotFoundError: If there is no such checkpoint.
+        FileNotFoundError: If there is no such checkpoint, or no such data.
         ValueError: If the checkpoint does not fit the config, or the images do not fit the encoder.
     """
-    encoders = {'encoder, pre-trained': build_encoder(cfg, checkpoint)}
+    device = 'cuda' if torch.cuda.is_available() else 'cpu'
+    encoder = build_encoder(cfg, checkpoint)
+    size, channels = getattr(encoder, 'img_size', None), getattr(encoder, 'in_channels', 3)
+    data = load_labelled(where or find_labelled(cfg), size or (224, 224), channels, subset, seed)
+    size = size or tuple(data.train.images.shape[2:])
+    if data.train.images.shape[1] != channels:
+        raise ValueError(
+            f'the images of {data.name} have {data.train.images.shape[1]} channel(s) and the encoder takes {channels}: '
+            'choose other data, or a checkpoint that was trained on such images'
+        )
+    encoders: dict[str, nn.Module | None] = {'encoder, pre-trained': encoder}
     if untrained:
         encoders['encoder, untrained'] = build_encoder(cfg, seed=seed)
-    size = _input_size(encoders['encoder, pre-trained'], data)
+    if raw:
+        encoders['raw pixels'] = None
     preprocess = make_preprocess(cfg, size, device)
     accuracy, seconds = {}, {}
-    for name, encoder in [*encoders.items(), *([('raw pixels', None)] if raw else [])]:
+    for name, module in encoders.items():
         start = time.perf_counter()
-        if encoder is None:
-            accuracy[name] = evaluate_pixels(data)
+        if module is None:
+            accuracy[name] = evaluate_pixels(data.train, data.test)
         else:
-            scores = evaluate_backbone(encoder.to(device), preprocess, data.train, data.test, batch_size, bf16)
-            accuracy[name] = scores._asdict()
+            accuracy[name] = evaluate_backbone(module.to(device), preprocess, data.train, data.test)._asdict()
         seconds[name] = round(time.perf_counter() - start, 1)
     return {
         'checkpoint': str(checkpoint),
@@ -126,33 +124,20 @@ def evaluate_checkpoint(
         'image_size': list(size),
         'accuracy_percent': accuracy,
         'seconds': seconds,
-        'settings': {
-            'k': 20,
-            'temperature': 0.07,
-            'l2': 1e-3,
-            'ridge_l2': 0.1,
-            'precision_of_encoder': 'bfloat16' if bf16 else 'float32',
-            'seed': seed,
-            'device': str(device),
-        },
+        'settings': {'k': 20, 'temperature': 0.07, 'l2': 1e-3, 'ridge_l2': 0.1, 'seed': seed, 'device': device},
     }
 
 
 def build_encoder(cfg: Config, checkpoint: str | Path | None = None, seed: int = 0) -> nn.Module:
-    """Build the backbone of a config.
-
-    Args:
-        cfg: Config of a pre-training, a probe, a fine-tuning, ...: anything with ``model.backbone``.
-        checkpoint: Whose weights it gets, every one of them. None: it stays untrained.
-        seed: Of the untrained weights. Torch's global generator is left alone.
+    """Build the backbone of a config: with the weights of a checkpoint, or untrained with those of a seed.
 
     Raises:
         FileNotFoundError: If there is no such checkpoint.
-        ValueError: If there is no backbone, or the checkpoint does not fit it.
+        ValueError: If the config has no ``model.backbone``, or the checkpoint does not fit it.
     """
     settings = (cfg.get('model') or {}).get('backbone')
     if not settings:
-        raise ValueError('the config has no model.backbone: give the one that the checkpoint was trained with')
+        raise ValueError('the config has no model.backbone: use the one that the checkpoint was trained with')
     backbone = build_untrained({key: value for key, value in settings.items() if key != 'init_cfg'}, seed)
     if checkpoint is not None:
         load_backbone(backbone, checkpoint)
@@ -160,15 +145,19 @@ def build_encoder(cfg: Config, checkpoint: str | Path | None = None, seed: int =
 
 
 def build_untrained(settings: dict, seed: int) -> nn.Module:
-    """Build a module of mmpretrain with the weights that a seed gives, without a log; random states are put back."""
-    with torch.random.fork_rng(devices=[]), _without_log():
-        torch.manual_seed(seed)
-        module = MODELS.build(copy.deepcopy(settings))
-        module.init_weights()
+    """Build a module of mmpretrain with the weights of a seed; torch's random state is put back."""
+    logging.disable(logging.INFO)  # mmengine logs every tensor that it initialises
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            module = MODELS.build(copy.deepcopy(settings))
+            module.init_weights()
+    finally:
+        logging.disable(logging.NOTSET)
     return module
 
 
-def make_preprocess(cfg: Config, size: tuple[int, int], device: str | torch.device) -> Callable[[Tensor], Tensor]:
+def make_preprocess(cfg: Config, size: tuple[int, int], device: str) -> Callable[[Tensor], Tensor]:
     """Make what resizes (bicubic) and normalises images (B, C, H, W), RGB or grey, for a config's encoder."""
     settings = cfg.model.get('data_preprocessor') or cfg.get('data_preprocessor') or {}
     # Without its `to_rgb`: these images are RGB, not BGR as mmcv reads them.
@@ -187,29 +176,6 @@ def format_accuracy(report: dict[str, Any]) -> str:
         cells = ''.join(f'{row[key]:8.2f}' if key in row else f'{"":8}' for key in ('knn', 'linear', 'ridge'))
         lines.append(f'{name:<24}{cells}{report["seconds"][name]:9.1f}')
     return '\n'.join(lines)
-
-
-@contextlib.contextmanager
-def _without_log() -> Iterator[None]:
-    """Suppress what mmengine logs about each tensor that it initialises."""
-    level = logging.root.manager.disable
-    logging.disable(max(level, logging.INFO))
-    try:
-        yield
-    finally:
-        logging.disable(level)
-
-
-def _input_size(backbone: nn.Module, data: LabelledData) -> tuple[int, int]:
-    """Return the size of a backbone's images, after a check that it takes these."""
-    channels, expected = data.train.images.shape[1], getattr(backbone, 'in_channels', None)
-    if expected not in (None, channels):
-        raise ValueError(
-            f'the images of {data.name} have {channels} channel(s) and the encoder takes {expected}: choose other '
-            'data, or a checkpoint that was trained on such images'
-        )
-    size = getattr(backbone, 'img_size', None) or data.train.images.shape[2:]
-    return (size, size) if isinstance(size, int) else tuple(size)
 
 
 def _flatten_pixels(images: Tensor) -> Tensor:

@@ -13,27 +13,24 @@ _MAX_SIMILARITIES = 2**25  # in a step: 128 MiB
 def knn_predict(train_x: Tensor, train_y: Tensor, test_x: Tensor, k: int = 20, temperature: float = 0.07) -> Tensor:
     """Let the k nearest training features vote for each test feature's class.
 
-    Nearness is cosine similarity s, and a neighbour's vote weighs exp(s / temperature), as usual for self-supervised
-    features since Wu et al. (2018). The search is exact. Of equally near features those that come first are taken, and
-    the class with the largest sum wins, the lower one in a tie.
+    Nearness is cosine similarity s, and a vote weighs exp(s / temperature), as usual since Wu et al. (2018). Of equally
+    near features those that come first are taken, and the class with the largest sum wins, the lower one in a tie.
 
     Args:
         train_x: Features (n, D) to search.
         train_y: Their classes (n,), integers from 0.
         test_x: Features (m, D) to classify, on the same device.
-        k: Number of neighbours, at most n.
-        temperature: The smaller, the more the nearest ones count.
+        k: Number of neighbours, 1 to n.
+        temperature: The smaller, the more the nearest ones count; positive.
 
     Returns:
         Predicted classes (m,), int64.
 
     Raises:
-        ValueError: If k is not from 1 to n, or the temperature is not positive.
+        ValueError: If k is not from 1 to n.
     """
     if not 1 <= k <= len(train_x):
         raise ValueError(f'k={k} must be from 1 to the number of training features, {len(train_x)}')
-    if temperature <= 0:
-        raise ValueError(f'temperature={temperature} must be positive')
     train, labels = F.normalize(train_x.float(), dim=1), train_y.long()
     classes = int(labels.max()) + 1
     predictions = []
@@ -66,7 +63,7 @@ def knn_accuracy(
     """Return the accuracy of :func:`knn_predict` on test features (m, D) of classes (m,), in percent.
 
     Raises:
-        ValueError: Also if sizes do not match or a feature is not finite.
+        ValueError: If k is not from 1 to n, sizes do not match or a feature is not finite.
 
     Example:
         >>> x, y = torch.eye(2), torch.arange(2)

@@ -1,6 +1,5 @@
 """Labelled images in main memory, as uint8: whole data sets, or a stratified part of any of them."""
 
-from collections.abc import Sized
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +13,6 @@ from torch.utils.data import Dataset, Subset
 from randsac_mm.datasets import InMemoryDataset
 
 _ENLARGED = 8 / 7  # of the shorter side before the central crop: 256 for 224 pixels
-_TEST_FOLDERS = ('val', 'test')
 
 
 class LabelledImages(NamedTuple):
@@ -25,13 +23,7 @@ class LabelledImages(NamedTuple):
 
 
 class LabelledData(NamedTuple):
-    """A labelled data set.
-
-    Attributes:
-        name: What and where it is, for people.
-        train: Images to learn from, uint8, RGB or grey.
-        test: Held-out images.
-    """
+    """A labelled data set: what and where it is, images to learn from, held-out images; uint8, RGB or grey."""
 
     name: str
     train: LabelledImages
@@ -49,20 +41,18 @@ def load_labelled(
         size: Height and width of a folder's images in pixels, after a resize of the shorter side to 8/7 of the longer
             of the two, and a central crop. Digits and CIFAR stay as they are.
         channels: 1: a folder's images are read as grey ones. 3: in RGB.
-        subset: How many training images to read, each class by its share. None: all. The test set stays whole.
+        subset: How many training images to read, each class by its share; default: all. The test set stays whole.
         seed: Which ones.
 
     Raises:
         FileNotFoundError: If there is no such folder, or no data set in it.
-        ValueError: If the classes of the two folders differ, ``subset`` is below 1, or there are more images than fit
-            in 4 GiB.
+        ValueError: If the classes of the two folders differ, or ``subset`` is below 1.
     """
-    if subset is not None and subset < 1:
-        raise ValueError(f'subset={subset} must be at least 1')
     name, train, test = _datasets(where, size, channels)
-    is_bgr = train['type'] == 'CustomDataset' and channels == 3
-    parts = load_images(train, 'training set', subset, seed), load_images(test, 'test set')
-    return LabelledData(name, *(LabelledImages(x.flip(1) if is_bgr else x, y) for x, y in parts))
+    parts = [load_images(train, 'training set', subset, seed), load_images(test, 'test set')]
+    if train['type'] == 'CustomDataset' and channels == 3:  # mmcv reads BGR
+        parts = [LabelledImages(images.flip(1), labels) for images, labels in parts]
+    return LabelledData(name, *parts)
 
 
 def find_labelled(cfg: Config) -> str:
@@ -76,17 +66,17 @@ def find_labelled(cfg: Config) -> str:
         >>> find_labelled(Config(dict(train_dataloader=dict(dataset=dataset))))
         'data/cifar10'
     """
-    dataset = (cfg.get('train_dataloader') or {}).get('dataset') or {}
+    dataset = cfg.train_dataloader.dataset
     while isinstance(dataset.get('dataset'), dict):
-        dataset = dataset['dataset']
-    kind = dataset.get('type')
-    if kind == 'Digits':
+        dataset = dataset.dataset
+    if dataset.type == 'Digits':
         return 'digits'
-    if kind in ('PreparedCIFAR10', 'CIFAR10', 'CIFAR100', 'ImageNet', 'CustomDataset') and dataset.get('data_root'):
-        return dataset['data_root']
+    if dataset.type in ('PreparedCIFAR10', 'CIFAR10', 'CIFAR100', 'ImageNet', 'CustomDataset') and dataset.get(
+        'data_root'
+    ):
+        return dataset.data_root
     raise ValueError(
-        f'the training data set of the config is {kind}, which has no labels or no known place: name a labelled one, '
-        "'digits' or a folder, by --data"
+        f'{dataset.type}, the training data set of the config, has no labels: set --data digits or a folder'
     )
 
 
@@ -95,34 +85,23 @@ def _datasets(where: str, size: tuple[int, int], channels: int) -> tuple[str, di
     if where == 'digits':
         return "scikit-learn's digits", dict(type='Digits', split='train'), dict(type='Digits', split='test')
     root = Path(where)
-    for folder, kind, name in (
-        ('cifar-10-batches-py', 'PreparedCIFAR10', 'CIFAR-10'),
-        ('cifar-100-python', 'CIFAR100', 'CIFAR-100'),
-    ):
+    for folder, kind in (('cifar-10-batches-py', 'PreparedCIFAR10'), ('cifar-100-python', 'CIFAR100')):
         if (root / folder).is_dir():
             train, test = (dict(type=kind, data_root=where, split=split) for split in ('train', 'test'))
-            return f'{name} in {where}', train, test
-    held_out = next((folder for folder in _TEST_FOLDERS if (root / folder).is_dir()), None)
+            return f'{kind.removeprefix("Prepared")} in {where}', train, test
+    held_out = next((folder for folder in ('val', 'test') if (root / folder).is_dir()), None)
     if held_out is None or not (root / 'train').is_dir():
         raise FileNotFoundError(
-            f"no labelled data in {where!r}: it must be 'digits', or a folder that holds cifar-10-batches-py, "
+            f"no labelled data in {where!r}: it must be 'digits', or a folder that has cifar-10-batches-py, "
             'cifar-100-python, or train/CLASS/IMAGE and val/CLASS/IMAGE'
         )
     classes, others = ({p.name for p in (root / part).iterdir() if p.is_dir()} for part in ('train', held_out))
-    if not classes or classes != others:
-        raise ValueError(
-            f'{where}: train and {held_out} must have one folder for each class, the same ones; only in one: '
-            f'{sorted(classes ^ others)[:5]}'
-        )
+    if classes != others:
+        raise ValueError(f'{where}: classes of only one of train and {held_out}: {sorted(classes ^ others)[:5]}')
+    scale = round(max(size) * _ENLARGED)
     pipeline = [
         dict(type='LoadImageStrict', color_type='color' if channels == 3 else 'grayscale'),
-        dict(
-            type='ResizeEdge',
-            scale=round(max(size) * _ENLARGED),
-            edge='short',
-            backend='pillow',
-            interpolation='bicubic',
-        ),
+        dict(type='ResizeEdge', scale=scale, edge='short', backend='pillow', interpolation='bicubic'),
         dict(type='CenterCrop', crop_size=size[::-1]),
     ]
     train, test = (
@@ -131,43 +110,39 @@ def _datasets(where: str, size: tuple[int, int], channels: int) -> tuple[str, di
     return f'{len(classes)} classes in {where}', train, test
 
 
-def load_images(
-    source: dict | Dataset, name: str, size: int | None = None, seed: int = 0, rank: int = 0, world_size: int = 1
-) -> tuple[Tensor | None, Tensor]:
-    """Build a data set, choose a stratified part of it and decode this process's share of that, once.
+def load_images(source: dict | Dataset, name: str, size: int | None = None, seed: int = 0) -> LabelledImages:
+    """Build a data set, choose a stratified part of it and decode that once.
 
     Args:
         source: The data set, or its config. As for :class:`~randsac_mm.datasets.InMemoryDataset`, its pipeline may
             load, resize and crop but must not be random, and must end at one size.
         name: What to call it in messages.
-        size: How many images, see :func:`choose_stratified`. None: all.
+        size: How many images, see :func:`choose_stratified`; default: all.
         seed: Which ones.
-        rank: Number of this process.
-        world_size: Number of processes.
 
     Returns:
-        Images number ``rank``, ``rank + world_size``, ... of those chosen, (m, C, H, W), uint8, or None if there are
-        more processes than images; and the labels (n,), int64, of all that are chosen.
+        Images (n, C, H, W), uint8, and labels (n,), int64.
 
     Raises:
-        ValueError: If an image cannot be used or has no label, or the share needs more than 4 GiB.
+        ValueError: If an image cannot be used or has no label, or they need more than 4 GiB.
     """
     dataset: Any = DATASETS.build(source) if isinstance(source, dict) else source
-    name = f'{name} ({type(dataset).__name__})'
     if hasattr(dataset, 'full_init'):
         dataset.full_init()
     if hasattr(dataset, 'test_mode'):
         dataset.test_mode = True  # in training mode mmengine replaces a broken file by another image, keeping no label
-    labels = _read_labels(dataset, name)
-    chosen = choose_stratified(labels, size, seed)
-    share = chosen[rank::world_size].tolist()
-    labels = torch.from_numpy(labels[chosen])
-    if not share:
-        return None, labels
     try:
-        return InMemoryDataset(Subset(dataset, share), device='cpu').images, labels
+        labels = getattr(dataset, 'labels', None)
+        if labels is None:  # without decoding an image
+            labels = [dataset.get_data_info(idx).get('gt_label') for idx in range(len(dataset))]
+            if None in labels:
+                raise ValueError('images have no gt_label: use a labelled data set, such as CustomDataset')
+        labels = np.asarray(labels, dtype=np.int64)
+        chosen = choose_stratified(labels, size, seed)
+        images = InMemoryDataset(Subset(dataset, chosen.tolist()), device='cpu').images
     except ValueError as error:
-        raise ValueError(f'{name}: {error}') from error
+        raise ValueError(f'{name} ({type(dataset).__name__}): {error}') from error
+    return LabelledImages(images, torch.from_numpy(labels[chosen]))
 
 
 def choose_stratified(labels: np.ndarray, size: int | None, seed: int) -> np.ndarray:
@@ -181,39 +156,21 @@ def choose_stratified(labels: np.ndarray, size: int | None, seed: int) -> np.nda
     Returns:
         Indices of the chosen ones, ascending.
 
+    Raises:
+        ValueError: If ``size`` is below 1.
+
     Example:
         >>> labels = np.array([0] * 60 + [1] * 30 + [2] * 10)
         >>> np.bincount(labels[choose_stratified(labels, 10, seed=0)]).tolist()
         [6, 3, 1]
     """
-    count = len(labels)
-    if size is None or size >= count:
-        return np.arange(count)
-    order = np.random.default_rng(seed).permutation(count)
-    place = np.empty(count)  # in its class, as a share of the class: 0 the first one, 1 the last one
+    if size is not None and size < 1:
+        raise ValueError(f'{size} images are too few: choose at least 1')
+    if size is None or size >= len(labels):
+        return np.arange(len(labels))
+    order = np.random.default_rng(seed).permutation(len(labels))
+    place = np.empty(len(labels))  # in its class, as a share of the class: 0 the first one, 1 the last one
     for label in np.unique(labels):
         members = order[labels[order] == label]
         place[members] = (np.arange(len(members)) + 0.5) / len(members)
     return np.sort(order[np.argsort(place[order], kind='stable')[:size]])
-
-
-def _read_labels(dataset: Dataset, name: str) -> np.ndarray:
-    """Read the label of every image (n,), int64, without decoding any where the data set can do so."""
-    if not isinstance(dataset, Sized) or not len(dataset):
-        raise ValueError(f'{name} has no images')
-    labels = getattr(dataset, 'labels', None)
-    if labels is None:
-        info_of = getattr(dataset, 'get_data_info', dataset.__getitem__)
-        labels = [_label(info_of(idx), f'image {idx} of {name}') for idx in range(len(dataset))]
-    return np.asarray(labels, dtype=np.int64)
-
-
-def _label(info: dict, name: str) -> int:
-    label = info.get('gt_label', getattr(info.get('data_samples'), 'gt_label', None))
-    if label is None:
-        raise ValueError(
-            f'{name} has no gt_label: use a labelled data set, such as CustomDataset with one folder for each class'
-        )
-    if np.size(label) != 1:
-        raise ValueError(f'{name} has {np.size(label)} labels, but needs one')
-    return int(label)

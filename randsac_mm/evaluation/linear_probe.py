@@ -12,19 +12,18 @@ from .features import check_features
 def linear_probe_accuracy(train_x: Tensor, train_y: Tensor, test_x: Tensor, test_y: Tensor, l2: float = 1e-3) -> float:
     """Return the accuracy of multinomial logistic regression on test features, in percent.
 
-    Features are standardised with the training statistics, as by the batch norm without affine parameters that usual
-    probes put before the classifier. The objective, mean cross-entropy + l2 / 2 * sum of squared weights, is convex;
-    L-BFGS from zero finds its minimum in float64, so that no learning rate or seed influences the result.
+    Features are standardised with the training statistics. The objective, mean cross-entropy + l2 / 2 * sum of squared
+    weights (not biases), is convex; L-BFGS finds its minimum in float64, so that no learning rate or seed matters.
 
     Args:
         train_x: Features (n, D) to fit on, of at least two classes.
         train_y: Their classes (n,), integers from 0.
         test_x: Features (m, D) to classify.
         test_y: Their true classes (m,).
-        l2: Strength of the penalty; biases have none.
+        l2: Strength of the penalty, positive.
 
     Raises:
-        ValueError: If sizes do not match, a feature is not finite, or ``l2`` is not positive.
+        ValueError: If sizes do not match or a feature is not finite.
 
     Example:
         >>> import torch
@@ -32,7 +31,6 @@ def linear_probe_accuracy(train_x: Tensor, train_y: Tensor, test_x: Tensor, test
         >>> linear_probe_accuracy(x, y, torch.tensor([[0.6], [4.0]]), torch.tensor([0, 1]))
         100.0
     """
-    _check(train_x, train_y, test_x, test_y, l2)
     # For two classes scikit-learn has one weight vector, the difference of two.
     penalty = l2 / 2 if len(train_y.unique()) == 2 else l2
     classifier = LogisticRegression(C=1 / (penalty * len(train_y)), tol=1e-6, max_iter=5000)
@@ -44,16 +42,10 @@ def ridge_accuracy(train_x: Tensor, train_y: Tensor, test_x: Tensor, test_y: Ten
 
     The objective is mean squared error / 2 + l2 / 2 * sum of squared weights.
     """
-    _check(train_x, train_y, test_x, test_y, l2)
     return _accuracy(RidgeClassifier(alpha=l2 * len(train_y)), train_x, train_y, test_x, test_y)
 
 
-def _check(train_x: Tensor, train_y: Tensor, test_x: Tensor, test_y: Tensor, l2: float) -> None:
-    check_features(train_x, train_y, test_x, test_y)
-    if l2 <= 0:
-        raise ValueError(f'l2={l2} must be positive: without a penalty there may be no minimum')
-
-
 def _accuracy(classifier: BaseEstimator, train_x: Tensor, train_y: Tensor, test_x: Tensor, test_y: Tensor) -> float:
+    check_features(train_x, train_y, test_x, test_y)
     model = make_pipeline(StandardScaler(), classifier).fit(train_x.cpu().double().numpy(), train_y.cpu().numpy())
     return 100 * float(model.score(test_x.cpu().double().numpy(), test_y.cpu().numpy()))

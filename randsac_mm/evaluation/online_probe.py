@@ -1,68 +1,60 @@
 """The online probe: accuracy of the encoder's features while pre-training runs."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, TypeVar
 
 import torch
-from mmengine.dist import all_gather_object, get_rank, get_world_size
-from mmengine.hooks import Hook, IterTimerHook, LoggerHook
+from mmengine.dist import broadcast_object_list, get_rank
+from mmengine.hooks import Hook, LoggerHook
 from mmengine.model import is_model_wrapper
+from mmengine.optim import OptimWrapper
 from mmengine.runner import IterBasedTrainLoop, Runner
-from torch import Tensor, nn
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import Dataset
 
 from randsac_mm.engine import random_state
 from randsac_mm.registry import register
 
+from .evaluate import Scores, evaluate_features
 from .features import extract_features, normalise
-from .knn import knn_accuracy
 from .labelled_images import load_images
-from .linear_probe import linear_probe_accuracy
 
 Result = TypeVar('Result')
 
 _DONE = 'probe_step'  # in the message hub, and thereby in checkpoints: the last step that was probed
-_SHARDED = {'FullyShardedDataParallel', 'MMDeepSpeedEngineWrapper'}
 
 
 @register('HOOKS', everywhere=True)
 class OnlineProbeHook(Hook):
     """Evaluate the encoder's features on labelled images while it is trained on images without labels.
 
-    ``custom_hooks = [dict(type='OnlineProbeHook', train=dict(type=...), test=dict(type=...))]``. Before the first step,
-    then every ``interval`` epochs or iterations, and at the end, the averaged last-layer tokens of both sets are
-    computed (whole images, no mask, evaluation mode, in the precision of the run's ``optim_wrapper``) and classified.
-    The results, ``probe/knn`` and ``probe/linear`` in percent and ``probe/seconds``, stand beside the loss in
-    everything that the visualizer writes, at the number of steps done so far.
+    Before the first step, then every ``interval`` epochs, and at the end, the averaged last-layer tokens of both sets
+    are computed (whole images, no mask, evaluation mode, in the precision of the run's ``optim_wrapper``) and
+    classified. ``probe/knn`` and ``probe/linear``, in percent, and ``probe/seconds`` stand beside the loss in all that
+    the visualizer writes, at the number of steps done so far.
 
-    Training is not changed by a bit, and its times and the shares of ``WhereTimeGoesHook`` do not count the probe's.
-    All processes together compute the features, the first one classifies them. A probe that fails ends the run if it
-    is the first one, and otherwise is a warning. A resumed run continues the curve.
+    Training is not changed by a bit. The first process does the work and the others wait for it. A probe that fails
+    ends the run if it is the first one, and otherwise is a warning. A resumed run continues the curve.
 
     Args:
         train: The labelled data set to learn from, or its config: any one of mmpretrain or of ours. Its pipeline may
             load, resize and crop, must not be random and must end at one size. Normalisation is the model's.
         test: The labelled data set of held-out images.
-        interval: Epochs, or iterations, between probes.
-        by_epoch: Whether ``interval`` counts epochs; False with an iteration-based loop.
-        judges: ``'knn'`` (:func:`~randsac_mm.evaluation.knn_accuracy`), ``'linear'``
-            (:func:`~randsac_mm.evaluation.linear_probe_accuracy`) or both.
-        max_train: Most images of ``train`` to use, chosen once such that classes keep their shares; None: all.
+        interval: Epochs between probes.
+        max_train: Most images of ``train`` to use, at least 20, chosen once such that classes keep their shares; None:
+            all.
         max_test: The same for ``test``.
-        k: Neighbours of ``'knn'``.
-        batch_size: Images in a step of the feature extraction.
 
     Raises:
-        ValueError: If an argument is out of range; before training, if the data sets cannot be used, the model has no
-            backbone or is sharded over processes, or ``by_epoch`` does not fit the loop.
+        ValueError: If ``interval`` is below 1; before training, if the data sets cannot be used, the loop counts no
+            epochs, or the model is sharded over processes.
 
     Example:
         >>> hook = OnlineProbeHook(dict(type='Digits', split='train'), dict(type='Digits', split='test'), interval=5)
-        >>> hook.judges
-        ('knn', 'linear')
     """
 
     priority = 'LOW'  # after the log line of the step, before its checkpoint
@@ -72,166 +64,92 @@ class OnlineProbeHook(Hook):
         train: dict | Dataset,
         test: dict | Dataset,
         interval: int = 1,
-        by_epoch: bool = True,
-        judges: Sequence[str] = ('knn', 'linear'),
         max_train: int | None = 5000,
         max_test: int | None = 2000,
-        k: int = 20,
-        batch_size: int = 256,
     ) -> None:
-        if isinstance(judges, str) or not judges or not set(judges) <= {'knn', 'linear'}:
-            raise ValueError(f'judges={judges!r} must list one or more of knn, linear, as ("knn",)')
-        counts = dict(interval=interval, max_train=max_train, max_test=max_test, k=k, batch_size=batch_size)
-        for name, value in counts.items():
-            if value is None and name in ('max_train', 'max_test'):
-                continue
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ValueError(f'{name}={value!r} must be an integer of at least 1')
-        self.train, self.test = train, test
-        self.interval, self.by_epoch = interval, by_epoch
-        self.judges = tuple(judges)
+        if interval < 1:
+            raise ValueError(f'interval={interval} must be at least 1')
+        self.train, self.test, self.interval = train, test, interval
         self.max_train, self.max_test = max_train, max_test
-        self.k, self.batch_size = k, batch_size
 
     def before_train(self, runner: Runner) -> None:
         """Read the images and, in a new run, probe the untrained encoder."""
-        self._began = time.perf_counter()
-        self._seconds, self._probes, self._failures = 0.0, 0, 0
-        if self.by_epoch and isinstance(runner.train_loop, IterBasedTrainLoop):
-            raise ValueError(
-                'by_epoch=True does not fit an iteration-based loop: set by_epoch=False, and interval, which is '
-                f'{self.interval}, in iterations'
-            )
-        if _SHARDED & {kind.__name__ for kind in type(runner.model).__mro__}:
+        if isinstance(runner.train_loop, IterBasedTrainLoop):
+            raise ValueError('OnlineProbeHook counts epochs: use EpochBasedTrainLoop, not IterBasedTrainLoop')
+        if is_model_wrapper(runner.model) and not isinstance(runner.model, DistributedDataParallel):
             raise ValueError(
                 f'{type(runner.model).__name__} spreads the weights over processes, and OnlineProbeHook needs them '
                 'whole: train with DistributedDataParallel, or evaluate checkpoints'
             )
         self._model = _unwrap(runner.model)
-        if not isinstance(getattr(self._model, 'backbone', None), nn.Module):
-            raise ValueError(f'{type(self._model).__name__} has no backbone, whose features OnlineProbeHook evaluates')
+        self._began = time.perf_counter()
+        self._probes = 0
         with undisturbed(self._model):
-            run_on_all_ranks(self._read)
-        self._reading = time.perf_counter() - self._began
-        runner.logger.info(
-            f'Online probe: {len(self._labels[0])} labelled images to learn from and {len(self._labels[1])} held out, '
-            f'read in {self._reading:.1f} s'
-        )
+            on_first_rank(self._read)
+        self._seconds = time.perf_counter() - self._began
         if runner.message_hub.get_info(_DONE) is None:  # no resumed run, or one that had no probe before
-            self._probe(runner, runner.iter)
+            self._probe(runner)
 
     def after_train_epoch(self, runner: Runner) -> None:
         """Probe after every ``interval`` epochs, and after the last one."""
-        if self.by_epoch and ((runner.epoch + 1) % self.interval == 0 or runner.epoch + 1 == runner.max_epochs):
-            self._probe(runner, runner.iter)
-
-    def after_train_iter(
-        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict[str, Any] | None = None
-    ) -> None:
-        """Probe after every ``interval`` iterations, and after the last one; keep that out of the times of steps."""
-        step = runner.iter + 1
-        if self.by_epoch or (step % self.interval and step != runner.max_iters):
-            return
-        seconds = self._probe(runner, step)
-        for hook in runner.hooks:
-            if isinstance(hook, IterTimerHook):
-                hook.t += seconds
-            elif hasattr(hook, 'leave_out'):
-                hook.leave_out(seconds)
+        if (runner.epoch + 1) % self.interval == 0 or runner.epoch + 1 == runner.max_epochs:
+            self._probe(runner)
 
     def after_train(self, runner: Runner) -> None:
         """Probe a run that was stopped between two intervals, and log what all probes have cost."""
-        if runner.message_hub.get_info(_DONE) != runner.iter:
-            self._probe(runner, runner.iter)
+        self._probe(runner)
         whole = time.perf_counter() - self._began
         runner.logger.info(
-            f'Online probe: {self._probes} probes took {self._seconds:.1f} s and reading the images '
-            f'{self._reading:.1f} s, {(self._seconds + self._reading) / whole:.1%} of the {whole:.1f} s of this run'
-            + (f'; {self._failures} probes failed' if self._failures else '')
+            f'Online probe: {self._probes} probes and reading the images took {self._seconds:.1f} s, '
+            f'{self._seconds / whole:.1%} of the {whole:.1f} s of this run'
         )
 
     def _read(self) -> None:
-        rank = dict(rank=get_rank(), world_size=get_world_size())
-        train = load_images(self.train, 'train of OnlineProbeHook', self.max_train, **rank)
-        test = load_images(self.test, 'test of OnlineProbeHook', self.max_test, **rank)
-        self._images, self._labels = zip(train, test, strict=True)
-        if 'knn' in self.judges and len(self._labels[0]) < self.k:
-            raise ValueError(
-                f'train of OnlineProbeHook has {len(self._labels[0])} images, fewer than k={self.k}: raise max_train, '
-                'or lower k'
-            )
+        self._images = (
+            load_images(self.train, 'train of OnlineProbeHook', self.max_train),
+            load_images(self.test, 'test of OnlineProbeHook', self.max_test),
+        )
 
-    def _probe(self, runner: Runner, step: int) -> float:
-        """Probe now, unless that has been done, and return the seconds that it took."""
+    def _probe(self, runner: Runner) -> None:
+        """Probe now, unless that has been done, and log the result."""
+        step = runner.iter
         if runner.message_hub.get_info(_DONE) == step:
-            return 0.0
+            return
         if torch.cuda.is_available():
             torch.cuda.synchronize()  # the time of earlier steps is not the probe's
         start = time.perf_counter()
-        scores = None
         try:
-            scores = self._evaluate(getattr(runner, 'optim_wrapper', None))
+            with undisturbed(self._model):
+                scores = on_first_rank(partial(self._evaluate, runner.optim_wrapper))
         except Exception as error:
             if not self._probes:
                 raise
-            self._failures += 1
             runner.logger.warning(f'Online probe at iteration {step} failed: {type(error).__name__}: {error}')
+            return
         seconds = time.perf_counter() - start
         self._seconds += seconds
-        if scores is not None:
-            self._probes += 1
-            self._log(runner, step, scores, seconds)
-        return seconds
-
-    def _evaluate(self, optim_wrapper: Any) -> dict[str, float]:
-        with undisturbed(self._model):
-            features = [self._features(images, optim_wrapper) for images in self._images]
-            return run_on_all_ranks(lambda: self._classify(features) if get_rank() == 0 else None)[0]
-
-    def _features(self, images: Tensor | None, optim_wrapper: Any) -> Tensor:
-        """Compute features (n, D) of all images from this process's share of them."""
-
-        def compute_share() -> Tensor | None:
-            if images is None:
-                return None
-            preprocess = partial(normalise, self._model.data_preprocessor)
-            # In the run's precision, unless it has several optimiser wrappers, which have none in common.
-            single = hasattr(optim_wrapper, 'optim_context') and not hasattr(optim_wrapper, 'keys')
-            with optim_wrapper.optim_context(self._model) if single else nullcontext():
-                return extract_features(_unwrap(self._model.backbone), images, self.batch_size, preprocess)
-
-        shares = run_on_all_ranks(compute_share)
-        filled = [(rank, share) for rank, share in enumerate(shares) if share is not None]
-        features = torch.empty(sum(len(share) for _, share in filled), filled[0][1].shape[1])
-        for rank, share in filled:
-            features[rank :: len(shares)] = share
-        return features
-
-    def _classify(self, features: list[Tensor]) -> dict[str, float]:
-        data = (features[0], self._labels[0], features[1], self._labels[1])
-        return {
-            name: knn_accuracy(*data, k=self.k) if name == 'knn' else linear_probe_accuracy(*data)
-            for name in self.judges
-        }
-
-    def _log(self, runner: Runner, step: int, scores: dict[str, float], seconds: float) -> None:
-        values = {f'probe/{name}': value for name, value in {**scores, 'seconds': seconds}.items()}
+        self._probes += 1
+        values = {'probe/knn': scores.knn, 'probe/linear': scores.linear, 'probe/seconds': seconds}
         for key, value in values.items():
             runner.message_hub.update_scalar(key, value)
         runner.message_hub.update_info(_DONE, step)
         logger = next((hook for hook in runner.hooks if isinstance(hook, LoggerHook)), None)
         runner.visualizer.add_scalars(values, step=step, file_path=getattr(logger, 'json_log_path', None))
-        text = ', '.join(f'{name} {value:.2f} %' for name, value in scores.items())
-        runner.logger.info(f'Online probe at iteration {step}: {text} ({seconds:.1f} s)')
+        runner.logger.info(
+            f'Online probe at iteration {step}: knn {scores.knn:.2f} %, linear {scores.linear:.2f} % ({seconds:.1f} s)'
+        )
+
+    def _evaluate(self, optim_wrapper: OptimWrapper) -> Scores:
+        backbone, preprocess = _unwrap(self._model.backbone), partial(normalise, self._model.data_preprocessor)
+        with optim_wrapper.optim_context(self._model):
+            features = [extract_features(backbone, part.images, preprocess=preprocess) for part in self._images]
+        train, test = self._images
+        return evaluate_features(features[0], train.labels, features[1], test.labels)
 
 
 @contextmanager
 def undisturbed(model: nn.Module) -> Iterator[None]:
-    """Put back afterwards what a probe might change: random states, and which modules run compiled code.
-
-    Args:
-        model: Inside the context all its modules run their ordinary code.
-    """
+    """Run a model's ordinary code inside the context; afterwards random states and compiled code are as before."""
     states = random_state.capture()
     # What nn.Module.compile sets. Setting it aside keeps the compiled code, and nothing is compiled for other shapes.
     compiled = [(m, m._compiled_call_impl) for m in model.modules() if getattr(m, '_compiled_call_impl', None)]
@@ -245,29 +163,26 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
         random_state.restore(states)
 
 
-def run_on_all_ranks(work: Callable[[], Result]) -> list[Result]:
-    """Run something on every rank and return all results, by rank; if it fails on one, raise on all.
-
-    Args:
-        work: Must not exchange anything between ranks, so that none waits forever for one that failed.
+def on_first_rank(work: Callable[[], Result]) -> Result:
+    """Run something on the first rank and return its result on all; if it fails, raise on all.
 
     Raises:
-        Exception: What ``work`` raises here.
-        RuntimeError: If it failed on another rank only.
+        Exception: On the first rank: what ``work`` raises.
+        RuntimeError: On the other ranks, if it failed on the first.
     """
-    result, failure = None, None
-    try:
-        result = work()
-    except Exception as error:  # the others wait for an answer
-        failure = error
-    text = None if failure is None else f'{type(failure).__name__}: {failure}'
-    texts, results = zip(*all_gather_object((text, result)), strict=True)
+    outcome: list[Any] = [None, None]
+    failure = None
+    if get_rank() == 0:
+        try:
+            outcome[0] = work()
+        except Exception as error:  # the others wait for an answer
+            failure, outcome[1] = error, f'failed on rank 0: {type(error).__name__}: {error}'
+    broadcast_object_list(outcome)
     if failure is not None:
         raise failure
-    for rank, text in enumerate(texts):
-        if text is not None:
-            raise RuntimeError(f'failed on rank {rank}: {text}')
-    return list(results)
+    if outcome[1] is not None:
+        raise RuntimeError(outcome[1])
+    return outcome[0]
 
 
 def _unwrap(module: nn.Module) -> nn.Module:

@@ -25,26 +25,19 @@ def _blob(*hierarchy: int) -> dict[str, Any]:
     return dict(type='BlobPartition', hierarchy=hierarchy)
 
 
-def _shuffled(count: int) -> dict[str, Any]:
-    return dict(type='ShuffledPartition', partition=dict(type='BlobPartition', hierarchy=count))
-
-
 # Config below configs/, and what is changed in its model.
 RECIPES: dict[str, tuple[str, dict[str, Any]]] = {
     'patch-raster': _ablation(_PATCH, 'Raster'),
     'patch-random': _ablation(_PATCH),
-    'pixel-raster': _ablation(_PATCH, 'Raster', backbone=dict(patch_size=1), head=dict(patch_size=1)),
-    **{
-        f'patch-random-p{side}': _ablation(_PATCH, backbone=dict(patch_size=side), head=dict(patch_size=side))
-        for side in (1, 2, 8, 16)
-    },
+    'pixel-raster': _ablation(_PATCH, 'Raster', backbone=dict(patch_size=1)),
+    **{f'patch-random-p{side}': _ablation(_PATCH, backbone=dict(patch_size=side)) for side in (1, 2, 8, 16)},
     'square-4': _ablation(_square(4)),
     'square-16': _ablation(_square(16)),
     'square-16-4': _ablation(_square(16, 4)),
     **{f'blob-{k}': _ablation(_blob(k)) for k in (3, 4, 5, 7, 9, 11, 16)},
     'blob-7-3': _ablation(_blob(7, 3)),
     'blob-16-4': _ablation(_blob(16, 4)),
-    **{f'shuffled-blob-{k}': _ablation(_shuffled(k)) for k in (3, 5, 7, 9, 11)},
+    **{f'shuffled-blob-{k}': _ablation(dict(type='ShuffledPartition', partition=_blob(k))) for k in (3, 5, 7, 9, 11)},
     'patch-raster-norm-pix': _ablation(_PATCH, 'Raster', head=dict(norm_pix=True)),
     'patch-random-norm-pix': _ablation(_PATCH, head=dict(norm_pix=True)),
     'square-16-norm-pix': _ablation(_square(16), head=dict(norm_pix=True)),
@@ -69,13 +62,7 @@ RECIPES: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 def load_recipe(name: str, configs: Path) -> Config:
-    """Read the config of a recipe, a key of :data:`RECIPES`, below the folder ``configs/``, and change it.
-
-    Raises:
-        ValueError: If there is no such recipe.
-    """
-    if name not in RECIPES:
-        raise ValueError(f'there is no recipe {name!r}: choose from {", ".join(RECIPES)}')
+    """Read the config of a recipe, a key of :data:`RECIPES`, below the folder ``configs/``, and change it."""
     config, changes = RECIPES[name]
     cfg = Config.fromfile(configs / config)
     cfg.merge_from_dict(copy.deepcopy(dict(model=changes)))  # which takes `_delete_` out of what it is given
@@ -86,9 +73,7 @@ def find_datasets(cfg: Config) -> list[Any]:
     """Return the configs of all data sets in a config, the innermost ones; that of training comes first."""
     found = []
     for name in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
-        dataset = (cfg.get(name) or {}).get('dataset')
-        while dataset is not None and dataset.get('dataset') is not None:
-            dataset = dataset.dataset
-        if dataset is not None:
-            found.append(dataset)
+        if cfg.get(name) is not None:
+            dataset = cfg[name].dataset
+            found.append(dataset.get('dataset', dataset))
     return found

@@ -36,14 +36,6 @@ class Table(NamedTuple):
     orders: list[tuple[str, str]]
 
 
-def load_tables(path: Path) -> dict[int, Table]:
-    """Read what the paper reports, ``configs/paper_tables.yml``, by the paper's numbers of the tables."""
-    return {
-        number: Table(table['title'], [Row(*row) for row in table['rows']], [tuple(pair) for pair in table['orders']])
-        for number, table in load(path).items()
-    }
-
-
 class Measured(NamedTuple):
     """What was measured for one row."""
 
@@ -52,34 +44,40 @@ class Measured(NamedTuple):
     runs: dict[int, dict[str, Any]]  # the results of all stages, by seed
 
 
+def load_tables(path: Path) -> dict[int, Table]:
+    """Read what the paper reports, ``configs/paper_tables.yml``, by the paper's numbers of the tables."""
+    return {
+        number: Table(table['title'], [Row(*row) for row in table['rows']], [tuple(pair) for pair in table['orders']])
+        for number, table in load(path).items()
+    }
+
+
 def measure(row: Row, jobs: Sequence[Job]) -> Measured:
     """Collect the results of a row's runs, one of each seed, as far as they are done."""
-    values: dict[str, dict[int, float]] = {name: {} for name in MEASURES}
-    runs = {}
+    found = Measured(row, {name: {} for name in MEASURES}, {})
     for job in jobs:
         results = {stage: job.result(stage) for stage in STAGES}
         done = {stage: result for stage, result in results.items() if result is not None}
         if done:
-            runs[job.seed] = done
-        if 'probe' in done:
-            values['linear'][job.seed], values['knn'][job.seed] = done['probe']['linear'], done['probe']['knn']
-        # A classifier trained from scratch is its own fine-tuning.
-        accuracy = done.get('finetune', done.get('probe', {})).get('accuracy')
-        if accuracy is not None:
-            values['finetune'][job.seed] = accuracy
-    return Measured(row, values, runs)
+            found.runs[job.seed] = done
+        probe = done.get('probe', {})
+        values = {
+            'linear': probe.get('linear'),
+            'knn': probe.get('knn'),
+            # A classifier trained from scratch is its own fine-tuning.
+            'finetune': done.get('finetune', probe).get('accuracy'),
+        }
+        for name, value in values.items():
+            if value is not None:
+                found.values[name][job.seed] = value
+    return found
 
 
 def compare_rows(worse: Measured, better: Measured, name: str) -> dict[str, Any] | None:
-    """Compare two rows seed by seed.
+    """Compare two rows of the paper, of which it finds one better, seed by seed in one of :data:`MEASURES`.
 
     A difference counts if it has one sign for all of at least three seeds and a paired t-test rejects chance at the
     level of 5 %. With many claims some will pass by chance all the same.
-
-    Args:
-        worse: The row that the paper finds worse.
-        better: The row that the paper finds better.
-        name: One of :data:`MEASURES`.
 
     Returns:
         Plain values, in percent: mean, standard error, by seed, and whether the paper's order is there. None if the
@@ -102,7 +100,7 @@ def compare_rows(worse: Measured, better: Measured, name: str) -> dict[str, Any]
         'better': better.row.name,
         'difference': round(mean, 2),
         'standard_error': None if error is None else round(error, 2),
-        'by_seed': {str(seed): round(value, 2) for seed, value in zip(seeds, differences, strict=True)},
+        'by_seed': {seed: round(value, 2) for seed, value in zip(seeds, differences, strict=True)},
         'as_in_the_paper': words,
     }
 
@@ -121,7 +119,17 @@ def write_table(
         'title': table.title,
         'command': command,
         'scaled': protocol.what,
-        'rows': [_row_json(entry) for entry in rows],
+        'rows': [
+            {
+                'name': row.name,
+                'recipe': row.recipe,
+                'note': row.note,
+                'paper': {'linear': row.linear, 'finetune': row.finetune},
+                'ours': {name: seeds for name, seeds in values.items() if seeds},
+                'runs': runs,
+            }
+            for row, values, runs in rows
+        ],
         'orders': {name: [order for order in found if order] for name, found in orders.items()},
     }
     with atomic_write(out / f'table{number}.json') as path:
@@ -130,92 +138,63 @@ def write_table(
         path.write_text(_markdown(rows, content))
 
 
-def _row_json(entry: Measured) -> dict[str, Any]:
-    row = entry.row
-    return {
-        'name': row.name,
-        'recipe': row.recipe,
-        'note': row.note,
-        'paper': {'linear': row.linear, 'finetune': row.finetune},
-        'ours': {
-            name: {
-                'mean': round(statistics.mean(seeds.values()), 2),
-                'std': round(statistics.stdev(seeds.values()), 2) if len(seeds) > 1 else None,
-                'by_seed': {str(seed): round(value, 2) for seed, value in seeds.items()},
-            }
-            for name, seeds in entry.values.items()
-            if seeds
-        },
-        'runs': {str(seed): run for seed, run in entry.runs.items()},
-    }
-
-
-def format_spread(values: dict[int, float]) -> str:
-    """Write mean and standard deviation over seeds.
-
-    Example:
-        >>> format_spread({0: 80.0, 1: 82.0, 2: 81.0}), format_spread({0: 80.0}), format_spread({})
-        ('81.0 ± 1.0', '80.0', '-')
-    """
-    if not values:
-        return '-'
-    mean = f'{statistics.mean(values.values()):.1f}'
-    return f'{mean} ± {statistics.stdev(values.values()):.1f}' if len(values) > 1 else mean
-
-
 def _markdown(rows: Sequence[Measured], content: dict[str, Any]) -> str:
-    header = 'row | paper: linear | fine-tuned | ours: linear | kNN | fine-tuned | seeds '
-    header += '| epochs x images | seconds | commit'
     lines = [
         f'# Table {content["table"]}: {content["title"]}\n',
         f'Scaled: {content["scaled"]}.\n',
         f'Command: `{content["command"]}`\n',
         'Percent of test images; ours: mean ± standard deviation over seeds.\n',
-        *_table(header.split(' | '), [_cells(entry) for entry in rows]),
+        '| row | paper: linear | fine-tuned | ours: linear | kNN | fine-tuned | seeds | epochs x images | seconds '
+        '| commit |',
+        '|' + '---|' * 10,
+        *[_row_line(entry) for entry in rows],
+        '',
+        *[f'* {entry.row.name}: {entry.row.note}.' for entry in rows if entry.row.note],
     ]
-    notes = [f'* {entry.row.name}: {entry.row.note}.' for entry in rows if entry.row.note]
-    lines += ['', *notes] if notes else []
-    claims = []
-    for name, orders in content['orders'].items():
-        for order in orders:
-            error = '' if order['standard_error'] is None else f' ± {order["standard_error"]:.2f}'
-            seeds = ', '.join(f'{value:+.2f}' for value in order['by_seed'].values())
-            claim, difference = f'{order["worse"]} < {order["better"]}', f'{order["difference"]:+.2f}{error}'
-            claims.append([claim, name, difference, seeds, order['as_in_the_paper']])
+    claims = [_claim_line(name, order) for name, orders in content['orders'].items() for order in orders]
     if claims:
-        header = 'claim of the paper | by | difference ± standard error | by seed | as in the paper'
         lines += [
             "\n## Is the paper's order there?\n",
-            *_table(header.split(' | '), claims),
+            '| claim of the paper | by | difference ± standard error | by seed | as in the paper |',
+            '|' + '---|' * 5,
+            *claims,
             '\n"Yes" or "no" only where three seeds or more agree in sign and a paired t-test gives p < 0.05.',
         ]
     stages = [stage for entry in rows for run in entry.runs.values() for stage in run.values()]
-    hardware = dict.fromkeys(_hardware(stage) for stage in stages)
+    hardware: dict[str, None] = {}  # each once, in order
+    for stage in stages:
+        origin = stage['origin']
+        cores = f'{origin["hardware"]}, {stage["threads"]} of {origin["cores"]} cores'
+        hardware[', '.join([*origin['gpus'][:1], cores])] = None
     if hardware:
         lines += [f'\nHardware: {"; ".join(hardware)}. Seconds: of one pre-training, other runs beside it.']
-    return '\n'.join(lines) + '\n'
+    return '\n'.join(lines).rstrip() + '\n'
 
 
-def _table(header: list[str], rows: list[list[str]]) -> list[str]:
-    lines = [f'| {" | ".join(cells)} |' for cells in (header, *rows)]
-    return [lines[0], '|' + '---|' * len(header), *lines[1:]]
-
-
-def _cells(entry: Measured) -> list[str]:
+def _row_line(entry: Measured) -> str:
     runs = list(entry.runs.values())
     trained = [run['pretrain'] for run in runs if 'pretrain' in run]
-    return [
+    cells = [
         entry.row.name,
         *['-' if value is None else f'{value:g}' for value in (entry.row.linear, entry.row.finetune)],
-        *[format_spread(entry.values[name]) for name in MEASURES],
+        *[_spread(list(entry.values[name].values())) for name in MEASURES],
         ', '.join(map(str, entry.runs)) or 'not run',
         ' / '.join(dict.fromkeys(f'{run["epochs"]} x {run["images"]:,}' for run in trained)) or '-',
         f'{statistics.mean(run["seconds"] for run in trained):.0f}' if trained else '-',
         ' / '.join(dict.fromkeys(stage['origin']['commit'] for run in runs for stage in run.values())) or '-',
     ]
+    return f'| {" | ".join(cells)} |'
 
 
-def _hardware(stage: dict[str, Any]) -> str:
-    origin = stage['origin']
-    cores = f'{origin["hardware"]}, {stage["threads"]} of {origin["cores"]} cores'
-    return ', '.join([*origin['gpus'][:1], cores])
+def _spread(values: list[float]) -> str:
+    if not values:
+        return '-'
+    mean = f'{statistics.mean(values):.1f}'
+    return f'{mean} ± {statistics.stdev(values):.1f}' if len(values) > 1 else mean
+
+
+def _claim_line(name: str, order: dict[str, Any]) -> str:
+    error = '' if order['standard_error'] is None else f' ± {order["standard_error"]:.2f}'
+    seeds = ', '.join(f'{value:+.2f}' for value in order['by_seed'].values())
+    claim = f'{order["worse"]} < {order["better"]} | {name} | {order["difference"]:+.2f}{error}'
+    return f'| {claim} | {seeds} | {order["as_in_the_paper"]} |'

@@ -21,46 +21,21 @@ SIZES = dict(img_size=8, patch_size=2)
 ARCH = dict(embed_dims=16, num_layers=2, num_heads=2, feedforward_channels=24)
 PREPROCESSOR = dict(type='RandSACDataPreprocessor', mean=[77.9], std=[95.9])
 ORDER = dict(type='RandomSerialization', partition=dict(type='SquarePartition', hierarchy=(16, 4)))
-HEAD = dict(type='RandSACHead', embed_dims=16, patch_size=2, in_channels=1)
 # Drop path betrays a wrong mode.
 RANDSAC = dict(
     type='RandSAC',
     backbone=dict(type='RandSACViT', arch=ARCH, in_channels=1, drop_path_rate=0.5, **SIZES),
-    neck=dict(
-        type='RandSACDecoder', num_layers=1, embed_dims=16, num_heads=2, encoder_dims=16, encoder_layers=2, skip=True
-    ),
-    head=HEAD,
+    neck=dict(type='RandSACDecoder', num_layers=1, embed_dims=16, num_heads=2, skip=True),
+    head=dict(type='RandSACHead'),
     data_preprocessor={**PREPROCESSOR, 'serialization': ORDER},
 )
 TWO_STREAM = {**RANDSAC, 'type': 'TwoStreamRandSAC', 'neck': None}
-MAE = dict(
-    type='MAE',
-    backbone=dict(type='MAEViT', arch=ARCH, patch_cfg=dict(in_channels=1), drop_path_rate=0.5, **SIZES),
-    neck=dict(
-        type='MAEPretrainDecoder',
-        num_patches=16,
-        patch_size=2,
-        in_chans=1,
-        embed_dim=16,
-        decoder_embed_dim=16,
-        decoder_depth=1,
-        decoder_num_heads=2,
-    ),
-    head=dict(
-        type='MAEPretrainHead',
-        patch_size=2,
-        in_channels=1,
-        loss=dict(type='PixelReconstructionLoss', criterion='L2'),
-    ),
-    data_preprocessor=dict(type='SelfSupDataPreprocessor', mean=[77.9], std=[95.9]),
-)
 PROBE = dict(
     type='OnlineProbeHook',
     train=dict(type='Digits', split='train'),
     test=dict(type='Digits', split='test'),
     max_train=101,
     max_test=53,
-    k=7,
 )
 
 
@@ -89,16 +64,8 @@ class Stop(Hook):
             raise KeyboardInterrupt
 
 
-def run_config(
-    folder: Path,
-    *hooks: dict | Hook,
-    model: dict = RANDSAC,
-    epochs: int = 2,
-    iters: int | None = None,
-    **wrapper: object,
-) -> dict:
-    """Make a run of ``epochs`` or ``iters``, 4 steps in an epoch; ``wrapper``: options of the optimiser wrapper."""
-    loop = dict(by_epoch=True, max_epochs=epochs) if iters is None else dict(by_epoch=False, max_iters=iters)
+def run_config(folder: Path, *hooks: dict | Hook, model: dict = RANDSAC, epochs: int = 2, **wrapper: object) -> dict:
+    """Make a run of ``epochs``, 4 steps in each; ``wrapper``: options of the optimiser wrapper."""
     return dict(
         model=model,
         work_dir=str(folder),
@@ -107,19 +74,18 @@ def run_config(
         train_dataloader=dict(
             batch_size=90,
             num_workers=0,
-            sampler=dict(type='DefaultSampler' if iters is None else 'InfiniteSampler', shuffle=True),
+            sampler=dict(type='DefaultSampler', shuffle=True),
             collate_fn=dict(type='default_collate'),
             dataset=dict(type='Digits', split='test'),
         ),
-        train_cfg=loop,
+        train_cfg=dict(by_epoch=True, max_epochs=epochs),
         optim_wrapper=dict(optimizer=dict(type='AdamW', lr=3e-3), **wrapper),
         default_hooks=dict(
             runtime_info=dict(type='DeferredRuntimeInfoHook'),
             where_time_goes=dict(type='WhereTimeGoesHook'),
             logger=dict(type='LoggerHook', interval=1),
-            checkpoint=dict(type='ResumableCheckpointHook', interval=1, by_epoch=iters is None),
+            checkpoint=dict(type='ResumableCheckpointHook', interval=1),
         ),
-        log_processor=dict(by_epoch=iters is None),
         custom_hooks=list(hooks),
         randomness=dict(seed=3),
         log_level='WARNING',

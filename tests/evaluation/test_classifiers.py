@@ -59,23 +59,6 @@ def test_knn_equals_the_loop(n, dims, classes, share, temperature, seed):
         assert votes.get(own, 0) >= max(votes.values()) * (1 - 1e-4)  # 1e-4: float32, and ties
 
 
-def test_knn_weighs_and_does_not_only_count():
-    """One very near neighbour of class 1 against two far ones of class 0, by hand."""
-    train_x = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.1, 1.0]])
-    train_y = torch.tensor([1, 0, 0])
-    query = torch.tensor([[1.0, 0.2]])
-    assert knn_predict(train_x, train_y, query, k=3, temperature=0.07).tolist() == [1]
-    assert knn_predict(train_x, train_y, query, k=3, temperature=100).tolist() == [0]
-
-
-def test_knn_ignores_length_and_survives_a_low_temperature():
-    train_x, train_y = blobs(50, 7, 3, 0)
-    test_x, test_y = blobs(30, 7, 3, 1)
-    stretch = torch.rand(50, 1) + 0.1
-    assert knn_accuracy(train_x * stretch, train_y, test_x, test_y) == knn_accuracy(train_x, train_y, test_x, test_y)
-    assert knn_accuracy(train_x, train_y, train_x, train_y, k=5, temperature=1e-6) == 100
-
-
 @pytest.mark.parametrize('similarities', [6, 12, 2**25])
 def test_ties(monkeypatch: pytest.MonkeyPatch, similarities: int) -> None:
     """Equally near: the first ones are taken. Equal votes: the lower class wins. However the search is cut."""
@@ -85,6 +68,7 @@ def test_ties(monkeypatch: pytest.MonkeyPatch, similarities: int) -> None:
     query = torch.tensor([[2.0, 0], [0, 1], [3, 0]])
     for k, winner in ((1, 4), (2, 3), (3, 3), (4, 3)):
         assert knn_predict(x, y, query, k=k).tolist() == [winner, 0, winner], k
+    assert knn_predict(x, y, query, k=4, temperature=1e-6).tolist() == [3, 0, 3]  # no overflow
     # Ten images of each of three classes at the same place: the first class has most of the first 15.
     place, label = torch.ones(30, 2), torch.tensor([2] * 10 + [0] * 10 + [1] * 10)
     assert knn_predict(place, label, place[:1], k=15).tolist() == [2]
@@ -128,15 +112,13 @@ def test_linear_classifiers_are_at_the_minimum_of_their_objective(accuracy, n, d
     slow = minimise(x, y, objective)
     expected = 100 * (slow(unseen).argmax(1) == truth).double().mean().item()
     assert 30 < expected < 100
-    assert accuracy(x, y, unseen, truth, l2) == pytest.approx(expected)
-
-
-def test_linear_probe_is_deterministic_and_leaves_random_states_alone():
-    x, y = blobs(101, 7, 3, 0)
     states = torch.get_rng_state(), np.random.get_state()[1].tolist()
-    assert linear_probe_accuracy(x, y, x, y) == linear_probe_accuracy(x, y, x, y)
+    assert accuracy(x, y, unseen, truth, l2) == pytest.approx(expected)
     assert torch.equal(torch.get_rng_state(), states[0])
     assert np.random.get_state()[1].tolist() == states[1]
+    # A feature that never changes does not matter.
+    x, unseen = (torch.cat([part, torch.full((len(part), 1), 2.5)], 1) for part in (x, unseen))
+    assert accuracy(x, y, unseen, truth, l2) == pytest.approx(expected)
 
 
 def test_linear_probe_of_correlated_features_reaches_the_minimum() -> None:
@@ -150,13 +132,6 @@ def test_linear_probe_of_correlated_features_reaches_the_minimum() -> None:
     )
     expected = 100 * (slow(mixed).argmax(1) == y).double().mean().item()
     assert linear_probe_accuracy(mixed, y, mixed, y, l2=1e-3) == pytest.approx(expected, abs=0.4)  # one image
-
-
-def test_dead_features_are_ignored():
-    x, y = blobs(101, 7, 3, 0)
-    expected = linear_probe_accuracy(x, y, x, y), ridge_accuracy(x, y, x, y)
-    x = torch.cat([x, torch.full((101, 1), 2.5)], 1)
-    assert (linear_probe_accuracy(x, y, x, y), ridge_accuracy(x, y, x, y)) == expected
 
 
 def test_raw_digits():
@@ -176,26 +151,21 @@ def test_bad_input(accuracy):
     bad = x.clone()
     bad[7, 2], bad[9, 0] = float('nan'), float('inf')
     for data, match in (
-        ((x, y[1:], x, y), r'30 train features .* \(29,\)'),
-        ((x, y, x[1:], y), r'29 test features .* \(30,\)'),
-        ((x, y, x[:, 1:], y), '5 dimensions, test features 4'),
-        ((x, y, x[:0], y[:0]), r'test features have shape \(0, 5\)'),
-        ((x[:, 0], y, x, y), r'train features have shape \(30,\)'),
-        ((x, y.float(), x, y), r'train labels are torch\.float32'),
-        ((x, y, x, y - 1 - y.min()), r'test labels are torch\.int64 from -1'),
+        ((x, y[1:], x, y), r'train .*\(30, 5\) .*\(29,\)'),
+        ((x, y, x[1:], y), r'test .*\(29, 5\) .*\(30,\)'),
+        ((x, y, x[:, 1:], y), r'test .*\(30, 4\)'),
+        ((x, y, x[:0], y[:0]), r'test .*\(0, 5\)'),
+        ((x[:, 0], y, x, y), r'train .*\(30,\)'),
+        ((x, y.float(), x, y), r'train .*torch\.float32'),
+        ((x, y, x, y - 1 - y.min()), r'test .*torch\.int64 from -1'),
         ((x, y, bad, y), '2 of 30 test features .* number 7'),
     ):
         with pytest.raises(ValueError, match=match):
             accuracy(*data)
 
 
-def test_arguments_out_of_range():
+@pytest.mark.parametrize('k', [0, 20])
+def test_k_out_of_range(k):
     x, y = blobs(19, 5, 3, 0)
-    for k in (0, 20):
-        with pytest.raises(ValueError, match=f'k={k} .* 19'):
-            knn_accuracy(x, y, x, y, k=k)
-    with pytest.raises(ValueError, match='temperature=0'):
-        knn_accuracy(x, y, x, y, k=1, temperature=0)
-    for accuracy in (linear_probe_accuracy, ridge_accuracy):
-        with pytest.raises(ValueError, match='l2=0'):
-            accuracy(x, y, x, y, l2=0)
+    with pytest.raises(ValueError, match=f'k={k} .* 19'):
+        knn_accuracy(x, y, x, y, k=k)
