@@ -53,10 +53,6 @@ def find_grid(positions: Tensor) -> tuple[int, int] | None:
 
     Returns:
         Height and width in tokens, or None if these are no positions of :func:`sincos_positions`.
-
-    Example:
-        >>> find_grid(sincos_positions((2, 3), 8)), find_grid(torch.zeros(1, 6, 8))
-        ((2, 3), None)
     """
     if positions.ndim != 3 or len(positions) != 1 or positions.shape[2] % 4:
         return None
