@@ -49,11 +49,7 @@ def choose_backend(name: str, device: torch.device, dtype: torch.dtype) -> str:
 
 
 def check_backend(name: str) -> None:
-    """Check that an attention back-end exists and works on this machine.
-
-    Raises:
-        ValueError: If not; the message names the reason.
-    """
+    """Raise a ValueError with the reason if an attention back-end does not exist or does not work on this machine."""
     if name not in ('auto', *BACKENDS):
         raise ValueError(f'attention={name!r} must be one of {("auto", *BACKENDS)}')
     reason = triton_ranks.missing() if name == 'triton' else None
@@ -76,12 +72,6 @@ def attention(query: Tensor, key: Tensor, value: Tensor, mask: Mask | None = Non
 
     Raises:
         ValueError: If the mask is for other numbers of images or tokens, or the back-end cannot handle these tensors.
-
-    Example:
-        >>> q = k = v = torch.eye(2)[None, None]  # one image, one head, two tokens
-        >>> rank = torch.tensor([[0, 1]])
-        >>> attention(q, k, v, Mask(rank, rank))[0, 0]
-        tensor([1., 0.])
     """
     if mask is None:
         return sdpa_attention(query, key, value, None).transpose(1, 2).flatten(2)

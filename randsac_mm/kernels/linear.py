@@ -86,10 +86,6 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
     Returns:
         Outputs (..., D_out).
-
-    Example:
-        >>> linear(torch.ones(2, 3), torch.ones(4, 3)).shape
-        torch.Size([2, 4])
     """
     if ONEDNN and _suits_onednn(x, weight):
         return _onednn(x.flatten(0, -2), weight, bias).unflatten(0, x.shape[:-1])

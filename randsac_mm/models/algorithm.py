@@ -82,11 +82,9 @@ class RandSAC(BaseSelfSupervisor):
                 f'data_preprocessor={type(self.data_preprocessor).__name__} draws no serialization: set '
                 'data_preprocessor=dict(type="RandSACDataPreprocessor", serialization=...)'
             )
-        if self.data_preprocessor.patch_size not in (None, encoder.patch_size):
-            raise ValueError(
-                f"data_preprocessor.patch_size={self.data_preprocessor.patch_size} must be the backbone's "
-                f'{encoder.patch_size}: leave it out'
-            )
+        given = self.data_preprocessor.patch_size
+        if given not in (None, encoder.patch_size):
+            raise ValueError(f'data_preprocessor.patch_size={given} must be {encoder.patch_size}: leave it out')
         self.data_preprocessor.patch_size = encoder.patch_size
         self.data_preprocessor.serialization.partition.check(encoder.patch_resolution)  # fails before the first epoch
 
@@ -142,15 +140,7 @@ class RandSAC(BaseSelfSupervisor):
         return self.head.loss(pred, inputs, layout.target, layout.predicted)
 
     def predict(self, inputs: Tensor, layout: Layout) -> Tensor:
-        """Predict the target tokens of a layout.
-
-        Args:
-            inputs: Normalised images (B, C, H, W).
-            layout: Which tokens to encode and to predict, and the masks.
-
-        Returns:
-            Predicted patches (B, T, P * P * C), in the order of ``layout.target``.
-        """
+        """Predict the target tokens of a layout: patches (B, T, P * P * C) from images (B, C, H, W)."""
         layout = self._prepare(layout)
         hidden = self.backbone.encode(inputs, layout)
         return self.head(self.neck(hidden, layout, self.backbone.grid(*inputs.shape[2:])))
@@ -166,7 +156,11 @@ class RandSAC(BaseSelfSupervisor):
         Raises:
             ValueError: If ``rank`` has the wrong shape, gaps, or fewer than two segments.
         """
-        rank = self.data_preprocessor.draw(inputs)['rank'] if rank is None else self._check_rank(inputs, rank)
+        if rank is None:
+            rank = self.data_preprocessor.draw(inputs)['rank']
+        self._check_shape(inputs, rank)
+        if not torch.equal(rank, dense_rank(rank)) or not (rank.amax(dim=1) > 0).all():
+            raise ValueError('rank must count at least two segments of every image from 0 without gaps')
         layout = raster_layout(rank)
         pred = self.predict(inputs, layout)
         return Reconstruction(pred * layout.predicted[..., None], rank, layout.predicted)
@@ -187,15 +181,6 @@ class RandSAC(BaseSelfSupervisor):
         expected = (len(inputs), math.prod(self.backbone.grid(*inputs.shape[2:])))
         if tuple(rank.shape) != expected:
             raise ValueError(f'rank has shape {tuple(rank.shape)}, but these images need (B, N) = {expected}')
-
-    def _check_rank(self, inputs: Tensor, rank: Tensor) -> Tensor:
-        self._check_shape(inputs, rank)
-        if not torch.equal(rank, dense_rank(rank)) or not (rank.amax(dim=1) > 0).all():
-            raise ValueError(
-                'rank must count at least two segments of every image from 0 without gaps; '
-                'randsac_mm.segments.dense_rank closes gaps'
-            )
-        return rank
 
 
 def _build_part(part: dict | nn.Module, **sizes: int) -> Any:

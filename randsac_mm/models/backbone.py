@@ -49,12 +49,6 @@ class RandSACViT(BaseBackbone):
 
     Paper:
         Section 4.1, "Autoregressive Segment Encoder".
-
-    Example:
-        >>> vit = RandSACViT(arch='deit-tiny', img_size=32, patch_size=4)
-        >>> import torch
-        >>> vit(torch.zeros(2, 3, 32, 48))[0].shape
-        torch.Size([2, 192, 8, 12])
     """
 
     def __init__(
@@ -128,14 +122,7 @@ class RandSACViT(BaseBackbone):
         return height // p, width // p
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Return features of whole images, computed without a mask.
-
-        Args:
-            images: Normalised images (B, C, H, W); H and W are multiples of the patch size.
-
-        Returns:
-            One tensor per entry of ``out_indices``, shaped as ``out_type`` says.
-        """
+        """Return features of images (B, C, H, W): one tensor per entry of ``out_indices``, of shape ``out_type``."""
         grid = self._check_images(images)
         x = self.patch_embed(images) + self.positions(grid)
         outs = []

@@ -65,14 +65,7 @@ class SkipConnection(BaseModule):
         self.norms = nn.ModuleList(nn.LayerNorm(encoder_dims, eps=EPS) for _ in range(norms))
 
     def forward(self, hidden: list[Tensor]) -> list[Tensor]:
-        """Compute the memory of every decoder layer.
-
-        Args:
-            hidden: Hidden states H^1 .. H^L_enc, each (B, S, D).
-
-        Returns:
-            Memories Z^1 .. Z^L_dec, each (B, S, D).
-        """
+        """Map hidden states H^1 .. H^L_enc, each (B, S, D), to memories Z^1 .. Z^L_dec, each (B, S, D)."""
         if self.norm == 'before':
             hidden = [norm(h) for norm, h in zip(self.norms, hidden, strict=True)]
         # One small matrix product; compiled code writes the norms straight into the stack.

@@ -41,8 +41,8 @@ class RandSACHead(BaseModule):
         super().__init__(init_cfg)
         if norm_pix and patch_size**2 * in_channels < 2:
             raise ValueError(
-                f'norm_pix=True has no meaning for patches of {patch_size} x {patch_size} x {in_channels} = 1 number: '
-                'their standard deviation is 0. Set norm_pix=False or a larger patch_size'
+                f'norm_pix=True needs patches of more than {patch_size} x {patch_size} x {in_channels} = 1 number: set '
+                'it False'
             )
         self.embed_dims = embed_dims
         self.patch_size = patch_size

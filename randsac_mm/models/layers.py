@@ -117,16 +117,9 @@ class SelfAttention(BaseModule):
     def forward_streams(
         self, query: Tensor, content: Tensor, memory_mask: Mask, source_mask: Mask | None
     ) -> tuple[Tensor, Tensor | None]:
-        """Attend from two streams to the content, with shared weights (two-stream baseline, A.3).
+        """Attend from queries (B, T, D) and content (B, S, D) to the content (two-stream baseline, A.3).
 
-        Args:
-            query: Query stream (B, T, D).
-            content: Content stream (B, S, D).
-            memory_mask: Mask of T queries and S keys.
-            source_mask: Mask of S queries and S keys; None if the content's output is not needed.
-
-        Returns:
-            Attended queries (B, T, D) and content (B, S, D) or None.
+        Without ``source_mask`` the content does not attend, and None is returned for it.
         """
         dims = query.shape[2]
         weight, offset = self.qkv.weight, self.qkv.bias
@@ -262,17 +255,7 @@ class DecoderLayer(BaseModule):
         self.ffn = FeedForward(embed_dims, feedforward_channels)
 
     def forward(self, x: Tensor, memory: Tensor, target_mask: Mask, memory_mask: Mask) -> Tensor:
-        """Map target tokens to target tokens.
-
-        Args:
-            x: Target tokens (B, T, D).
-            memory: The layer's mix of encoder states (B, S, memory_dims).
-            target_mask: Mask of the self-attention, T queries and T keys.
-            memory_mask: Mask of the cross-attention, T queries and S keys.
-
-        Returns:
-            Target tokens (B, T, D).
-        """
+        """Map target tokens (B, T, D) to target tokens; ``memory`` is the mix of encoder states (B, S, memory_dims)."""
         branches = (
             (self.ln1, lambda y: self.self_attn(y, target_mask)),
             (self.ln2, lambda y: self.cross_attn(y, memory, memory_mask)),

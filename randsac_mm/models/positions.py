@@ -25,10 +25,6 @@ def sincos_positions(grid: tuple[int, int], embed_dims: int, device: torch.devic
 
     Raises:
         ValueError: If ``embed_dims`` is not a multiple of 4.
-
-    Example:
-        >>> sincos_positions((2, 3), 8).shape
-        torch.Size([1, 6, 8])
     """
     if embed_dims % 4:
         raise ValueError(f'embed_dims={embed_dims} must be a multiple of 4 for sine-cosine positions of two axes')
@@ -53,14 +49,10 @@ def find_grid(positions: Tensor) -> tuple[int, int] | None:
     """Return the token grid that sine-cosine positions were computed for.
 
     Args:
-        positions: Positions (1, N, D) of any number type; other shapes are accepted and are no such positions.
+        positions: Positions (1, N, D) of any number type.
 
     Returns:
         Height and width in tokens, or None if these are no positions of :func:`sincos_positions`.
-
-    Example:
-        >>> find_grid(sincos_positions((2, 3), 8)), find_grid(torch.zeros(1, 6, 8))
-        ((2, 3), None)
     """
     if positions.ndim != 3 or len(positions) != 1 or positions.shape[2] % 4:
         return None

@@ -180,14 +180,7 @@ class RandSACDataPreprocessor(BatchAugmentDataPreprocessor):
         return batch
 
     def draw(self, images: Tensor) -> dict:
-        """Draw the serialization of a batch of images.
-
-        Args:
-            images: Images (B, C, H, W).
-
-        Returns:
-            ``rank`` (B, N), int64, and ``tokens_per_segment``, an int or None, see
-            :func:`randsac_mm.segments.sorted_layout`.
+        """Draw the serialization of images (B, C, H, W): ``rank`` (B, N), int64, and ``tokens_per_segment`` or None.
 
         Raises:
             ValueError: If ``patch_size`` is not set or does not divide the images, or the partition does not fit.
@@ -197,8 +190,7 @@ class RandSACDataPreprocessor(BatchAugmentDataPreprocessor):
         height, width = images.shape[2:]
         if height % self.patch_size or width % self.patch_size:
             raise ValueError(
-                f'images of {height} x {width} pixels cannot be cut in patches of patch_size={self.patch_size}: resize '
-                f'or crop them to multiples of {self.patch_size}'
+                f'images of {height} x {width} pixels cannot be cut in patches of patch_size={self.patch_size}'
             )
         grid = (height // self.patch_size, width // self.patch_size)
         return {

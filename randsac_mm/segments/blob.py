@@ -34,11 +34,6 @@ class BlobPartition(Partition):
 
     Paper:
         Section 3.2 (blob segments), appendix A.2 equation 1.
-
-    Example:
-        >>> ids = BlobPartition((5, 3))(2, (8, 8), torch.Generator(), torch.device('cpu'))
-        >>> tuple(ids.shape)
-        (2, 2, 64)
     """
 
     def __init__(

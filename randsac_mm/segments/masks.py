@@ -67,9 +67,7 @@ def source_mask(query_rank: Tensor, key_rank: Tensor) -> Mask:
                2 x x x x x
                2 x x x x x
 
-    Args:
-        query_rank: Ranks of the queries (B, Q).
-        key_rank: Ranks of the keys (B, N).
+    Ranks of the queries (B, Q) and of the keys (B, N).
     """
     return Mask(query_rank.int(), key_rank.int())
 
@@ -84,9 +82,7 @@ def target_mask(query_rank: Tensor, key_rank: Tensor) -> Mask:
                2 . . x x x
                2 . . x x x
 
-    Args:
-        query_rank: Ranks of the queries (B, Q).
-        key_rank: Ranks of the keys (B, N).
+    Ranks of the queries (B, Q) and of the keys (B, N).
     """
     return Mask(query_rank.int(), key_rank.int().masked_fill(key_rank == 0, NEVER))
 
@@ -101,8 +97,6 @@ def memory_mask(query_rank: Tensor, key_rank: Tensor) -> Mask:
                2 x x x . .
                2 x x x . .
 
-    Args:
-        query_rank: Ranks of the queries (B, Q).
-        key_rank: Ranks of the memory's tokens (B, N).
+    Ranks of the queries (B, Q) and of the memory's tokens (B, N).
     """
     return Mask(query_rank.int() - 1, key_rank.int())

@@ -72,13 +72,6 @@ class RandomSerialization(Serialization):
 
     Paper:
         Section 3.1 (stochastic serialization), section 3.3 (hierarchical serialization).
-
-    Example:
-        >>> from randsac_mm.segments import SquarePartition
-        >>> draw = RandomSerialization(SquarePartition(4))
-        >>> rank = draw(1, (4, 4), torch.Generator().manual_seed(0), torch.device('cpu'))
-        >>> sorted(set(rank[0].tolist()))
-        [0, 1, 2, 3]
     """
 
     def _places(self, ids: Tensor, generator: torch.Generator) -> Tensor:
@@ -92,11 +85,6 @@ class RasterSerialization(Serialization):
 
     Paper:
         Section 3.1 ("pixel-raster", "patch-raster").
-
-    Example:
-        >>> from randsac_mm.segments import PatchPartition
-        >>> RasterSerialization(PatchPartition())(1, (2, 2), torch.Generator(), torch.device('cpu'))
-        tensor([[0, 1, 2, 3]])
     """
 
     def _places(self, ids: Tensor, generator: torch.Generator) -> Tensor:

@@ -48,14 +48,8 @@ def rename_timm_keys(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def choose_prefix(state: Mapping[str, Tensor], own: Collection[str], prefix: str | None, path: str) -> str:
     """Return the prefix of the backbone in a checkpoint, empty or with a dot at its end.
 
-    Args:
-        state: All tensors of the checkpoint.
-        own: Names of the backbone's tensors.
-        prefix: The prefix, as ``'backbone.'``. None: it is searched for.
-        path: The file, for the error.
-
     Raises:
-        ValueError: If there is no such backbone, or several.
+        ValueError: If there is no backbone with the names ``own`` under ``prefix`` (None: under any), or several.
     """
     anchors = [anchor for anchor in _ANCHORS if anchor in own] or list(own)[:1]
     ends = [key[: -len(anchors[0])] for key in state if f'.{key}'.endswith(f'.{anchors[0]}')]

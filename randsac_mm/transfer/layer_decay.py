@@ -53,13 +53,6 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
 
     Paper:
         Appendix D.3 (fine-tuning, 0.65).
-
-    Example:
-        >>> optim_wrapper = dict(
-        ...     constructor='LayerDecayOptimWrapperConstructor',
-        ...     optimizer=dict(type='AdamW', lr=7e-4, weight_decay=0.05),
-        ...     paramwise_cfg=dict(layer_decay_rate=0.65, norm_decay_mult=0.0, bias_decay_mult=0.0),
-        ... )
     """
 
     def add_params(self, params: list[dict], module: nn.Module, **kwargs: object) -> None:

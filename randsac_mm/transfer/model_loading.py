@@ -42,16 +42,16 @@ def load_model(model: nn.Module, path: str | Path) -> dict[str, Any]:
 def load_or_restore(
     module: nn.Module, state: Mapping[str, Tensor], may_lack: Collection[str] = (), may_have: Collection[str] = ()
 ) -> tuple[list[str], list[str], list[str]]:
-    """Load a state dict, or leave the module unchanged if any tensor does not fit.
+    """Load a state dict, or leave the module unchanged if any tensor does not fit; its own loading hooks run.
 
     Args:
-        module: The module. Its own loading hooks run, as those that resize positions.
+        module: The module.
         state: Tensors by name.
         may_lack: Keys of the module that the state dict need not have.
         may_have: Keys of the state dict that the module need not have.
 
     Returns:
-        Missing keys, unexpected keys and the errors of tensors of other shapes; all empty if everything was loaded.
+        Missing keys, unexpected keys and errors of tensors of other shapes; all empty if everything was loaded.
     """
     own = {key: value.detach().clone() for key, value in module.state_dict().items()}
     missing, unexpected, mismatched = [], [], []

@@ -89,13 +89,7 @@ class ViTPyramid(BaseModule):
         self._reached = [patch_size / 2**doubling for doubling in doublings]
 
     def forward(self, maps: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """Resize the maps.
-
-        Args:
-            maps: One map (B, D, h, w) per stride, from shallow to deep; h = H / P and w = W / P.
-
-        Returns:
-            Maps (B, D, ceil(H / stride), ceil(W / stride)).
+        """Resize four maps (B, D, H / P, W / P), from shallow to deep, to (B, D, ceil(H / stride), ceil(W / stride)).
 
         Raises:
             ValueError: If the number of maps or of channels does not fit.

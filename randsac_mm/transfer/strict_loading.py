@@ -77,9 +77,6 @@ def load_backbone(
         allow_missing: Patterns, as ``'ln1.*'``, of the backbone's names that the file may lack.
         allow_unexpected: Patterns of names, without prefix, that the backbone may lack.
 
-    Returns:
-        What was loaded.
-
     Raises:
         FileNotFoundError: If there is no such file.
         ValueError: If the file cannot be read, holds no such backbone or one of another architecture, if any tensor is
@@ -120,11 +117,7 @@ class StrictPretrained:
     ``init_cfg=dict(type='StrictPretrained', checkpoint='epoch_100.pth')``. mmengine's ``Pretrained`` goes on with
     random weights if names do not fit; in :class:`randsac_mm.models.RandSACViT` it means this class as well.
 
-    Args:
-        checkpoint: A file or http(s) address.
-        prefix: See :func:`load_backbone`.
-        allow_missing: See :func:`load_backbone`.
-        allow_unexpected: See :func:`load_backbone`.
+    Args as :func:`load_backbone`; ``checkpoint`` is its ``path``.
     """
 
     def __init__(
