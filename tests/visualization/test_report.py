@@ -1,6 +1,8 @@
 """The page of a run: everything on it, nothing from elsewhere, and plain words where something is missing."""
 
 import json
+import shutil
+import subprocess
 
 import pytest
 import torch
@@ -13,6 +15,7 @@ import randsac_mm  # noqa: F401  registers the models
 from randsac_mm.visualization.report import make_report
 from randsac_mm.visualization.run_log import read_run
 
+CHROMIUM = shutil.which('chromium') or shutil.which('google-chrome')
 NASTY = '<script>alert("x")</script> & \'quoted\' $\\frac{ {{ 7 * 7 }}'
 PARTS = ['Predictions', 'Loss by rank', 'Attention', 'Principal components', 'Skip weights']
 
@@ -95,3 +98,22 @@ def test_pictures_of_every_kind_of_model(root, tmp_path, config, why):
     assert pictures == 9 + (why is None), '4 curves, predictions, ranks, two of attention, features, skip connections'
     assert 'ab' * 20 in page.text, 'the commit that mmengine wrote into the checkpoint'
     assert 'predicts pixels directly' in page.text
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason='needs Chromium; the parser checks the page everywhere')
+def test_page_in_a_browser(root, tmp_path):
+    """The page forbids scripts; a copy allows one, which measures whether anything is wider than a narrow screen."""
+    text, _ = make_report(write_run(root, tmp_path / 'run'), {}, num=2)
+    script = (
+        '<script>addEventListener("load", () => { const root = document.documentElement; document.title = '
+        '`${root.scrollWidth - root.clientWidth} too wide`; })</script></body>'
+    )
+    page = tmp_path / 'page.html'
+    text = text.replace("default-src 'none'", "default-src 'none'; script-src 'unsafe-inline'")
+    page.write_text(text.replace('</body>', script))
+    options = ['--headless', '--no-sandbox', '--disable-gpu', '--window-size=500,2000', '--enable-logging=stderr']
+    command = [CHROMIUM, *options, f'--user-data-dir={tmp_path / "profile"}', '--dump-dom', page.as_uri()]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    assert 'CONSOLE' not in done.stderr
+    assert '<title>0 too wide</title>' in done.stdout
