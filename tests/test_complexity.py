@@ -97,10 +97,10 @@ def test_two_stream_has_the_papers_parameters_and_the_reported_difference():
 
 
 def test_the_tool_prints_the_table(monkeypatch, capsys):
-    main = runpy.run_path(str(CONFIGS.parents[1] / 'tools' / 'analysis' / 'complexity.py'))['main']
+    tool = str(CONFIGS.parents[1] / 'tools' / 'analysis' / 'complexity.py')
     monkeypatch.setattr('sys.argv', ['complexity.py', str(CONFIGS / 'vit_digits.py')])
-    main()
+    runpy.run_path(tool, run_name='__main__')
     assert '4 x 4 = 16 tokens' in capsys.readouterr().out
     monkeypatch.setattr('sys.argv', ['complexity.py', 'none.py'])
     with pytest.raises(SystemExit, match=r'none\.py'):
-        main()
+        runpy.run_path(tool, run_name='__main__')

@@ -13,13 +13,15 @@ set -euo pipefail
 make_env "$ROOT/.venv/tests" tests
 cd "$ROOT"
 export PATH=$ROOT/.venv/tests/bin:$PATH
-# Several busy torch processes on few cores slow each other down many times over.
-export OMP_NUM_THREADS=${OMP_NUM_THREADS:-2} MKL_NUM_THREADS=${MKL_NUM_THREADS:-2}
+# Two processes of one thread each: most tests are too small for two threads, and spinning ones slow others down.
+export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} MKL_NUM_THREADS=${MKL_NUM_THREADS:-1} GOMP_SPINCOUNT=${GOMP_SPINCOUNT:-1000}
+pytest='python -m pytest -n 2 --dist worksteal'
 
-(($# == 0)) || exec python -m pytest "$@"
+# shellcheck disable=SC2086  # several words, by intention
+(($# == 0)) || exec $pytest "$@"
 
 failed=()
-for check in 'ruff check .' 'ruff format --check .' lint-imports mypy 'python -m pytest --durations=10'; do
+for check in 'ruff check .' 'ruff format --check .' lint-imports mypy "$pytest --durations=10"; do
     say "== $check"
     # shellcheck disable=SC2086  # several words, by intention
     $check || failed+=("$check")

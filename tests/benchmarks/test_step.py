@@ -89,6 +89,7 @@ def test_whole_benchmark(bench, tmp_path):
     assert all(f'| {name} |' in text for name in names)
 
 
+@pytest.mark.slow
 def test_a_variant_of_another_function_gets_no_figures(bench, monkeypatch, tmp_path):
     step = bench('step')
     make = step.make_variant

@@ -162,16 +162,6 @@ def test_of_two_processes_one_builds_and_the_other_waits(photos, monkeypatch):
     assert np.array_equal(found[0], first[1]['img'])
 
 
-def test_without_locks_the_first_to_finish_counts(tmp_path):
-    def meanwhile():
-        open_or_build(tmp_path / 'other', lambda: [(IMAGES[0], (2, 3))])
-        (tmp_path / 'other').rename(tmp_path / 'store')
-        yield IMAGES[0] * 2, (2, 3)
-
-    assert open_or_build(tmp_path / 'store', meanwhile).image(0).max() == 7
-    assert not list(tmp_path.glob('*.building'))
-
-
 def test_a_damaged_store_is_refused(tmp_path):
     folder = open_or_build(tmp_path / 'store', lambda: [(image, (2, 3)) for image in IMAGES]).folder
     with open(folder / 'pixels.u8', 'r+b') as file:

@@ -123,6 +123,7 @@ def run(root: Path, work_dir: Path, stop: int | None = None) -> dict[str, torch.
     return trained_state(runner)
 
 
+@pytest.mark.slow
 def test_resumed_run_ends_with_the_same_bits(root, tmp_path):
     expected = run(root, tmp_path / 'whole')
     run(root, tmp_path / 'parts', stop=4)

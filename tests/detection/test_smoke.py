@@ -12,6 +12,7 @@ ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.filterwarnings('ignore:__array__ implementation does.*copy keyword:DeprecationWarning')
 
 
+@pytest.mark.slow
 def test_measuring_a_model_that_finds_nothing(shapes: Path, tmp_path: Path) -> None:
     cfg = Config.fromfile(ROOT / 'configs' / 'smoke' / 'mask-rcnn_vit_shapes.py')
     for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
@@ -50,6 +51,7 @@ def test_real_images_train_and_are_measured(shared_data: Path, tmp_path: Path) -
     assert len(metric.img_ids) == 2, 'measured on the images that were trained on, and on no others'
 
 
+@pytest.mark.slow
 def test_overfit_config_takes_the_images_that_its_rule_names(shared_data: Path) -> None:
     cfg = Config.fromfile(ROOT / 'configs' / 'smoke' / 'mask-rcnn_vit_tinycoco.py')
 

@@ -114,7 +114,6 @@ def test_hierarchies_that_are_none(partition, bad):
         ((4, 4), SquarePartition(64), r'64 .*\[4, 16\]'),
         ((2, 3), BlobPartition((7, 3)), r'\(7, 3\) .* 6'),
     ],
-    ids=str,
 )
 @pytest.mark.parametrize('wrap', [lambda inner: inner, ShuffledPartition], ids=['plain', 'shuffled'])
 def test_segments_that_do_not_fit(grid, inner, message, wrap):

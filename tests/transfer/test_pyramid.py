@@ -120,9 +120,6 @@ def test_the_norm_can_be_chosen():
     [
         (dict(patch_size=4), 'patch_size=4 must lie between 8 and 16'),
         (dict(patch_size=32), 'patch_size=32 must lie between 8 and 16'),
-        (dict(strides=(8, 4)), r'strides=\(8, 4\) must rise'),
-        (dict(strides=()), r'strides=\(\) must rise'),
-        (dict(strides=(2, 4)), r'strides=\(2, 4\) must lie within a factor of four of patch_size=16'),
     ],
 )
 def test_impossible_options_are_errors(options, message):
@@ -131,7 +128,7 @@ def test_impossible_options_are_errors(options, message):
 
 
 MAPS = [
-    ([torch.zeros(1, 8, 2, 2)], r'gives 1 maps, but the pyramid has strides=\(4, 8, 16, 32\): choose as many'),
+    ([torch.zeros(1, 8, 2, 2)], '4 maps, got 1'),
     ([torch.zeros(1, 6, 2, 2)] * 4, r'\(1, 6, 2, 2\), but the pyramid expects \(B, 8, h, w\): set its embed_dims'),
     ([torch.zeros(1, 4, 8)] * 4, r"\(1, 4, 8\).*out_type='featmap'"),
 ]

@@ -33,6 +33,7 @@ def digits(root, tmp_path):
     return config, path
 
 
+@pytest.mark.slow
 def test_serialization_of_the_sample_photo(run, tmp_path, capsys):
     run('visualization/serialization.py', '--out', tmp_path, '--num', 2, '--kind', 'blob', '--hierarchy', 11, 5)
     names = ['flower_0.png', 'flower_0.gif', 'flower_1.png', 'flower_1.gif']
@@ -78,6 +79,7 @@ def test_reconstruct_files_with_norm_pix_names_it(run, digits, tmp_path, capsys)
     assert result['images'] == [str(tmp_path / 'photos' / name) for name in ('c.png', 'deep/b.png')]
 
 
+@pytest.mark.slow
 def test_attention_features_ranks_and_skip_weights(run, digits, tmp_path, capsys):
     out = tmp_path / 'out'
     run('visualization/attention.py', *digits, '--out', out, '--num', 2, '--query', 0, 3, '--layers', -1)
@@ -120,6 +122,7 @@ def test_other_checkpoints_and_models_are_refused(run, digits, tmp_path):
             run('visualization/features.py', config, checkpoint, '--out', tmp_path)
 
 
+@pytest.mark.slow
 def test_report_is_written_whole_or_not_at_all(run, digits, tmp_path, capsys):
     config, checkpoint = digits
     work_dir, out, bad = tmp_path / 'work', tmp_path / 'deep' / 'page.html', tmp_path / 'none.json'
