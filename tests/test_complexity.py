@@ -69,6 +69,7 @@ def test_all_tokens_follow_the_papers_formulas():
     assert costs['head'].all_tokens == 27 * d * n
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ('config', 'name', 'rows'),
     [('vit-t_skip_cifar10', 'ViT-T', 4), ('vit-s_in100', 'ViT-S', 4), ('vit-b_in1k', 'ViT-B', 2)],

@@ -94,6 +94,7 @@ def test_data(name: str) -> None:
     assert (pad.type, pad.size, pad.pad_mask) == ('BatchFixedSizePad', size, True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', RECIPES)
 def test_model(name: str) -> None:
     recipe = RECIPES[name]

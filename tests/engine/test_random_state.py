@@ -33,6 +33,7 @@ def two_epochs(**options):
     return torch.stack([torch.cat(list(loader)) for _ in range(2)])
 
 
+@pytest.mark.slow
 def test_no_number_is_drawn_twice_except_with_the_same_state_and_rank(monkeypatch):
     ours = {'worker_init_fn': {'type': 'seed_worker'}}
     drawn = two_epochs(**ours)

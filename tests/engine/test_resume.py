@@ -73,6 +73,7 @@ class WithoutSkipping:
             return next(self._iterator)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('workers', [0, 2])
 @pytest.mark.parametrize(
     ('sampler', 'done', 'total'), [('InfiniteSampler', 6, 20), ('DefaultSampler', 6, 9), ('DefaultSampler', 4, 9)]

@@ -72,6 +72,7 @@ class Copies(Hook):
         self.models.append(copy.deepcopy(runner.model))
 
 
+@pytest.mark.slow
 def test_scores_are_those_of_the_encoder_at_that_step(tmp_path):
     copies = Copies()
     runner = train(tmp_path, PROBE, copies)

@@ -161,6 +161,7 @@ def test_more_than_256_classes_are_written_in_16_bits(tmp_path):
         assert set(np.asarray(labels).ravel().tolist()) == {299}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('config', ['upernet_vit_shapes.py', 'mask-rcnn_vit_shapes.py'])
 @pytest.mark.filterwarnings('ignore:Default ``avg_non_ignore`` is False:UserWarning:mmseg')
 def test_smoke_configs_predict(tmp_path, monkeypatch, config):

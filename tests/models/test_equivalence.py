@@ -97,6 +97,7 @@ def test_paths_agree_on_real_sizes_in_float32(neck):
     )
 
 
+@pytest.mark.slow
 @torch.no_grad()
 @pytest.mark.parametrize('backend', ['sdpa', 'plain', 'triton'])
 @pytest.mark.parametrize('neck', ARCHITECTURES.values(), ids=ARCHITECTURES)
