@@ -3,6 +3,7 @@
 import random
 
 import numpy as np
+import pytest
 import torch
 from mmengine.runner import Runner
 from torch.utils.data import Dataset
