@@ -194,7 +194,7 @@ class ResumableCheckpointHook(CheckpointHook):
             self.file_backend.rmtree(path)
 
     def _save_complete(self, save: Callable, out_dir: str, filename: str, **kwargs: Any) -> None:
-        """Let the runner ``save`` under a temporary name and rename that, file or folder, on all ranks together."""
+        """Save under a temporary name and rename the file or folder when it is complete, on all ranks together."""
         complete = Path(out_dir, filename)
         unfinished = complete.with_name(filename + _PARTIAL)
         meta = dict(kwargs.pop('meta', None) or {})  # a copy: mmengine changes it

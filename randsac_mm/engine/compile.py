@@ -18,7 +18,7 @@ _WARM_UP = 5  # steps in which compiling is expected, counted from the start of 
 
 
 def compile_model(model: nn.Module, mode: str | None = None, backend: str | Callable = 'inductor') -> list[str]:
-    """Let ``torch.compile`` make the code of a model's training step, when it is first run.
+    """Compile a model's training step by ``torch.compile`` when it is first run.
 
     Compiles the whole loss of a RandSAC model; in other models, and in distributed training, which exchanges gradients
     of some layers while it computes others, each module of a list named ``layers`` (never of the two-stream baseline).

@@ -49,7 +49,7 @@ def fit_workers(cfg: Config, options: Mapping[str, object]) -> None:
 
 
 def keep_freed_memory() -> None:
-    """Let this process keep what it frees, instead of returning it to the system and asking again in every step.
+    """Keep freed memory in this process, instead of returning it to the system and asking again in every step.
 
     A training step on a CPU frees and asks for the same gigabytes again and again, and each time the system clears
     them. The price: the process keeps its greatest amount of memory until it ends. Needs glibc.

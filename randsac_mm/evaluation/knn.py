@@ -11,7 +11,7 @@ _MAX_SIMILARITIES = 2**25  # in a step: 128 MiB
 
 @torch.no_grad()
 def knn_predict(train_x: Tensor, train_y: Tensor, test_x: Tensor, k: int = 20, temperature: float = 0.07) -> Tensor:
-    """Let the k nearest training features vote for each test feature's class.
+    """Classify test features by a vote of the k nearest training features.
 
     Nearness is cosine similarity s, and a vote weighs exp(s / temperature), as usual since Wu et al. (2018). Of equally
     near features those that come first are taken, and the class with the largest sum wins, the lower one in a tie.
