@@ -184,18 +184,6 @@ def test_weights_that_the_config_does_not_describe(tmp_path, key, value):
         read_encoder(path)
 
 
-def test_files_that_cannot_be_read(tmp_path):
-    with pytest.raises(ValueError, match='only local files'):
-        read_encoder('https://example.org/a.pth')
-    with pytest.raises(FileNotFoundError, match=r'gone\.pth'):
-        read_encoder(tmp_path / 'gone.pth')
-    path, _ = checkpoint(tmp_path / 'a.pth')
-    with pytest.raises(FileNotFoundError, match=r'run\.py'):
-        read_encoder(path, tmp_path / 'run.py')
-    with pytest.raises(ValueError, match='22 pixels'):
-        read_encoder(path, img_size=(12, 22))
-
-
 def test_a_stored_config_is_not_executed(tmp_path):
     cfg = model_config()
     text = f'import os\nos.mkdir({str(tmp_path / "mark")!r})\n{Config(dict(model=cfg)).pretty_text}'

@@ -80,13 +80,6 @@ def test_agrees_with_mmpretrains_own_constructor():
                 assert ours[name][key] == pytest.approx(theirs[name][key], rel=1e-12), (name, key)
 
 
-def test_groups_are_few_and_have_names():
-    groups = build_optim_wrapper(build('mmseg'), config()).optimizer.param_groups
-    names = [f'depth_{d}_{kind}' for d in (5, 4, 3, 2, 1, 0) for kind in ('decay', 'no_decay')]
-    assert [group['name'] for group in groups] == names
-    assert [group['depth'] for group in groups] == [5, 5, 4, 4, 3, 3, 2, 2, 1, 1, 0, 0]
-
-
 def test_positions_tokens_tables_and_layer_scales_do_not_decay():
     special = ('cls_token', 'pos_embed', 'relative_position_bias_table', 'gamma_1', 'gamma_2')
     model = nn.ModuleDict(dict(backbone=make()))

@@ -4,9 +4,7 @@ import numpy as np
 import pytest
 import torch
 from builders import ARCHITECTURES, build, config
-from visualization.checks import check_picture
 
-from randsac_mm.visualization import draw_components
 from randsac_mm.visualization import principal_components as pc
 
 
@@ -45,17 +43,6 @@ def test_features_are_the_backbone_s(neck):
     assert model.backbone.training
     with pytest.raises(ValueError, match=r'layer=\[3\].* 3'):
         pc.patch_features(model.backbone, inputs, 3)
-
-
-@pytest.mark.parametrize('count', [1, 4, 5])
-def test_drawing(tmp_path, count):
-    model = make_model()
-    inputs = torch.randn(count, 3, *model.backbone.img_size)
-    result = draw_components(model, inputs, tmp_path / 'f.png', layer=-2)
-    _, pca = pc.principal_components(pc.patch_features(model.backbone, inputs, 1))
-    assert result['explained_variance'] == pytest.approx(pca.explained_variance_ratio_)
-    assert ('variance_of_mean_of_place' in result) == (count >= 4)
-    check_picture(tmp_path / 'f.png')
 
 
 def test_place_and_content_share_the_variance():

@@ -4,10 +4,7 @@ import numpy as np
 import pytest
 import torch
 from builders import ARCHITECTURES, GRID, build, config
-from PIL import Image
-from visualization.checks import check_picture
 
-from randsac_mm.visualization import draw_reconstruction, serialize
 from randsac_mm.visualization.inputs import to_pixels
 from randsac_mm.visualization.reconstruction import reconstruct, step_image
 
@@ -47,17 +44,6 @@ def test_perfect_normalised_predictions_are_shown_as_the_original(inputs, monkey
     composite, errors = reconstruct(model, inputs, perfect.rank)
     assert np.abs(composite.astype(int) - to_pixels(model, inputs)).max() <= 1
     assert max(max(of_image[1:]) for of_image in errors) < 1e-10
-
-
-@pytest.mark.parametrize('norm_pix', [True, False])
-def test_drawing(inputs, tmp_path, norm_pix):
-    model = make_model(norm_pix, partition=dict(type='BlobPartition', hierarchy=(7, 3)))
-    done = draw_reconstruction(model, inputs, tmp_path / 'a.png', seed=1)
-    rank, _ = serialize(model.data_preprocessor.serialization, 2, GRID, seed=1)
-    assert done['mse_per_rank'] == reconstruct(model, inputs, rank)[1]
-    check_picture(tmp_path / 'a.png', least=(900, 200))
-    with Image.open(tmp_path / 'a.png') as picture:
-        assert ('TARGET patch' in picture.text['Description']) == ('TARGET patch' in done['note']) == norm_pix
 
 
 def test_step_shows_true_pixels_before_and_nothing_after():
