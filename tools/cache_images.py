@@ -1,8 +1,6 @@
 #!/usr/bin/env python
 """Decode the images of a config's training set once, into a file that training then reads.
 
-Training makes the cache by itself on first use; this does it beforehand, for example on a machine without a GPU.
-
 python tools/cache_images.py configs/randsac/vit-b_in1k.py --cfg-options train_dataloader.dataset.short_side=320
 """
 

@@ -32,9 +32,6 @@ class SkipConnection(BaseModule):
             its own, because the residual stream grows from layer to layer and deep layers would dominate. ``'none'``:
             no norm. ``'after'``: each Z^l by a norm of its own.
 
-    Raises:
-        ValueError: If ``init`` or ``norm`` is another word.
-
     Paper:
         Section 4.2, appendix A.3.
     """

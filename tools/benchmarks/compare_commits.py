@@ -1,11 +1,7 @@
 #!/usr/bin/env python
 """Time the pre-training step of this clone and of another one on the CPU in turns, and print the ratio.
 
-Each clone trains the model of its own copy of a config on random images, in a process of its own.
-
-Example:
-    git worktree add ../old COMMIT
-    python tools/benchmarks/compare_commits.py ../old --config configs/randsac/vit-b_k9_in1k.py
+Each clone (as of ``git worktree add``) trains the model of its own copy of a config on random images.
 """
 
 import argparse

@@ -2,9 +2,6 @@
 """Draw where the encoder's tokens look: attention of chosen layers, all heads, and attention rollout.
 
 Writes attention.png (means over heads), attention_heads.png (each head) and attention.json (how wide each head looks).
-
-Example:
-    python tools/visualization/attention.py CONFIG work_dirs/NAME/epoch_100.pth --out out --query 2 5 --layers 0 5 -1
 """
 
 from randsac_mm.visualization import draw_attention

@@ -2,9 +2,6 @@
 """Draw the first three principal components of patch features as colours.
 
 Writes features.png and features.json (explained variance of each component).
-
-Example:
-    python tools/visualization/features.py CONFIG work_dirs/NAME/epoch_100.pth --out out --images /my/photos
 """
 
 from randsac_mm.visualization import draw_components

@@ -2,9 +2,6 @@
 """Measure which segments are hard: the loss by rank.
 
 Writes loss_by_rank.png and loss_by_rank.json, with standard errors. Serializations are of the checkpoint's own kind.
-
-Example:
-    python tools/visualization/loss_by_rank.py CONFIG work_dirs/NAME/epoch_100.pth --out out --num 1000
 """
 
 from randsac_mm.visualization import draw_loss_by_rank

@@ -2,9 +2,6 @@
 """Draw what a pre-trained model predicts: original, serialization, prediction per segment, all predictions together.
 
 Writes reconstruction.png and reconstruction.json (mean squared error of every rank).
-
-Example:
-    python tools/visualization/reconstruct.py CONFIG work_dirs/NAME/epoch_100.pth --out out --images /my/photos
 """
 
 from randsac_mm.visualization import draw_reconstruction

@@ -2,9 +2,6 @@
 """Draw the learned skip connections: which encoder layers each decoder layer reads.
 
 Writes skip_weights.png and skip_weights.json.
-
-Example:
-    python tools/visualization/skip_weights.py CONFIG work_dirs/NAME/epoch_100.pth --out out
 """
 
 from randsac_mm.visualization import draw_skip_weights
