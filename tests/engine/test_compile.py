@@ -64,6 +64,7 @@ def test_without_a_compiler_the_run_continues(monkeypatch):
     assert 'g++' in runner.logger.warning.call_args[0][0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(('enabled', 'warnings'), [(True, 1), (False, 0)])
 def test_compiling_in_the_middle_of_a_run_is_noticed_once(monkeypatch, enabled, warnings):
     graphs = iter([3, 4, 5, 5, 6, 7])  # asked from the fifth step on

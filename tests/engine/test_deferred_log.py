@@ -156,6 +156,7 @@ class Waits(Hook):
         self.per_step.append(len(self.places))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('device', ['cpu', pytest.param('cuda', marks=pytest.mark.gpu)])
 def test_a_steady_step_of_randsac_waits_for_nothing(root, tmp_path, device):
     steps = {}

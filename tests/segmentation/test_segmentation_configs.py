@@ -105,6 +105,7 @@ def test_model(name: str) -> None:
     assert sum(parameter.numel() for parameter in model.parameters()) / 1e6 == pytest.approx(recipe.million, abs=0.05)
 
 
+@pytest.mark.slow
 def test_the_readmes_config_reads_own_data(shapes, tmp_path) -> None:
     [example] = re.findall(r'```python\n(.*?)```', (FOLDER / 'README.md').read_text(), re.DOTALL)
     for old, new in (("'configs/", f"'{ROOT}/configs/"), ('/my/data', str(shapes))):
