@@ -120,6 +120,7 @@ print('torch%s-cp%d%d-%s-%s' % (torch.__version__, *sys.version_info[:2], syscon
     fi
     exec 9>&-
     step "mmcv's ops" '5 seconds' "$dir/bin/python" -m pip install --no-deps --force-reinstall "$wheel"-*.whl
+    "$dir/bin/python" -c 'import torch, mmcv._ext' 2>>"$LOG" || { rm "$wheel"-*.whl && explain 'broken ops: removed'; }
 }
 
 make_env() {

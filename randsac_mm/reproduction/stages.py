@@ -99,7 +99,7 @@ class Job(NamedTuple):
 
 
 def run_stages(job: Job) -> bool:
-    """Run the stages that have not been done; one that was interrupted goes on where it stopped.
+    """Run the stages that have not been done; one that was interrupted continues where it stopped.
 
     Returns:
         False if another process is at this run, which then is skipped.
