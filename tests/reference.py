@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 State = dict[str, Tensor]
+Grid = tuple[int, int]  # rows and columns of tokens
 Vectors = dict[int, Tensor]  # token, as place in raster order -> vector
 EPS = 1e-6
 
@@ -62,13 +63,17 @@ def raster_ranks(levels: list[list[int]]) -> list[int]:
 # --- small pieces -----------------------------------------------------------------------------------------------------
 
 
-def positions(height: int, width: int, dims: int) -> Tensor:
-    """Compute fixed sine-cosine positions (N, dims): sines and cosines of the column, then of the row."""
+def positions(height: int, width: int, dims: int, trained: Grid | None = None) -> Tensor:
+    """Compute fixed sine-cosine positions (N, dims): sines and cosines of the column, then of the row.
+
+    A token's coordinate is that of its centre, measured in tokens of the trained grid.
+    """
     quarter = dims // 4
+    rows, columns = trained or (height, width)
     table = torch.empty(height * width, dims, dtype=torch.float64)
     for y in range(height):
         for x in range(width):
-            for axis, value in enumerate((x, y)):
+            for axis, value in enumerate(((x + 0.5) * columns / width - 0.5, (y + 0.5) * rows / height - 0.5)):
                 for i in range(quarter):
                     angle = value / 10000 ** (i / quarter)
                     table[y * width + x, axis * 2 * quarter + i] = math.sin(angle)
@@ -159,10 +164,12 @@ def encoder_layer(state: State, name: str, x: Vectors, rank: list[int], heads: i
     return out
 
 
-def encode(state: State, image: Tensor, rank: list[int], p: int, heads: int) -> list[Vectors]:
+def encode(
+    state: State, image: Tensor, rank: list[int], p: int, heads: int, trained: Grid | None = None
+) -> list[Vectors]:
     """Encode all segments but the last; return the hidden states of all layers."""
     columns = image.shape[2] // p
-    table = positions(len(rank) // columns, columns, len(state['backbone.patch_embed.projection.bias']))
+    table = positions(len(rank) // columns, columns, len(state['backbone.patch_embed.projection.bias']), trained)
     x = {n: embed(state, image, n, p, table) for n in range(len(rank)) if rank[n] < max(rank)}
     hidden = []
     for layer in range(count_layers(state, 'backbone.layers.')):
@@ -226,12 +233,13 @@ def predict(
     decoder_heads: int,
     memory_norm: str = 'before',
     norm_position: str = 'pre',
+    trained: Grid | None = None,
 ) -> Vectors:
     """Predict all segments but the first with encoder and decoder."""
-    hidden = encode(state, image, rank, p, encoder_heads)
+    hidden = encode(state, image, rank, p, encoder_heads, trained)
     columns = image.shape[2] // p
     dims = len(state['neck.layers.0.ln1.weight'])
-    table = positions(len(rank) // columns, columns, dims)
+    table = positions(len(rank) // columns, columns, dims, trained)
     layers = count_layers(state, 'neck.layers.')
     x = {n: table[n] for n in range(len(rank)) if rank[n] > 0}
     for layer, memory in enumerate(memories(state, hidden, layers, memory_norm)):
@@ -241,10 +249,12 @@ def predict(
     return {n: linear(state, 'head.proj', v) for n, v in x.items()}
 
 
-def predict_two_stream(state: State, image: Tensor, rank: list[int], *, p: int, encoder_heads: int) -> Vectors:
+def predict_two_stream(
+    state: State, image: Tensor, rank: list[int], *, p: int, encoder_heads: int, trained: Grid | None = None
+) -> Vectors:
     """Predict all segments but the first with the second stream of the encoder itself (appendix A.3)."""
     columns = image.shape[2] // p
-    table = positions(len(rank) // columns, columns, len(state['backbone.patch_embed.projection.bias']))
+    table = positions(len(rank) // columns, columns, len(state['backbone.patch_embed.projection.bias']), trained)
     content = {n: embed(state, image, n, p, table) for n in range(len(rank)) if rank[n] < max(rank)}
     query = {n: table[n] for n in range(len(rank)) if rank[n] > 0}
     for layer in range(count_layers(state, 'backbone.layers.')):

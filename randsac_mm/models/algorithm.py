@@ -143,7 +143,8 @@ class RandSAC(BaseSelfSupervisor):
         """Predict the target tokens of a layout: patches (B, T, P * P * C) from images (B, C, H, W)."""
         layout = self._prepare(layout)
         hidden = self.backbone.encode(inputs, layout)
-        return self.head(self.neck(hidden, layout, self.backbone.grid(*inputs.shape[2:])))
+        grid = self.backbone.grid(*inputs.shape[2:])
+        return self.head(self.neck(hidden, layout, grid, self.backbone.trained_grid))
 
     @torch.no_grad()
     def reconstruct(self, inputs: Tensor, rank: Tensor | None = None) -> Reconstruction:

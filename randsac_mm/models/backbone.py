@@ -1,8 +1,10 @@
 """The encoder: a plain ViT for transfer, a block-causal one for pre-training (paper section 4.1)."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
+from mmengine.logging import print_log
 from mmpretrain.models.backbones import VisionTransformer
 from mmpretrain.models.backbones.base_backbone import BaseBackbone
 from torch import Tensor, nn
@@ -13,24 +15,27 @@ from randsac_mm.transfer import pyramid_indices
 from randsac_mm.transfer.strict_loading import strict_init_cfg
 
 from .layers import EPS, EncoderLayer, PatchEmbed, init_projections, run_layer
-from .positions import find_grid, sincos_positions
+from .positions import find_grids, resize_positions, sincos_positions
 
 _ARCH_KEYS = ('embed_dims', 'num_layers', 'num_heads', 'feedforward_channels')
 _OUT_TYPES = ('raw', 'featmap', 'avg_featmap')
+_POSITIONS = ('stretched', 'bicubic', 'extrapolated', 'trainable')
 
 
 @register('MODELS')
 class RandSACViT(BaseBackbone):
     """Vision Transformer encoder without class token, with fixed sine-cosine positions.
 
-    :meth:`forward` is mmpretrain's ``VisionTransformer`` in parameter names and numbers, so a checkpoint needs no
-    conversion; :meth:`encode` is the pre-training view of the same weights.
+    :meth:`forward` is mmpretrain's ``VisionTransformer`` in parameter names and, at the size of the pre-training, in
+    numbers (with ``positions='bicubic'`` at every size), so a checkpoint needs no conversion; :meth:`encode` is the
+    pre-training view of the same weights.
 
     Args:
         arch: Name in mmpretrain's zoo (``'deit-tiny'``, ``'deit-small'``, ``'base'``, ``'large'``, ...; its ``'small'``
             is 768 wide, not the ViT-S of the paper) or a dict with ``embed_dims``, ``num_layers``, ``num_heads`` and
             ``feedforward_channels``.
-        img_size: Usual height and width in pixels, one number or two. Other sizes are accepted at any time.
+        img_size: Height and width in pixels of the pre-training, one number or two. Other sizes are accepted at any
+            time, see ``positions``.
         patch_size: Side P of a patch, in pixels.
         in_channels: Number of image channels C.
         out_indices: Layers whose output :meth:`forward` returns; negative ones count from the end. ``'segmentation'``
@@ -40,7 +45,14 @@ class RandSACViT(BaseBackbone):
         drop_path_rate: Probability of skipping a branch of the last layer, growing linearly from 0 at the first.
         qkv_bias: Whether queries, keys and values have a bias.
         final_norm: Whether the last layer's output is normalised.
-        frozen_stages: Number of layers, from the input, that are not trained; -1: none, 0: only the patch embedding.
+        positions: Positions of another grid than that of the pre-training, which the checkpoint states.
+            ``'stretched'``: sine and cosine of coordinates stretched to the trained grid, so that every token gets
+            positions inside the trained range. ``'bicubic'``: the checkpoint's, interpolated as mmpretrain's
+            ``VisionTransformer`` does; they may be learned ones. ``'extrapolated'``: sine and cosine of coordinates
+            that count on beyond the trained ones, as whole models of earlier versions, once loaded, do by themselves.
+            ``'trainable'``, for fine-tuning as in MAE: parameters, stretched to ``img_size`` when they are loaded and
+            interpolated to other sizes.
+        frozen_stages: Number of layers, from the input, that are not trained; -1: none, 0: only the embeddings.
         with_cp: Whether training recomputes the inside of each layer in the backward pass instead of storing it.
         init_cfg: Initialisation from a checkpoint, as in mmengine. Without it the weights are Xavier uniform.
 
@@ -50,6 +62,9 @@ class RandSACViT(BaseBackbone):
     Paper:
         Section 4.1, "Autoregressive Segment Encoder".
     """
+
+    # In the metadata of state dicts. 1, as before this was counted: positions of other grids are extrapolated.
+    _version = 2
 
     def __init__(
         self,
@@ -62,6 +77,7 @@ class RandSACViT(BaseBackbone):
         drop_path_rate: float = 0.0,
         qkv_bias: bool = True,
         final_norm: bool = True,
+        positions: str = 'stretched',
         frozen_stages: int = -1,
         with_cp: bool = False,
         init_cfg: dict | list[dict] | None = None,
@@ -78,6 +94,11 @@ class RandSACViT(BaseBackbone):
         if out_type not in _OUT_TYPES:
             raise ValueError(f'out_type={out_type!r} must be one of {_OUT_TYPES}: there is no class token')
         self.out_type = out_type
+        if positions not in _POSITIONS:
+            raise ValueError(f'positions={positions!r} must be one of {_POSITIONS}')
+        self.position_type = positions
+        if positions == 'extrapolated':
+            self._version = 1
         if not -1 <= frozen_stages <= self.num_layers:
             raise ValueError(f'frozen_stages={frozen_stages} must lie between -1 and num_layers={self.num_layers}')
         self.frozen_stages = frozen_stages
@@ -87,7 +108,7 @@ class RandSACViT(BaseBackbone):
         # Positions of the pre-training grid, which they identify; once a checkpoint is loaded, of its grid.
         self.positions_grid = self.patch_resolution
         table = sincos_positions(self.positions_grid, self.embed_dims).clone()
-        self.pos_embed = nn.Parameter(table, requires_grad=False)
+        self.pos_embed = nn.Parameter(table, requires_grad=positions == 'trainable')
         last = max(self.num_layers - 1, 1)
         self.layers = nn.ModuleList(
             EncoderLayer(
@@ -162,10 +183,17 @@ class RandSACViT(BaseBackbone):
         return self.patch_embed.forward_some(images, layout.source) + self.positions(grid)[0, layout.source]
 
     def positions(self, grid: tuple[int, int]) -> Tensor:
-        """Return the positions (1, N, D) of a grid of N tokens; of another than the pre-training grid computed anew."""
+        """Return the positions (1, N, D) of a grid of N tokens, see the argument ``positions``."""
         if grid == self.positions_grid:
             return self.pos_embed
-        return sincos_positions(grid, self.embed_dims, self.pos_embed.device).to(self.pos_embed.dtype)
+        if self.position_type in ('bicubic', 'trainable'):
+            return resize_positions(self.pos_embed, self.positions_grid, grid)
+        return sincos_positions(grid, self.embed_dims, self.pos_embed.device, self.trained_grid).to(self.pos_embed)
+
+    @property
+    def trained_grid(self) -> tuple[int, int] | None:
+        """Grid to which coordinates are stretched, also those of a decoder; None: they are extrapolated."""
+        return None if self._version == 1 else self.positions_grid
 
     def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
         """Return the depth of a parameter, from 0 for the patch embedding, and the number of depths ``num_layers + 2``.
@@ -193,22 +221,41 @@ class RandSACViT(BaseBackbone):
         self._freeze()
         return self
 
-    def _load_from_state_dict(self, state_dict: dict, prefix: str, *args: object) -> None:
-        """Adopt the pre-training grid of a state dict; refuse positions that are no sine-cosine ones."""
+    def _load_from_state_dict(self, state_dict: dict, prefix: str, local_metadata: dict, *args: object) -> None:
+        """Adopt the positions of a state dict, and the grid of the pre-training that they state."""
         key = prefix + 'pos_embed'
-        if key in state_dict:
-            saved = state_dict[key]
-            grid = find_grid(saved) if saved.shape[-1] == self.embed_dims else None
-            if grid is None:
-                raise ValueError(
-                    f'{key} of the checkpoint, shape {tuple(saved.shape)}, has no sine-cosine positions of '
-                    f"{self.embed_dims} channels; mmpretrain's VisionTransformer reads learned ones"
+        if prefix and self.position_type == 'stretched':  # a whole model, not only its backbone
+            self._version = local_metadata.get('version', self._version)
+            if self._version == 1:
+                print_log(
+                    f'{key} is of an earlier version: positions of other grids are extrapolated as then', 'current'
                 )
-            self.positions_grid = grid
-            exact = sincos_positions(grid, self.embed_dims).to(self.pos_embed, copy=True)  # saved ones may be bfloat16
-            self.pos_embed.data = exact
-            state_dict[key] = exact
-        super()._load_from_state_dict(state_dict, prefix, *args)
+        if key in state_dict:
+            self.positions_grid, table = self._adopt(key, state_dict[key])
+            self.pos_embed.data = state_dict[key] = table.to(self.pos_embed, copy=True)
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, *args)
+
+    def _adopt(self, key: str, saved: Tensor) -> tuple[tuple[int, int], Tensor]:
+        """Return the grid and the positions (1, N, D) that this backbone makes of a checkpoint's positions."""
+        own, dims = self.patch_resolution, self.embed_dims
+        found = find_grids(saved) if saved.shape[-1] == dims else None
+        if self.position_type in ('stretched', 'extrapolated'):
+            if found is None:
+                raise ValueError(
+                    f'{key} of the checkpoint, shape {tuple(saved.shape)}, has no sine-cosine positions of {dims} '
+                    "channels: set positions='bicubic' for learned ones"
+                )
+            return found[1], sincos_positions(found[1], dims)  # computed, because saved ones may be bfloat16
+        side = math.isqrt(saved.numel() // dims)
+        grid = found[0] if found else own if saved.shape[1:2] == (math.prod(own),) else (side, side)
+        if saved.shape != (1, math.prod(grid), dims):
+            raise ValueError(
+                f'{key} of the checkpoint, shape {tuple(saved.shape)}, has no positions of {dims} channels for '
+                f'{own[0]} x {own[1]} tokens or another square grid'
+            )
+        if self.position_type == 'bicubic' or grid == own:
+            return grid, saved
+        return own, sincos_positions(own, dims, trained_grid=found[1]) if found else resize_positions(saved, grid, own)
 
     def _check_images(self, images: Tensor) -> tuple[int, int]:
         """Return the token grid of images (B, C, H, W) that fit."""
@@ -228,6 +275,7 @@ class RandSACViT(BaseBackbone):
     def _freeze(self) -> None:
         if self.frozen_stages < 0:
             return
+        self.pos_embed.requires_grad_(False)
         frozen = [self.patch_embed, *self.layers[: self.frozen_stages]]
         if self.frozen_stages == self.num_layers:
             frozen += [getattr(self, name) for name in ('ln1', 'ln2') if hasattr(self, name)]

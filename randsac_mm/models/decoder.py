@@ -139,19 +139,23 @@ class RandSACDecoder(BaseModule):
         self.ln = nn.LayerNorm(embed_dims, eps=EPS) if norm_position == 'pre' else nn.Identity()
         init_projections(self.layers)
 
-    def forward(self, hidden: list[Tensor], layout: Layout, grid: tuple[int, int]) -> Tensor:
+    def forward(
+        self, hidden: list[Tensor], layout: Layout, grid: tuple[int, int], trained_grid: tuple[int, int] | None = None
+    ) -> Tensor:
         """Decode the target tokens of a layout.
 
         Args:
             hidden: Hidden states H^1 .. H^L_enc of the encoder, each (B, S, D_enc).
             layout: Which T tokens to predict, and the masks.
             grid: Height and width of the token grid.
+            trained_grid: Grid to which coordinates are stretched, see :func:`sincos_positions`.
 
         Returns:
             Decoded tokens (B, T, D), normalised, ready for the head.
         """
         memory = self.skip(hidden) if self.skip is not None else [hidden[-1]] * self.num_layers
-        x = sincos_positions(grid, self.embed_dims, memory[0].device)[0, layout.target]  # (B, T, D), no content
+        positions = sincos_positions(grid, self.embed_dims, memory[0].device, trained_grid)
+        x = positions[0, layout.target]  # (B, T, D), no content
         x = x.to(next(self.parameters()).dtype)  # not the memory's, which is half precision under autocast
         for layer, z in zip(self.layers, memory, strict=True):
             x = run_layer(layer, self.with_cp, x, z, layout.target_mask, layout.memory_mask)

@@ -1,23 +1,30 @@
-"""Fixed two-dimensional sine-cosine positions (paper section 4.1)."""
+"""Fixed two-dimensional sine-cosine positions and their change from grid to grid (paper section 4.1)."""
 
 from functools import lru_cache
 
 import torch
 from torch import Tensor
+from torch.nn.functional import interpolate
 
+Grid = tuple[int, int]
 _TEMPERATURE = 10_000.0
+_LONGEST_SIDE = 512  # tokens; trained grids are looked for up to here
 # Compiled code holds the table instead of computing it in every step. PyTorch 2.0 has no such mark.
 _constant = getattr(getattr(torch, 'compiler', None), 'assume_constant_result', lambda function: function)
 
 
 @_constant  # type: ignore[untyped-decorator]
-def sincos_positions(grid: tuple[int, int], embed_dims: int, device: torch.device | str = 'cpu') -> Tensor:
+def sincos_positions(
+    grid: Grid, embed_dims: int, device: torch.device | str = 'cpu', trained_grid: Grid | None = None
+) -> Tensor:
     """Return the positions of all tokens of a grid, as MAE's own code computes them.
 
     Args:
         grid: Height and width of the token grid, in tokens; N is their product.
         embed_dims: Number of channels D, a multiple of 4.
         device: Device of the result.
+        trained_grid: Grid of the pre-training, in tokens. Coordinates are stretched to it: both grids cover the whole
+            image, and a token's coordinate is that of its centre. Default: ``grid``, coordinates 0, 1, 2, ...
 
     Returns:
         Positions (1, N, D), float32, tokens in raster order: sine and cosine of the column in the first half of the
@@ -28,38 +35,64 @@ def sincos_positions(grid: tuple[int, int], embed_dims: int, device: torch.devic
     """
     if embed_dims % 4:
         raise ValueError(f'embed_dims={embed_dims} must be a multiple of 4 for sine-cosine positions of two axes')
-    return _compute(tuple(grid), embed_dims, device)
+    return _compute(tuple(grid), embed_dims, device, tuple(trained_grid or grid))
 
 
 @lru_cache(maxsize=32)
-def _compute(grid: tuple[int, int], embed_dims: int, device: torch.device | str) -> Tensor:
+def _compute(grid: Grid, embed_dims: int, device: torch.device | str, trained_grid: Grid) -> Tensor:
+    rows, columns = (_encode(*sides, embed_dims // 2) for sides in zip(grid, trained_grid, strict=True))
+    halves = [columns.expand(grid[0], -1, -1), rows[:, None].expand(-1, grid[1], -1)]  # 2 x (h, w, D / 2)
+    return torch.cat(halves, dim=2).flatten(0, 1).float()[None].to(device)
+
+
+def _encode(side: int, trained_side: int, dims: int) -> Tensor:
+    """Return sine and cosine (n, dims) of the coordinates of ``n = side`` tokens along one axis."""
+
     # On the CPU in float64, so that every device gets the same numbers; explicitly, because the cache must not keep
     # what was computed while another default device, such as meta, was set.
     def count(n: int) -> Tensor:
         return torch.arange(n, dtype=torch.float64, device='cpu')
 
-    frequency = _TEMPERATURE ** -(count(embed_dims // 4) / (embed_dims // 4))
-    rows, columns = torch.meshgrid(count(grid[0]), count(grid[1]), indexing='ij')
-    angles = [axis.reshape(-1, 1) * frequency for axis in (columns, rows)]  # 2 x (N, D / 4)
-    halves = [torch.cat([angle.sin(), angle.cos()], dim=1) for angle in angles]  # 2 x (N, D / 2)
-    return torch.cat(halves, dim=1).float()[None].to(device)
+    coordinates = (count(side) + 0.5) * trained_side / side - 0.5  # exactly 0, 1, 2, ... if the sides are equal
+    angles = coordinates[:, None] * _TEMPERATURE ** -(count(dims // 2) / (dims // 2))
+    return torch.cat([angles.sin(), angles.cos()], dim=1)
 
 
-def find_grid(positions: Tensor) -> tuple[int, int] | None:
-    """Return the token grid that sine-cosine positions were computed for.
+def resize_positions(positions: Tensor, old: Grid, new: Grid) -> Tensor:
+    """Interpolate positions (1, N, D) of one grid bicubically to another, as MAE, BEiT and mmpretrain do."""
+    table = positions.unflatten(1, old).permute(0, 3, 1, 2).float()
+    resized = interpolate(table, new, mode='bicubic', align_corners=False)
+    return resized.flatten(2).transpose(1, 2).to(positions.dtype)
+
+
+def find_grids(positions: Tensor) -> tuple[Grid, Grid] | None:
+    """Return the grid of sine-cosine positions, and the trained grid from which they were stretched to it.
 
     Args:
         positions: Positions (1, N, D) of any number type.
 
     Returns:
-        Height and width in tokens, or None if these are no positions of :func:`sincos_positions`.
+        Height and width in tokens, twice; None if these are no positions of :func:`sincos_positions`.
     """
     if positions.ndim != 3 or len(positions) != 1 or positions.shape[2] % 4:
         return None
     tokens, dims = positions.shape[1:]
     saved = positions.detach().cpu().float()
-    for height in range(1, tokens + 1):
+    for height in (n for n in range(1, tokens + 1) if tokens % n == 0):
         grid = (height, tokens // height)
-        if tokens % height == 0 and torch.allclose(saved, sincos_positions(grid, dims), atol=1e-2):  # bfloat16 too
-            return grid
+        table = saved.view(*grid, dims)
+        rows, columns = _find_side(table[:, 0, dims // 2 :]), _find_side(table[0, :, : dims // 2])
+        if rows and columns and _close(saved, sincos_positions(grid, dims, trained_grid=(rows, columns))):
+            return grid, (rows, columns)
     return None
+
+
+def _find_side(encoded: Tensor) -> int | None:
+    """Return the trained side whose coordinates an axis (n, D / 2) encodes, or None."""
+    side, dims = encoded.shape
+    candidates = (side, *range(1, _LONGEST_SIDE))  # most often it is the own one
+    return next((other for other in candidates if _close(encoded, _encode(side, other, dims).float())), None)
+
+
+def _close(saved: Tensor, computed: Tensor) -> bool:
+    return torch.allclose(saved, computed, rtol=0, atol=1e-2)  # saved ones may be bfloat16

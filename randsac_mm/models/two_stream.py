@@ -31,7 +31,8 @@ class TwoStreamRandSAC(RandSAC):
         backbone = self.backbone
         content = backbone.embed_source(inputs, layout)  # (B, S, D)
         grid = backbone.grid(*inputs.shape[2:])
-        query = sincos_positions(grid, backbone.embed_dims, inputs.device)[0, layout.target].to(content)  # (B, T, D)
+        positions = sincos_positions(grid, backbone.embed_dims, inputs.device, backbone.trained_grid)
+        query = positions[0, layout.target].to(content)  # (B, T, D)
         layers: list[Any] = list(backbone.layers)
         *others, last = layers
         for layer in others:

@@ -1,5 +1,6 @@
 """Strict loading of whole models: every tensor of a checkpoint or none."""
 
+from collections import OrderedDict
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -53,10 +54,12 @@ def load_or_restore(
     Returns:
         Missing keys, unexpected keys and errors of tensors of other shapes; all empty if everything was loaded.
     """
-    own = {key: value.detach().clone() for key, value in module.state_dict().items()}
+    own = module.state_dict()
+    own.update({key: value.detach().clone() for key, value in own.items()})
     missing, unexpected, mismatched = [], [], []
     try:
-        wanted = {key: value for key, value in state.items() if key not in may_have}
+        wanted = OrderedDict((key, value) for key, value in state.items() if key not in may_have)
+        vars(wanted)['_metadata'] = getattr(state, '_metadata', None)  # versions of modules, which torch reads
         result = module.load_state_dict(wanted, strict=False)
         missing = sorted(set(result.missing_keys) - set(may_lack))
         unexpected = sorted(result.unexpected_keys)

@@ -6,6 +6,7 @@ import re
 import urllib.error
 import urllib.parse
 import zipfile
+from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +100,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     return checkpoint
 
 
-def find_state(checkpoint: dict[str, Any], path: str | Path) -> dict[str, Tensor]:
+def find_state(checkpoint: dict[str, Any], path: str | Path) -> OrderedDict[str, Tensor]:
     """Return the state dict of a checkpoint; in files of mmengine's ``EMAHook`` it holds the averaged weights.
 
     Args:
@@ -107,7 +108,7 @@ def find_state(checkpoint: dict[str, Any], path: str | Path) -> dict[str, Tensor
         path: Its file, for the error.
 
     Returns:
-        All tensors of the state dict by name, without entries that are no tensors.
+        All tensors of the state dict by name, without entries that are no tensors, and its metadata.
 
     Raises:
         ValueError: If there is no tensor.
@@ -115,8 +116,9 @@ def find_state(checkpoint: dict[str, Any], path: str | Path) -> dict[str, Tensor
     """
     inner = [checkpoint[key] for key in _STATE_KEYS if isinstance(checkpoint.get(key), dict)]
     for candidate in (*inner, checkpoint):
-        tensors = {str(key): value for key, value in candidate.items() if isinstance(value, Tensor)}
+        tensors = OrderedDict((str(key), value) for key, value in candidate.items() if isinstance(value, Tensor))
         if tensors:
+            vars(tensors)['_metadata'] = getattr(candidate, '_metadata', None)  # versions of modules
             return tensors
     raise ValueError(
         f'{path} has no tensors at the top or under {_STATE_KEYS}; its entries are {sorted(map(str, checkpoint))}'

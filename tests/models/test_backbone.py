@@ -50,6 +50,19 @@ def test_equals_mmpretrain(options):
             torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
 
 
+@torch.no_grad()
+@pytest.mark.parametrize('size', [(15, 21), (21, 15), (30, 42), (6, 45)], ids=str)
+def test_equals_mmpretrain_at_other_sizes_where_it_interpolates(size):
+    """mmpretrain resizes positions bicubically; stretched ones are equal at the size of the pre-training."""
+    x = pixels(*size)
+    other = theirs(out_type='raw')
+    for positions, equal in (('bicubic', True), ('trainable', True), ('stretched', size == SIZE)):
+        mine = ours(out_type='raw', positions=positions)
+        other.load_state_dict(mine.state_dict(), strict=True)
+        close = torch.allclose(mine(x)[0], other(x)[0], rtol=1e-4, atol=1e-4)
+        assert close is equal, positions
+
+
 @pytest.mark.parametrize('name', ['deit-tiny', 'base', 'DeiT-Small'])
 def test_named_architectures_have_the_same_parameters(name):
     with torch.device('meta'):
@@ -115,6 +128,7 @@ BAD_OPTIONS = [
     (dict(arch={**ENCODER, 'embed_dims': 14, 'num_heads': 2}), 'embed_dims=14 .* 4'),
     (dict(arch={**ENCODER, 'num_heads': 5}), 'embed_dims=12 .* num_heads=5'),
     (dict(out_type='cls_token'), 'cls_token'),
+    (dict(positions='learned'), "positions='learned' .*'trainable'"),
     (dict(out_indices=[0, -4]), r'-4\] .* 3 layers'),
     (dict(frozen_stages=4), 'frozen_stages=4 .*3'),
     (dict(img_size=(15, 20)), '15 x 20 .* 3 x 3'),

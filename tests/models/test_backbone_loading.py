@@ -1,6 +1,7 @@
 """Contract: a loaded backbone computes what the saved one did, at every size, and hands its pre-training grid on."""
 
 import copy
+import itertools
 
 import pytest
 import torch
@@ -10,6 +11,8 @@ from mmpretrain.models import ImageClassifier
 from randsac_mm.models import RandSACDecoder, RandSACHead, RandSACViT
 from randsac_mm.models.positions import sincos_positions
 from randsac_mm.segments import raster_layout
+from randsac_mm.transfer import load_backbone
+from randsac_mm.transfer.model_loading import load_model
 
 DIMS = ENCODER['embed_dims']
 
@@ -60,11 +63,71 @@ def test_the_pre_training_grid_is_handed_on():
     assert_same(copy.deepcopy(third), original)
 
 
-def test_positions_of_another_grid_are_those_of_a_model_made_for_it():
-    loaded, made = make((9, 16)), make((12, 12))
+@torch.no_grad()
+def test_extrapolated_positions_are_those_of_a_model_made_for_the_grid():
+    loaded, made = make((9, 16), positions='extrapolated'), make((12, 12))
     made.load_state_dict({**loaded.state_dict(), 'pos_embed': made.pos_embed})
     x = images((12, 12))
     assert torch.equal(loaded(x)[0], made(x)[0])
+    stretched = make((9, 16))
+    stretched.load_state_dict(loaded.state_dict())
+    assert not torch.allclose(stretched(x)[0], made(x)[0], atol=1e-2)
+    x = images((9, 16))
+    assert torch.equal(stretched(x)[0], loaded(x)[0])
+
+
+def downstream(positions='stretched'):
+    """Make a model of 12 x 12 tokens that was fine-tuned from a pre-training of 9 x 16."""
+    backbone = make((12, 12), positions=positions)
+    backbone.load_state_dict(make((9, 16)).state_dict())
+    return ImageClassifier(backbone, head=dict(type='LinearClsHead', num_classes=5, in_channels=DIMS))
+
+
+@torch.no_grad()
+def test_a_whole_model_of_an_earlier_version_keeps_its_numbers(tmp_path):
+    """It was trained with extrapolated positions, and remembers it when saved again; its backbone alone does not."""
+    old = downstream('extrapolated')  # which are saved as they were before
+    x = images((12, 12))
+    paths = [tmp_path / f'{i}.pth' for i in range(3)]
+    torch.save(dict(state_dict=old.state_dict()), paths[0])
+    for path, after in itertools.pairwise(paths):
+        model = downstream()
+        load_model(model, path)
+        assert torch.equal(model.backbone(x)[0], old.backbone(x)[0])
+        torch.save(dict(state_dict=model.state_dict()), after)
+    new = downstream()
+    load_backbone(new.backbone, paths[2])
+    assert not torch.allclose(new.backbone(x)[0], old.backbone(x)[0], atol=1e-2)
+    torch.save(dict(state_dict=new.state_dict()), paths[0])
+    load_model(model, paths[0])
+    assert torch.equal(model.backbone(x)[0], new.backbone(x)[0])
+
+
+def test_a_refused_checkpoint_leaves_positions_as_they_were(tmp_path):
+    torch.save(downstream('extrapolated').backbone.state_dict(), tmp_path / 'a.pth')
+    model = downstream()
+    before = copy.deepcopy(model.backbone)
+    with pytest.raises(ValueError, match='missing'):
+        load_model(model, tmp_path / 'a.pth')
+    assert_same(model.backbone, before)
+
+
+def test_trainable_positions_begin_stretched_and_are_kept_when_trained():
+    pretrained, model = make((9, 16)), make((12, 12), positions='trainable')
+    model.load_state_dict(pretrained.state_dict())
+    stretched = sincos_positions((12, 12), DIMS, trained_grid=(9, 16))
+    assert torch.equal(model.pos_embed, stretched)
+    model(images((12, 12)))[0].sum().backward()
+    assert model.pos_embed.grad.abs().sum() > 0
+    model.pos_embed.data += 0.002 * torch.randn_like(stretched)  # after few steps they are still close to fixed ones
+    for positions in ('trainable', 'bicubic'):
+        again = make((12, 12), positions=positions)
+        again.load_state_dict(model.state_dict())
+        assert_same(again, model)
+    larger = make((24, 24), positions='trainable')
+    larger.load_state_dict(model.state_dict() | {'pos_embed': torch.randn(1, 144, DIMS)})
+    assert larger.positions_grid == (24, 24)
+    assert not make((12, 12), positions='trainable', frozen_stages=0).pos_embed.requires_grad
 
 
 def test_loading_does_not_write_to_the_checkpoint():
@@ -93,6 +156,9 @@ def test_positions_that_are_not_fixed_are_refused(positions):
     state = make((5, 7)).state_dict() | {'pos_embed': positions}
     with pytest.raises(ValueError, match=f'pos_embed .*{DIMS}'):
         make((5, 7)).load_state_dict(state)
+    if positions.shape != FIXED.shape:
+        with pytest.raises(ValueError, match='pos_embed'):
+            make((5, 8), positions='bicubic').load_state_dict({**state, 'pos_embed': positions[..., :-1, :]})
 
 
 @pytest.mark.parametrize('inside', [False, True], ids=['alone', 'classifier'])

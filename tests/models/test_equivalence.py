@@ -39,7 +39,7 @@ def in_raster_order(pred, layout, tokens):
     return whole.scatter(1, layout.target[..., None].expand_as(known), known)
 
 
-def oracle(model, cfg, x, rank):
+def oracle(model, cfg, x, rank, **options):
     state = {key: value.double() for key, value in model.state_dict().items()}
     if 'neck' not in cfg:
         heads = dict(encoder_heads=ENCODER['num_heads'])
@@ -48,6 +48,7 @@ def oracle(model, cfg, x, rank):
         heads = dict(encoder_heads=ENCODER['num_heads'], decoder_heads=DECODER['num_heads'])
         heads.update({key: cfg['neck'][key] for key in ('memory_norm', 'norm_position') if key in cfg['neck']})
         predict = reference.predict
+    heads.update(options)
     return [predict(state, image, r.tolist(), p=PATCH, **heads) for image, r in zip(x, rank, strict=True)]
 
 
@@ -142,3 +143,17 @@ def test_tokens_nobody_may_read_change_nothing():
     torch.testing.assert_close(
         in_raster_order(model.predict(x, scrambled), layout, 24), before, equal_nan=True, rtol=0, atol=0
     )
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(('positions', 'trained'), [('stretched', (4, 6)), ('extrapolated', None)])
+@pytest.mark.parametrize('neck', [ARCHITECTURES['skip'], None], ids=['skip', 'two-stream'])
+def test_predictions_at_another_size(neck, positions, trained):
+    """Encoder and decoder agree on where a token is."""
+    cfg = config(PARTITIONS['blob-flat'], neck, positions=positions)
+    model, x = build(cfg).double(), images((5, 3), batch_size=2, dtype=torch.float64)
+    pred, rank, predicted = model.reconstruct(x)
+    for image, vectors in enumerate(oracle(model, cfg, x, rank, trained=trained)):
+        assert sorted(vectors) == predicted[image].nonzero().flatten().tolist()
+        for n, vector in vectors.items():
+            torch.testing.assert_close(pred[image, n], vector, **ORACLE)
