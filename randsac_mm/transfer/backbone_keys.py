@@ -25,6 +25,10 @@ _TIMM_TO_MMPRETRAIN = [
     (r'(^|\.)norm\.', r'\1ln1.'),
     (r'(^|\.)fc_norm\.', r'\1ln2.'),
 ]
+_SCALES_TO_MMPRETRAIN = [
+    (r'\bblocks\.(\d+)\.(?:ls1\.gamma|gamma_1)$', r'layers.\1.attn.gamma1.weight'),
+    (r'\bblocks\.(\d+)\.(?:ls2\.gamma|gamma_2)$', r'layers.\1.ffn.gamma2.weight'),
+]
 _NUMBER = re.compile(r'(?<=\.)\d+(?=\.)')
 
 
@@ -37,9 +41,11 @@ def rename_timm_keys(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """
     if not any(f'.{key}'.endswith(f'.{_TIMM_ANCHOR}') for key in state):
         return dict(state)
+    beit = any(key.endswith('.attn.q_bias') for key in state)  # its layer scales keep their names
+    table = _TIMM_TO_MMPRETRAIN if beit else _SCALES_TO_MMPRETRAIN + _TIMM_TO_MMPRETRAIN
     renamed = {}
     for key, value in state.items():
-        for pattern, replacement in _TIMM_TO_MMPRETRAIN:
+        for pattern, replacement in table:
             key = re.sub(pattern, replacement, key)
         renamed[key] = value
     return renamed

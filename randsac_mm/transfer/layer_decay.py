@@ -116,7 +116,7 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
             decay_mult = 0.0
         elif isinstance(owner, _NORMS):
             decay_mult = cfg.get('norm_decay_mult', 1.0)
-        elif last == 'bias':
+        elif last.endswith('bias'):
             decay_mult = cfg.get('bias_decay_mult', 1.0)
         else:
             decay_mult = cfg.get('flat_decay_mult', 1.0) if axes == 1 else 1.0

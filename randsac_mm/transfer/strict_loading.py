@@ -1,5 +1,6 @@
 """Strict loading of backbones: every tensor arrives, or the run stops with the reason."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 from mmengine.logging import print_log
 from mmengine.model import BaseModule, PretrainedInit, update_init_info
 from torch import nn
+from torch.nn.functional import pad
 
 from randsac_mm.registry import register
 
@@ -65,7 +67,8 @@ def load_backbone(
     Reads checkpoints of pre-training, fine-tuning, segmentation and detection, also of several processes
     (``module.``), and exported backbones. Keys outside the prefix (decoder, head, ...) are not used. The backbone's own
     loading hooks run: mmpretrain's classes resize positions and tables, ours adopts the grid of the checkpoint. Names
-    of timm and of authors' own code (``blocks.*``) are renamed to mmpretrain's.
+    of timm and of authors' own code (``blocks.*``) are renamed to mmpretrain's. A class token without position, as
+    DeiT-3's, gets one of zeros if the backbone's has one.
 
     The final norms ``ln1`` and ``ln2`` may be unexpected, if the backbone has none, and a new ``ln2``, which
     pre-training does not have, keeps its initial values. Other exceptions must be named.
@@ -90,6 +93,10 @@ def load_backbone(
     inside = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
     check_architecture(inside, own, path)
     check_num_heads(checkpoint, backbone, path)
+    if {'cls_token', 'pos_embed'} <= own.keys() & inside.keys():
+        theirs, ours = inside['pos_embed'].shape[1], own['pos_embed'].shape[1]
+        if math.isqrt(theirs) ** 2 == theirs != ours == math.prod(getattr(backbone, 'patch_resolution', ())) + 1:
+            inside['pos_embed'] = pad(inside['pos_embed'], (0, 0, 1, 0))  # a class token without position
 
     missing, unexpected = own.keys() - inside.keys(), inside.keys() - own.keys()
     indices = {key for key in own if key.endswith('relative_position_index')}  # buffers that follow from the grid
