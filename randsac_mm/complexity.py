@@ -92,8 +92,10 @@ layers that would give the printed figure        ViT-T   ViT-S   ViT-B
 two streams, keys and values shared                9.1    15.6    18.4
 two streams, keys and values made for each         8.3    14.4    16.9
 one stream only                                   16.7    28.8    33.8
-The paper gives no depth. ViT-S and ViT-B fit two streams of 12 + 4 and 12 + 6 layers; ViT-T, with 7 M parameters
-(15 or 16 layers), does not. Ours shares keys and values, and does not compute the last layer's unused content."""
+as many parameters as encoder and decoder         16.0    17.3    20.0
+The paper gives no depth. Ours has as many parameters as encoder and decoder (12 and 16 D^2 a layer), which are the
+paper's 7 M and 30 M. The multiply-adds fit two streams of 12 + 4 layers (ViT-S) and 12 + 6 (ViT-B), and none of ViT-T.
+Ours shares keys and values, and does not compute the last layer's unused content."""
 
 
 def find_published(model: RandSAC) -> str | None:

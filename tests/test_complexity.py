@@ -89,7 +89,7 @@ def test_two_stream_has_the_papers_parameters_and_the_reported_difference():
     comparison = compare_with_paper(model)
     assert comparison['parameters of the shared layers, millions'] == (7, 7)
     ours, paper = comparison['multiply-adds, two-stream']
-    assert 1.6 < ours / paper < 1.7  # not reproduced; the report explains
+    assert 1.7 < ours / paper < 1.8  # not reproduced; the report explains
     text = report(model)
     for a, b in ((22, 4), (24, 4), (12, 2)):  # ways of counting: a D^2 N + b N^2 D per layer
         for p in PAPER.values():

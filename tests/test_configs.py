@@ -54,7 +54,7 @@ RECIPES = {
     'vit-s_blob_cifar100': LOW_DATA._replace(**BLOB),
     'vit-t_cifar10': ABLATION,
     'vit-t_skip_cifar10': T_BLOB._replace(skip=True),
-    'vit-t_two-stream_cifar10': T_BLOB._replace(encoder=(15, 192, 3), decoder=None),
+    'vit-t_two-stream_cifar10': T_BLOB._replace(encoder=(16, 192, 3), decoder=None),
 }
 
 

@@ -115,8 +115,9 @@ def apply_protocol(cfg: Config, protocol: Protocol, images: int) -> None:
 
 def _set_size(model: ConfigDict, dims: int, layers: int, heads: int, decoder_layers: int) -> None:
     """Change the size of encoder and decoder, whatever the algorithm."""
-    if model.type == 'TwoStreamRandSAC':  # has no decoder, but the layers of both, as at the paper's size
-        layers += decoder_layers
+    if model.type == 'TwoStreamRandSAC':
+        # It has no decoder but as many parameters: 12 D^2 in each of its layers, 16 D^2 in one of a decoder.
+        layers = round(layers + decoder_layers * 16 / 12)
     model.backbone.arch = dict(embed_dims=dims, num_layers=layers, num_heads=heads, feedforward_channels=4 * dims)
     if model.type == 'RandSAC':
         model.neck.update(num_layers=decoder_layers, embed_dims=dims, num_heads=heads)

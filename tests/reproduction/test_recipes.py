@@ -9,7 +9,7 @@ from mmengine.registry import init_default_scope
 from mmpretrain.registry import MODELS
 
 from randsac_mm.reproduction import PROTOCOLS, load_tables, parse_protocol
-from randsac_mm.reproduction.protocols import apply_protocol
+from randsac_mm.reproduction.protocols import _set_size, apply_protocol
 from randsac_mm.reproduction.recipes import RECIPES, load_recipe
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
@@ -75,7 +75,7 @@ def built(name: str, protocol: str) -> tuple[Config, torch.nn.Module]:
 @pytest.mark.parametrize('name', NAMES)
 def test_every_recipe_builds_small_with_sizes_that_fit(name: str) -> None:
     cfg, model = built(name, 'smoke')
-    layers = 3 if name == 'two-stream' else 2  # the two-stream baseline has those of the decoder as well
+    layers = 3 if name == 'two-stream' else 2  # the two-stream baseline has the decoder's parameters as well
     assert (model.backbone.embed_dims, len(model.backbone.layers)) == (16, layers)
     assert (cfg.max_epochs, cfg.train_dataloader.batch_size) == (1, 32)
     batch = {'inputs': torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)}
@@ -100,6 +100,18 @@ def test_encoders_of_one_table_have_one_size_at_the_papers_scale() -> None:
     assert millions['two-stream'] == [7]
     assert millions['transformer'] == millions['transformer-skip'] == [5, 2]
     assert millions['mae-norm-pix'][0] == 5
+
+
+@pytest.mark.slow
+def test_two_stream_baseline_has_the_parameters_of_encoder_and_decoder() -> None:
+    two, one = (built(name, 'paper')[1] for name in ('two-stream', 'transformer-skip'))
+    layers = [two.backbone.layers, one.backbone.layers, one.neck.layers]
+    both, encoder, decoder = (sum(p.numel() for p in part.parameters()) for part in layers)
+    assert abs(both - encoder - decoder) < both / len(two.backbone.layers) / 2
+    cfg = load_recipe('two-stream', CONFIGS)
+    _set_size(cfg.model, 384, 12, 6, 4)  # ViT-S of ImageNet-100: 30 M in Table 10
+    assert cfg.model.backbone.arch.num_layers == 17
+    assert round(17 * 12 * 384**2 / 1e6) == 30
 
 
 @pytest.mark.parametrize(('epochs', 'warmup'), [(1, 0), (2, 0), (13, 7)])
