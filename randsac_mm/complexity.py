@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
+from mmpretrain.structures import DataSample
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
@@ -153,6 +154,15 @@ def multiply_adds(run: Callable[[], object]) -> int:
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         run()
     return counter.get_total_flops() // 2  # a multiply-add is two operations
+
+
+def count_executed(model: nn.Module) -> int:
+    """Count the multiply-adds that pre-training executes for one image, also of MAE or a classifier of mmpretrain."""
+    if isinstance(model, RandSAC):
+        return complexity(model)['total'].executed
+    image = next(model.parameters()).new_zeros(1, 3, *model.backbone.img_size)
+    label = DataSample().set_gt_label(0).to(image.device)
+    return multiply_adds(lambda: model.loss(image, [label]))
 
 
 def _parameters(module: nn.Module | None) -> int:
