@@ -19,6 +19,7 @@ from randsac_mm.complexity import complexity
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = sorted(path for path in (ROOT / 'configs').glob('*/*.py') if path.parent.name != '_base_')
 PRETRAIN = [path for path in CONFIGS if path.parent.name == 'randsac']
+BESIDE = ('randsac_vit_photos', 'randsac_vit_cifar10', 'mae_vit-t_cifar10', 'supervised_vit-t_cifar10')
 
 
 class Recipe(NamedTuple):
@@ -53,7 +54,7 @@ RECIPES = {
     'vit-s_blob_cifar100': LOW_DATA._replace(**BLOB),
     'vit-t_cifar10': ABLATION,
     'vit-t_skip_cifar10': T_BLOB._replace(skip=True),
-    'vit-t_two-stream_cifar10': T_BLOB._replace(encoder=(15, 192, 3), decoder=None),
+    'vit-t_two-stream_cifar10': T_BLOB._replace(encoder=(16, 192, 3), decoder=None),
 }
 
 
@@ -134,8 +135,8 @@ def test_every_paper_config_has_its_recipe_and_its_place_in_the_model_index() ->
     assert {model.in_collection for model in index.models} == {collection.name for collection in index.collections}
 
 
-@each(PRETRAIN)
-def test_everything_but_matrices_goes_without_decay(path: Path) -> None:
+@each([*PRETRAIN, *(path for path in CONFIGS if path.stem in BESIDE)])
+def test_norms_biases_and_skip_weights_go_without_decay(path: Path) -> None:
     cfg = Config.fromfile(path)
     if 'vit-b' in path.stem:  # the same classes, less memory
         cfg.model.backbone.arch = dict(embed_dims=24, num_layers=2, num_heads=2, feedforward_channels=48)
@@ -145,9 +146,9 @@ def test_everything_but_matrices_goes_without_decay(path: Path) -> None:
     decay = {id(p): group['weight_decay'] for group in wrapper.optimizer.param_groups for p in group['params']}
     for name, param in model.named_parameters():
         if param.requires_grad:
-            assert decay[id(param)] == (0.05 if param.ndim > 1 else 0.0), name
+            assert decay[id(param)] == (0.0 if param.ndim == 1 or name == 'neck.skip.weight' else 0.05), name
         else:
-            assert name == 'backbone.pos_embed'
+            assert name in ('backbone.pos_embed', 'neck.decoder_pos_embed')
 
 
 def test_pre_trained_smoke_backbones_fit_the_transfer_configs() -> None:

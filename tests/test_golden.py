@@ -32,6 +32,10 @@ BACKBONE = dict(
 def training_losses(config: Path, batch_size: int) -> list[float]:
     """Train three steps on noise: model, serialization, augmentation and optimizer of a config, all from seed 0."""
     cfg = Config.fromfile(config)
+    # As when the losses were recorded: the two-stream baseline had 15 layers, and skip weights were decayed.
+    if 'two-stream' in config.stem:
+        cfg.model.backbone.arch.num_layers = 15
+    cfg.optim_wrapper.paramwise_cfg.pop('custom_keys')
     torch.manual_seed(0)
     model = MODELS.build(cfg.model)
     model.train()
@@ -78,5 +82,11 @@ def test_an_old_run_is_resumed_with_its_optimizer(root: Path, tmp_path: Path) ->
     saved = torch.load(CHECKPOINT, weights_only=True)
     assert runner.epoch == 2
     assert runner.iter == 2 * saved['meta']['iter']
-    steps = {int(state['step']) for state in runner.optim_wrapper.optimizer.state.values()}
-    assert steps == {runner.iter}
+    optimizer = runner.optim_wrapper.optimizer
+    assert {int(state['step']) for state in optimizer.state.values()} == {runner.iter}
+    # That run decayed its skip weights and goes on so, while the config no longer does.
+    old = saved['optimizer']['param_groups']
+    names = [name for name, param in runner.model.named_parameters() if param.requires_grad]
+    decay, before = ([group['weight_decay'] for group in groups] for groups in (optimizer.param_groups, old))
+    assert decay == before
+    assert decay[names.index('neck.skip.weight')] == 0.05

@@ -1,7 +1,7 @@
 # mmpretrain's MAE beside RandSAC on CIFAR-10: ViT-T, same data, crops, optimiser, epochs, decoder (D.1).
 #
 # Command:  python tools/train.py configs/peers/mae_vit-t_cifar10.py
-# Cost:     1,600 epochs x 50 k images
+# Cost:     1,600 epochs x 50 k images at 185 M multiply-adds, thrice that with backward
 # Expected: no row of the paper; the encoder of Table 10
 # Ours:     mmpretrain's encoder has a class token, which takes part in attention; evaluation averages the others.
 _base_ = [

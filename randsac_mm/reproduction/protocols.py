@@ -4,7 +4,9 @@ from typing import NamedTuple
 
 from mmengine.config import Config, ConfigDict
 
+from randsac_mm.complexity import count_executed
 from randsac_mm.engine.schedule import set_epochs
+from randsac_mm.evaluation.evaluate import build_untrained
 
 from .recipes import find_datasets
 
@@ -81,8 +83,14 @@ def parse_protocol(
     return protocol._replace(**changes, what=f'{protocol.what}; here with {words}'), folder
 
 
-def apply_protocol(cfg: Config, protocol: Protocol, images: int) -> None:
-    """Change the config of a pre-training run, whose whole data set has ``images`` training images, to a protocol.
+def apply_protocol(cfg: Config, protocol: Protocol, images: int, like: ConfigDict | None = None) -> None:
+    """Change the config of a pre-training run to a protocol.
+
+    Args:
+        cfg: The config; it is changed.
+        protocol: The protocol.
+        images: Number of training images of the whole data set.
+        like: The model of another run of as many epochs; the number of epochs becomes that of as many multiply-adds.
 
     Raises:
         ValueError: If there are too few epochs, fewer images than asked for, or too few for a step.
@@ -93,7 +101,8 @@ def apply_protocol(cfg: Config, protocol: Protocol, images: int) -> None:
         images = find_datasets(cfg)[0].indices = protocol.images
     hooks, optimizer = cfg.default_hooks, cfg.optim_wrapper.optimizer
     if protocol.size is not None:
-        _set_size(cfg.model, *protocol.size)
+        for model in filter(None, (cfg.model, like)):
+            _set_size(model, *protocol.size)
         hooks.pop('compile', None)
     if protocol.batch_size is not None:
         cfg.batch_size = cfg.train_dataloader.batch_size = protocol.batch_size
@@ -104,8 +113,12 @@ def apply_protocol(cfg: Config, protocol: Protocol, images: int) -> None:
     steps = images // cfg.train_dataloader.batch_size
     if steps < 1:
         raise ValueError(f'{images} training images do not fill a step of {cfg.batch_size} images: raise --subset')
-    if protocol.epochs is not None:
-        set_epochs(cfg, protocol.epochs, steps_per_epoch=steps, warmup_share=_WARMUP)
+    epochs = cfg.max_epochs if protocol.epochs is None else protocol.epochs
+    if like is not None:
+        other, own = (count_executed(build_untrained(model, seed=0)) for model in (like, cfg.model))
+        epochs = round(epochs * other / own)
+    in_steps = {} if protocol.epochs is None else dict(steps_per_epoch=steps, warmup_share=_WARMUP)
+    set_epochs(cfg, epochs, **in_steps)
     hooks.checkpoint.update(interval=max(1, cfg.max_epochs // 40), max_keep_ckpts=2)
     hooks.logger.interval = min(hooks.logger.interval, steps)
     # Every row is evaluated afterwards, in the same way.
@@ -115,8 +128,9 @@ def apply_protocol(cfg: Config, protocol: Protocol, images: int) -> None:
 
 def _set_size(model: ConfigDict, dims: int, layers: int, heads: int, decoder_layers: int) -> None:
     """Change the size of encoder and decoder, whatever the algorithm."""
-    if model.type == 'TwoStreamRandSAC':  # has no decoder, but the layers of both, as at the paper's size
-        layers += decoder_layers
+    if model.type == 'TwoStreamRandSAC':
+        # It has no decoder but as many parameters: 12 D^2 in each of its layers, 16 D^2 in one of a decoder.
+        layers = round(layers + decoder_layers * 16 / 12)
     model.backbone.arch = dict(embed_dims=dims, num_layers=layers, num_heads=heads, feedforward_channels=4 * dims)
     if model.type == 'RandSAC':
         model.neck.update(num_layers=decoder_layers, embed_dims=dims, num_heads=heads)

@@ -45,7 +45,9 @@ RECIPES: dict[str, tuple[str, dict[str, Any]]] = {
     'two-stream': ('randsac/vit-t_two-stream_cifar10.py', {}),
     'transformer': (_TABLE_10, dict(neck=dict(skip=False))),
     'transformer-skip': (_TABLE_10, {}),
+    'transformer-skip-no-norm': (_TABLE_10, dict(neck=dict(memory_norm='none'))),
     'mae-norm-pix': ('peers/mae_vit-t_cifar10.py', {}),
+    'mae-norm-pix-same-compute': ('peers/mae_vit-t_cifar10.py', {}),
     'supervised': ('peers/supervised_vit-t_cifar10.py', {}),
     **{name: (_TABLE_10, {}) for name in BASELINES},
     **{
@@ -54,10 +56,17 @@ RECIPES: dict[str, tuple[str, dict[str, Any]]] = {
         for name, config in (
             ('supervised', 'peers/supervised_vit-s'),
             ('mae', 'peers/mae_vit-s'),
+            ('mae-same-compute', 'peers/mae_vit-s'),
             ('square', 'randsac/vit-s'),
             ('blob', 'randsac/vit-s_blob'),
         )
     },
+}
+# Runs that get as many epochs as it takes to compute as much as another run.
+SAME_COMPUTE = {
+    'mae-norm-pix-same-compute': 'transformer-skip',
+    'cifar10-mae-same-compute': 'cifar10-square',
+    'cifar100-mae-same-compute': 'cifar100-square',
 }
 
 

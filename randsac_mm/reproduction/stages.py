@@ -14,6 +14,7 @@ import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.runner import Runner
 
+from randsac_mm.complexity import count_executed
 from randsac_mm.datasets import InMemoryDataset
 from randsac_mm.engine import launch
 from randsac_mm.engine.origin import describe_origin
@@ -26,7 +27,7 @@ from randsac_mm.files import atomic_write
 from randsac_mm.transfer.model_loading import load_model
 
 from .protocols import Protocol, apply_protocol
-from .recipes import BASELINES, RECIPES, find_datasets, load_recipe
+from .recipes import BASELINES, RECIPES, SAME_COMPUTE, find_datasets, load_recipe
 
 STAGES = ('pretrain', 'probe', 'finetune')
 
@@ -57,7 +58,10 @@ class Job(NamedTuple):
         if self.data_root is not None:
             for dataset in find_datasets(cfg):
                 dataset.data_root = self.data_root
-        apply_protocol(cfg, self.protocol, len(load_split(find_datasets(cfg)[0], 'train').labels))
+        images = len(load_split(find_datasets(cfg)[0], 'train').labels)
+        other = SAME_COMPUTE.get(self.recipe)
+        like = None if other is None else load_recipe(other, self.configs).model
+        apply_protocol(cfg, self.protocol, images, like)
         return self._name_run(cfg, 'pretrain')
 
     def finetune_config(self) -> Config:
@@ -114,7 +118,7 @@ def run_stages(job: Job) -> bool:
             print(f'{job.recipe}, seed {job.seed}: {stage}', flush=True)
             begin = time.perf_counter()
             result = {'pretrain': _pretrain, 'probe': _probe, 'finetune': _finetune}[stage](job)
-            result['seconds'] = round(time.perf_counter() - begin, 1)
+            result.setdefault('seconds', round(time.perf_counter() - begin, 1))
             result.update(threads=torch.get_num_threads(), origin=describe_origin())
             with atomic_write(job.folder / f'{job.name(stage)}.json') as path:
                 path.write_text(json.dumps(result, indent=2) + '\n')
@@ -130,7 +134,8 @@ def _applies(job: Job, stage: str) -> bool:
 def _pretrain(job: Job) -> dict[str, Any]:
     runner = _train(job.config())
     loss = runner.message_hub.get_scalar('train/loss').mean(runner.log_processor.window_size)
-    return {**_describe(runner), 'loss': round(float(loss), 6)}
+    multiply_adds = count_executed(runner.model)
+    return {**_describe(runner), 'loss': round(float(loss), 6), 'multiply_adds': multiply_adds}
 
 
 def _finetune(job: Job) -> dict[str, Any]:
@@ -150,7 +155,9 @@ def _train(cfg: Config) -> Runner:
 
 def _describe(runner: Runner) -> dict[str, Any]:
     images = len(runner.train_dataloader.dataset)
-    return {'epochs': runner.max_epochs, 'images': images, 'steps': runner.max_iters}
+    # Of all steps, also those before an interruption.
+    seconds = float(runner.message_hub.get_scalar('train/time').mean()) * runner.max_iters
+    return {'epochs': runner.max_epochs, 'images': images, 'steps': runner.max_iters, 'seconds': round(seconds, 1)}
 
 
 def _probe(job: Job) -> dict[str, Any]:

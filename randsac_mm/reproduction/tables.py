@@ -3,7 +3,7 @@
 import json
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -144,9 +144,9 @@ def _markdown(rows: Sequence[Measured], content: dict[str, Any]) -> str:
         f'Scaled: {content["scaled"]}.\n',
         f'Command: `{content["command"]}`\n',
         'Percent of test images; ours: mean ± standard deviation over seeds.\n',
-        '| row | paper: linear | fine-tuned | ours: linear | kNN | fine-tuned | seeds | epochs x images | seconds '
-        '| commit |',
-        '|' + '---|' * 10,
+        '| row | paper: linear | fine-tuned | ours: linear | kNN | fine-tuned | seeds | epochs x images '
+        '| multiply-adds an image | ms an image | commit |',
+        '|' + '---|' * 11,
         *[_row_line(entry) for entry in rows],
         '',
         *[f'* {entry.row.name}: {entry.row.note}.' for entry in rows if entry.row.note],
@@ -167,23 +167,33 @@ def _markdown(rows: Sequence[Measured], content: dict[str, Any]) -> str:
         cores = f'{origin["hardware"]}, {stage["threads"]} of {origin["cores"]} cores'
         hardware[', '.join([*origin['gpus'][:1], cores])] = None
     if hardware:
-        lines += [f'\nHardware: {"; ".join(hardware)}. Seconds: of one pre-training, other runs beside it.']
+        lines += [
+            f'\nHardware: {"; ".join(hardware)}. Of one image in pre-training: multiply-adds of the forward pass, '
+            'ms of the whole step, other runs beside it.'
+        ]
     return '\n'.join(lines).rstrip() + '\n'
 
 
 def _row_line(entry: Measured) -> str:
     runs = list(entry.runs.values())
     trained = [run['pretrain'] for run in runs if 'pretrain' in run]
+    seconds = [run['seconds'] / run['epochs'] / run['images'] for run in trained]
     cells = [
         entry.row.name,
         *['-' if value is None else f'{value:g}' for value in (entry.row.linear, entry.row.finetune)],
         *[_spread(list(entry.values[name].values())) for name in MEASURES],
         ', '.join(map(str, entry.runs)) or 'not run',
-        ' / '.join(dict.fromkeys(f'{run["epochs"]} x {run["images"]:,}' for run in trained)) or '-',
-        f'{statistics.mean(run["seconds"] for run in trained):.0f}' if trained else '-',
-        ' / '.join(dict.fromkeys(stage['origin']['commit'] for run in runs for stage in run.values())) or '-',
+        _each(f'{run["epochs"]} x {run["images"]:,}' for run in trained),
+        _each(f'{run["multiply_adds"] / 1e6:.2f} M' for run in trained if 'multiply_adds' in run),
+        f'{statistics.mean(seconds) * 1e3:.3g}' if trained else '-',
+        _each(stage['origin']['commit'] for run in runs for stage in run.values()),
     ]
     return f'| {" | ".join(cells)} |'
+
+
+def _each(values: Iterable[str]) -> str:
+    """Name each value once."""
+    return ' / '.join(dict.fromkeys(values)) or '-'
 
 
 def _spread(values: list[float]) -> str:

@@ -65,6 +65,7 @@ def test_figures_follow_from_times(bench, monkeypatch, tmp_path):
     rows = run(bench, tmp_path, '--variants', 'eager', 'plain', '--rounds', '3', '--batch', '4')['variants']
     assert rows['eager']['step'] == {'median': 2.0, 'quartiles': [1.5, 5.0]}
     assert rows['eager']['images_per_second'] == 4 / 2.0
+    assert rows['eager']['multiply_adds'] == 600 / 4 / 6  # three times two operations in a step
     assert (rows['eager']['ratio'], rows['plain']['ratio']) == (1, 3)
     assert rows['eager']['utilisation'] == pytest.approx(0.5)
     assert rows['plain']['utilisation'] == pytest.approx(0.5 / 3)

@@ -8,9 +8,11 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmpretrain.registry import MODELS
 
+from randsac_mm.complexity import count_executed
+from randsac_mm.evaluation.evaluate import build_untrained
 from randsac_mm.reproduction import PROTOCOLS, load_tables, parse_protocol
-from randsac_mm.reproduction.protocols import apply_protocol
-from randsac_mm.reproduction.recipes import RECIPES, load_recipe
+from randsac_mm.reproduction.protocols import _set_size, apply_protocol
+from randsac_mm.reproduction.recipes import RECIPES, SAME_COMPUTE, load_recipe
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
 TABLES = load_tables(CONFIGS / 'paper_tables.yml')
@@ -34,6 +36,7 @@ SERIALIZATIONS = {
     'square-16-norm-pix': ('Random', 'Square', (16,), 4, True, False),
     'transformer': ('Random', 'Blob', (11, 5), 4, True, False),
     'transformer-skip': ('Random', 'Blob', (11, 5), 4, True, True),
+    'transformer-skip-no-norm': ('Random', 'Blob', (11, 5), 4, True, True),
     'cifar10-square': ('Random', 'Square', (16, 4), 4, True, True),
     'cifar100-blob': ('Random', 'Blob', (11, 5), 4, True, True),
 }
@@ -52,6 +55,7 @@ def test_recipe_is_the_papers_row(name: str) -> None:
     assert model.backbone.patch_size == patch_size
     assert model.head.norm_pix is norm_pix
     assert model.neck.skip is skip
+    assert model.neck.get('memory_norm') == ('none' if name.endswith('no-norm') else None)
 
 
 def test_every_row_has_a_recipe_or_says_why_not() -> None:
@@ -75,7 +79,7 @@ def built(name: str, protocol: str) -> tuple[Config, torch.nn.Module]:
 @pytest.mark.parametrize('name', NAMES)
 def test_every_recipe_builds_small_with_sizes_that_fit(name: str) -> None:
     cfg, model = built(name, 'smoke')
-    layers = 3 if name == 'two-stream' else 2  # the two-stream baseline has those of the decoder as well
+    layers = 3 if name == 'two-stream' else 2  # the two-stream baseline has the decoder's parameters as well
     assert (model.backbone.embed_dims, len(model.backbone.layers)) == (16, layers)
     assert (cfg.max_epochs, cfg.train_dataloader.batch_size) == (1, 32)
     batch = {'inputs': torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)}
@@ -100,6 +104,32 @@ def test_encoders_of_one_table_have_one_size_at_the_papers_scale() -> None:
     assert millions['two-stream'] == [7]
     assert millions['transformer'] == millions['transformer-skip'] == [5, 2]
     assert millions['mae-norm-pix'][0] == 5
+
+
+@pytest.mark.slow
+def test_two_stream_baseline_has_the_parameters_of_encoder_and_decoder() -> None:
+    two, one = (built(name, 'paper')[1] for name in ('two-stream', 'transformer-skip'))
+    layers = [two.backbone.layers, one.backbone.layers, one.neck.layers]
+    both, encoder, decoder = (sum(p.numel() for p in part.parameters()) for part in layers)
+    assert abs(both - encoder - decoder) < both / len(two.backbone.layers) / 2
+    cfg = load_recipe('two-stream', CONFIGS)
+    _set_size(cfg.model, 384, 12, 6, 4)  # ViT-S of ImageNet-100: 30 M in Table 10
+    assert cfg.model.backbone.arch.num_layers == 17
+    assert round(17 * 12 * 384**2 / 1e6) == 30
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(('protocol', 'epochs'), [('smoke', 1), ('cpu', 2), ('paper', 1600)])
+@pytest.mark.parametrize('name', SAME_COMPUTE)
+def test_same_compute_is_more_epochs_for_as_many_multiply_adds(name: str, protocol: str, epochs: int) -> None:
+    cfg, other = (load_recipe(recipe, CONFIGS) for recipe in (name, SAME_COMPUTE[name]))
+    apply_protocol(cfg, PROTOCOLS[protocol], 50_000, other.model)
+    work = [count_executed(build_untrained(model, 0)) for model in (cfg.model, other.model)]
+    assert cfg.max_epochs * work[0] == pytest.approx(epochs * work[1], abs=work[0] / 2)
+    assert cfg.max_epochs > epochs
+    cosine = cfg.param_scheduler[-1]
+    steps = 1 if cosine.by_epoch else PROTOCOLS[protocol].images // cfg.batch_size
+    assert cosine.end == cfg.train_cfg.max_epochs * steps == cfg.max_epochs * steps
 
 
 @pytest.mark.parametrize(('epochs', 'warmup'), [(1, 0), (2, 0), (13, 7)])

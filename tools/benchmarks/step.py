@@ -33,7 +33,7 @@ from plain_model import PlainRandSAC
 from step_models import KNOWN, build_mae, build_model
 from torch import Tensor
 
-from randsac_mm.complexity import complexity, multiply_adds
+from randsac_mm.complexity import count_executed
 from randsac_mm.engine import compile_model
 from randsac_mm.engine.resources import keep_freed_memory
 
@@ -44,12 +44,12 @@ NAMES = [
     *('plain', 'plain-compiled', 'mae', 'mae-compiled'),
 ]
 DEFAULT = ['compiled', 'eager', 'eager+torch', 'plain', 'mae-compiled', 'mae']
-COLUMNS = ('variant', 'images/s', 'step', 'quartiles', '/ first', 'of rate', 'memory', 'ready')
+COLUMNS = ('variant', 'multiply-adds', 'images/s', 'step', 'quartiles', '/ first', 'of rate', 'memory', 'ready')
 LEGEND = """\
-step: ms. / first: time over that of the first variant. of rate: operations that the result needs (closed form, backward
-twice forward, masked pairs counted) per second, over the rate of the model's linear layers in the same round, of each
-product the fastest kernel; all medians of rounds. memory: peak GB of a GPU that training adds, with weights and
-optimiser. ready: seconds until two steps are done, with compiling."""
+multiply-adds: of one image's forward pass. step: ms. / first: time over that of the first variant. of rate: operations
+that the result needs (closed form, backward twice forward, masked pairs counted) per second, over the rate of the
+model's linear layers in the same round, of each product the fastest kernel; all medians of rounds. memory: peak GB of a
+GPU that training adds, with weights and optimiser. ready: seconds until two steps are done, with compiling."""
 
 
 class Variant(NamedTuple):
@@ -66,15 +66,14 @@ def make_variant(name: str, model_name: str, batch: int, device: torch.device, d
     kind, _, compiled = base.partition('-')
     torch.manual_seed(0)
     model = build_model(model_name, attention=attention or 'auto').to(device)
-    size, operations = model.backbone.img_size, 6 * batch * complexity(model)['total'].executed
+    size, multiply_adds = model.backbone.img_size, count_executed(model)
     draw, compute = model.data_preprocessor.draw, model.loss
     if kind == 'plain':
         model = compute = PlainRandSAC(model).to(device)
     elif kind == 'mae':
         model = build_mae(model).to(device)
         size, draw, compute = model.backbone.img_size, lambda images: {'data_samples': None}, model.loss
-        image = torch.zeros(1, 3, *size, device=device)
-        operations = 6 * batch * multiply_adds(lambda: model.loss(image, None))
+        multiply_adds = count_executed(model)
     elif kind != 'eager':
         compile_model(model, mode='reduce-overhead' if kind == 'graphs' else None)
     if compiled:
@@ -98,7 +97,7 @@ def make_variant(name: str, model_name: str, batch: int, device: torch.device, d
     if name.endswith('+torch'):
         kernels = importlib.import_module('randsac_mm.kernels.linear')
         loss, step = (mock.patch.object(kernels, 'ONEDNN', False)(function) for function in (loss, step))
-    return Variant(loss, step, operations)
+    return Variant(loss, step, 6 * batch * multiply_adds)
 
 
 def prepare(name: str, model_name: str, batch: int, device: torch.device, dtype: torch.dtype) -> tuple[Variant, dict]:
@@ -128,6 +127,7 @@ def benchmark(model_name: str, args: argparse.Namespace, report: dict) -> None:
     for name in args.variants:
         try:
             variant, rows[name] = prepare(name, model_name, batch, device, dtype)
+            rows[name]['multiply_adds'] = variant.operations // (6 * batch)  # of one image's forward pass
             if not name.startswith('mae'):
                 loss = rows[name]['loss']
                 expected = expected or loss
@@ -169,7 +169,8 @@ def describe(result: dict) -> str:
         middle, low, high = (f'{1e3 * value:.1f}' for value in (row['step']['median'], *row['step']['quartiles']))
         memory = f'{row["memory_bytes"] / 1e9:.2f}' if row['memory_bytes'] else ''
         cells = [f'{row["ratio"]:.2f}', f'{100 * row["utilisation"]:.1f} %', memory, f'{row["ready_seconds"]:.1f}']
-        table.append([name, f'{row["images_per_second"]:.1f}', middle, f'{low} .. {high}', *cells])
+        work, speed = f'{row["multiply_adds"] / 1e9:.2f} G', f'{row["images_per_second"]:.1f}'
+        table.append([name, work, speed, middle, f'{low} .. {high}', *cells])
     rates = [f'{name} {rate["median"] / 1e9:,.0f}' for name, rate in result['matrix_rates'].items()]
     about = f'{result["model"]}, batch {result["batch"]}, {result["dtype"]}, {result["rounds"]} rounds'
     return f'{about}; matrix rate, GFLOP/s: {", ".join(rates)}\n\n{measure.markdown(table)}'

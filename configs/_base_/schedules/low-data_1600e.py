@@ -7,8 +7,10 @@ warmup_epochs = 10
 optim_wrapper = dict(
     type='AutocastOptimWrapper',  # bfloat16 where it is safe, on any device
     optimizer=dict(type='AdamW', lr=base_lr * batch_size / 256, betas=(0.9, 0.999), weight_decay=0.05, fused=True),
-    # No decay for norms and biases.
-    paramwise_cfg=dict(norm_decay_mult=0.0, bias_decay_mult=0.0),
+    # No decay for norms, biases and the weights of the skip connections, where a model has them.
+    paramwise_cfg=dict(
+        norm_decay_mult=0.0, bias_decay_mult=0.0, custom_keys={'neck.skip.weight': dict(decay_mult=0.0)}
+    ),
 )
 param_scheduler = [
     dict(type='LinearLR', start_factor=1e-4, by_epoch=True, begin=0, end=warmup_epochs, convert_to_iter_based=True),
