@@ -21,7 +21,7 @@ from randsac_mm.version import __version__
 NORM = {'type': 'LN', 'eps': 1e-6}
 # Backbones that are exported, and what their configs must state.
 _BACKBONES = {'RandSACViT': {}, 'VisionTransformer': {'with_cls_token': False, 'norm_cfg': NORM}}
-_ARGUMENTS = {'arch', 'img_size', 'patch_size', 'in_channels', 'qkv_bias', 'final_norm', 'out_type'}
+_ARGUMENTS = {'arch', 'img_size', 'patch_size', 'in_channels', 'qkv_bias', 'final_norm', 'positions', 'out_type'}
 _IRRELEVANT = {'out_indices', 'drop_path_rate', 'frozen_stages', 'with_cp', 'init_cfg'}  # to the last layer's features
 
 
@@ -66,14 +66,17 @@ class Encoder(nn.Module):
         return self.preprocessor({'inputs': pixels})['inputs']
 
     def weights(self) -> dict[str, Tensor]:
-        """Return copies of all tensors under mmpretrain's names, float32."""
-        positions = self.backbone.positions(self.backbone.patch_resolution)  # a checkpoint has those of pre-training
+        """Return copies of all tensors under mmpretrain's names, float32, with the positions of ``img_size``."""
+        positions = self.backbone.positions(self.backbone.patch_resolution)
         state = {**self.backbone.state_dict(), 'pos_embed': positions}
         return {key: value.detach().clone().contiguous() for key, value in state.items()}
 
     @property
     def architecture(self) -> dict[str, Any]:
-        """Sizes and options under mmpretrain's names; ``img_size``: height and width in pixels."""
+        """Sizes and options under mmpretrain's names; ``img_size``: height and width in pixels.
+
+        ``positions``, ``positions_grid``: how positions were computed, and from those of which grid, in tokens.
+        """
         backbone = self.backbone
         return {
             'embed_dims': backbone.embed_dims,
@@ -85,6 +88,8 @@ class Encoder(nn.Module):
             'in_channels': backbone.in_channels,
             'qkv_bias': backbone.layers[0].attn.qkv.bias is not None,
             'final_norm': backbone.final_norm,
+            'positions': backbone.position_type,
+            'positions_grid': list(backbone.positions_grid),
             'averaged_norm': hasattr(backbone, 'ln2'),
         }
 
@@ -144,7 +149,7 @@ def read_encoder(
     notes = ['the norm of the averaged tokens (ln2) was dropped'] if dropped else []
     if backbone.patch_resolution != backbone.positions_grid:
         grids = backbone.patch_resolution, backbone.positions_grid
-        notes.append('positions of {} tokens, computed anew; the checkpoint has those of {}'.format(*grids))
+        notes.append(f'positions of {grids[0]} tokens, {backbone.position_type} from those of {grids[1]}')
     return Encoder(backbone, mean, std, Path(path), notes)
 
 
@@ -171,6 +176,8 @@ def _backbone_options(config: Mapping[str, Any], origin: str) -> dict[str, Any]:
             f'{origin}: the backbone {kind} cannot be exported, only RandSACViT, and VisionTransformer with '
             f'with_cls_token=False and norm_cfg={NORM}'
         )
+    if kind == 'VisionTransformer':
+        options['positions'] = 'bicubic'  # as that class does
     unknown = options.keys() - _ARGUMENTS - _IRRELEVANT
     if unknown:
         raise ValueError(f'{origin}: no target supports these options of the backbone: {", ".join(sorted(unknown))}')

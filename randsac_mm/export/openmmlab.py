@@ -1,6 +1,7 @@
 """Weights under mmpretrain's names: for its ``VisionTransformer``, and as safetensors for this package."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from mmengine.config import Config
@@ -24,7 +25,9 @@ class MMPretrain(Target):
         """See base class."""
         meta = {'cfg': config_text(self.encoder), **self.encoder.metadata()}
         torch.save({'meta': meta, 'state_dict': self.encoder.weights()}, folder / _PTH)
-        (folder / _CONFIG).write_text(config_text(self.encoder, _PTH))
+        theirs = {'type': 'VisionTransformer', 'norm_cfg': NORM, 'with_cls_token': False}
+        theirs['init_cfg'] = {'type': 'Pretrained', 'checkpoint': f'{{{{ fileDirname }}}}/{_PTH}'}
+        (folder / _CONFIG).write_text(config_text(self.encoder, theirs))
 
     def run(self, folder: Path, pixels: Tensor, inputs: Tensor) -> Features:
         """See base class."""
@@ -57,16 +60,16 @@ class SafetensorsFile(Target):
         return Features(*again(inputs), again.normalise(pixels))
 
 
-def config_text(encoder: Encoder, file: str | None = None) -> str:
-    """Return the config of mmpretrain's classifier without head; it loads ``file`` beside it, if any."""
+def config_text(encoder: Encoder, backbone: dict[str, Any] | None = None) -> str:
+    """Return the config of mmpretrain's classifier without head: with ours, or ``backbone``, of the same sizes."""
     architecture = encoder.architecture
+    del architecture['positions_grid']  # the table of positions states it
+    positions = architecture.pop('positions')
     arch = {key: architecture.pop(key) for key in ('embed_dims', 'num_layers', 'num_heads', 'feedforward_channels')}
     averaged_norm = architecture.pop('averaged_norm')
-    backbone = {'type': 'VisionTransformer', 'arch': arch, **architecture, 'norm_cfg': NORM, 'with_cls_token': False}
+    backbone = {'arch': arch, **architecture, **(backbone or {'type': 'RandSACViT', 'positions': positions})}
     # mmpretrain's 'avg_featmap' means: average, then a norm of its own.
     backbone['out_type'] = 'avg_featmap' if averaged_norm else 'featmap'
-    if file is not None:
-        backbone['init_cfg'] = {'type': 'Pretrained', 'checkpoint': f'{{{{ fileDirname }}}}/{file}'}
     model = {
         'type': 'ImageClassifier',
         'data_preprocessor': {'mean': encoder.mean, 'std': encoder.std, 'to_rgb': len(encoder.mean) == 3},

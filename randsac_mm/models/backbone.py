@@ -1,6 +1,5 @@
 """The encoder: a plain ViT for transfer, a block-causal one for pre-training (paper section 4.1)."""
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,11 +14,10 @@ from randsac_mm.transfer import pyramid_indices
 from randsac_mm.transfer.strict_loading import strict_init_cfg
 
 from .layers import EPS, EncoderLayer, PatchEmbed, init_projections, run_layer
-from .positions import find_grids, resize_positions, sincos_positions
+from .positions import POSITION_TYPES, adopt_positions, resize_positions, sincos_positions
 
 _ARCH_KEYS = ('embed_dims', 'num_layers', 'num_heads', 'feedforward_channels')
 _OUT_TYPES = ('raw', 'featmap', 'avg_featmap')
-_POSITIONS = ('stretched', 'bicubic', 'extrapolated', 'trainable')
 
 
 @register('MODELS')
@@ -94,8 +92,8 @@ class RandSACViT(BaseBackbone):
         if out_type not in _OUT_TYPES:
             raise ValueError(f'out_type={out_type!r} must be one of {_OUT_TYPES}: there is no class token')
         self.out_type = out_type
-        if positions not in _POSITIONS:
-            raise ValueError(f'positions={positions!r} must be one of {_POSITIONS}')
+        if positions not in POSITION_TYPES:
+            raise ValueError(f'positions={positions!r} must be one of {POSITION_TYPES}')
         self.position_type = positions
         if positions == 'extrapolated':
             self._version = 1
@@ -231,31 +229,10 @@ class RandSACViT(BaseBackbone):
                     f'{key} is of an earlier version: positions of other grids are extrapolated as then', 'current'
                 )
         if key in state_dict:
-            self.positions_grid, table = self._adopt(key, state_dict[key])
+            kind, grid = self.position_type, self.patch_resolution
+            self.positions_grid, table = adopt_positions(key, state_dict[key], self.embed_dims, grid, kind)
             self.pos_embed.data = state_dict[key] = table.to(self.pos_embed, copy=True)
         super()._load_from_state_dict(state_dict, prefix, local_metadata, *args)
-
-    def _adopt(self, key: str, saved: Tensor) -> tuple[tuple[int, int], Tensor]:
-        """Return the grid and the positions (1, N, D) that this backbone makes of a checkpoint's positions."""
-        own, dims = self.patch_resolution, self.embed_dims
-        found = find_grids(saved) if saved.shape[-1] == dims else None
-        if self.position_type in ('stretched', 'extrapolated'):
-            if found is None:
-                raise ValueError(
-                    f'{key} of the checkpoint, shape {tuple(saved.shape)}, has no sine-cosine positions of {dims} '
-                    "channels: set positions='bicubic' for learned ones"
-                )
-            return found[1], sincos_positions(found[1], dims)  # computed, because saved ones may be bfloat16
-        side = math.isqrt(saved.numel() // dims)
-        grid = found[0] if found else own if saved.shape[1:2] == (math.prod(own),) else (side, side)
-        if saved.shape != (1, math.prod(grid), dims):
-            raise ValueError(
-                f'{key} of the checkpoint, shape {tuple(saved.shape)}, has no positions of {dims} channels for '
-                f'{own[0]} x {own[1]} tokens or another square grid'
-            )
-        if self.position_type == 'bicubic' or grid == own:
-            return grid, saved
-        return own, sincos_positions(own, dims, trained_grid=found[1]) if found else resize_positions(saved, grid, own)
 
     def _check_images(self, images: Tensor) -> tuple[int, int]:
         """Return the token grid of images (B, C, H, W) that fit."""

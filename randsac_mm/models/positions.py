@@ -1,5 +1,6 @@
 """Fixed two-dimensional sine-cosine positions and their change from grid to grid (paper section 4.1)."""
 
+import math
 from functools import lru_cache
 
 import torch
@@ -7,6 +8,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 Grid = tuple[int, int]
+POSITION_TYPES = ('stretched', 'bicubic', 'extrapolated', 'trainable')  # see RandSACViT
 _TEMPERATURE = 10_000.0
 _LONGEST_SIDE = 512  # tokens; trained grids are looked for up to here
 # Compiled code holds the table instead of computing it in every step. PyTorch 2.0 has no such mark.
@@ -63,6 +65,44 @@ def resize_positions(positions: Tensor, old: Grid, new: Grid) -> Tensor:
     table = positions.unflatten(1, old).permute(0, 3, 1, 2).float()
     resized = interpolate(table, new, mode='bicubic', align_corners=False)
     return resized.flatten(2).transpose(1, 2).to(positions.dtype)
+
+
+def adopt_positions(key: str, saved: Tensor, embed_dims: int, own: Grid, kind: str) -> tuple[Grid, Tensor]:
+    """Return what a backbone makes of a checkpoint's positions.
+
+    Args:
+        key: Their name, for an error.
+        saved: Positions in the checkpoint.
+        embed_dims: Number of channels D.
+        own: Token grid of the backbone's ``img_size``.
+        kind: One of :data:`POSITION_TYPES`.
+
+    Returns:
+        Height and width of the grid that the backbone keeps, and its positions (1, N, D).
+
+    Raises:
+        ValueError: If the positions have another width, are learned ones and must not be, or are of no square grid.
+    """
+    found = find_grids(saved) if saved.shape[-1] == embed_dims else None
+    if kind in ('stretched', 'extrapolated'):
+        if found is None:
+            raise ValueError(
+                f'{key} of the checkpoint, shape {tuple(saved.shape)}, has no sine-cosine positions of {embed_dims} '
+                "channels: set positions='bicubic' for learned ones"
+            )
+        return found[1], sincos_positions(found[1], embed_dims)  # computed, because saved ones may be bfloat16
+    side = math.isqrt(saved.numel() // embed_dims)
+    grid = found[0] if found else own if saved.shape[1:2] == (math.prod(own),) else (side, side)
+    if saved.shape != (1, math.prod(grid), embed_dims):
+        raise ValueError(
+            f'{key} of the checkpoint, shape {tuple(saved.shape)}, has no positions of {embed_dims} channels for '
+            f'{own[0]} x {own[1]} tokens or another square grid'
+        )
+    if kind == 'bicubic' or grid == own:
+        return grid, saved
+    return own, sincos_positions(own, embed_dims, trained_grid=found[1]) if found else resize_positions(
+        saved, grid, own
+    )
 
 
 def find_grids(positions: Tensor) -> tuple[Grid, Grid] | None:

@@ -109,6 +109,7 @@ def test_another_image_size(tmp_path):
     assert torch.equal(encoder(inputs)[0], tokens_of(model.backbone, inputs))
     assert encoder.architecture['img_size'] == [20, 12]
     assert encoder.weights()['pos_embed'].shape == (1, 15, 12)
+    assert encoder.architecture['positions_grid'] == [9, 16]
     assert '(9, 16)' in encoder.notes[0]
 
 

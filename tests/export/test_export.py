@@ -64,13 +64,28 @@ def test_what_is_written(tmp_path, encoder):
     assert (report['target'], report['command']) == ('mm', 'python tools/x.py')
     assert report['images']['shape'] == [4, 3, 12, 20]
     options = dict(img_size=[12, 20], patch_size=4, in_channels=3, qkv_bias=True, final_norm=True, averaged_norm=False)
-    assert report['architecture'] == ARCH | options
+    assert report['architecture'] == ARCH | options | dict(positions='stretched', positions_grid=[3, 5])
     assert report['normalisation'] == dict(mean=[*MEAN], std=[*STD], range=[0, 255], channels='RGB')
     with safe_open(safetensors.folder / 'backbone.safetensors', 'pt') as file:
         header = file.metadata()
     assert header['source_sha256'] == report['checkpoint']['sha256']
     assert json.loads(header['architecture']) == report['architecture']
     assert json.loads(header['normalisation']) == report['normalisation']
+
+
+@pytest.mark.parametrize('positions', ['stretched', 'bicubic', 'extrapolated', 'trainable'])
+def test_the_pre_training_grid_is_handed_on(tmp_path, positions):
+    """Exported for another size, an encoder computes the same at that size, and exported once more at any other."""
+    path, _ = checkpoint(tmp_path / 'a.pth', positions=positions)
+    export(read_encoder(path, img_size=(20, 8)), ['mm', 'safetensors'], tmp_path / 'out')
+    for file in ('mm/backbone.pth', 'safetensors/backbone.safetensors'):
+        again = read_encoder(tmp_path / 'out' / file)
+        trained = {'stretched': (3, 5)}.get(positions, (5, 2))
+        assert again.backbone.positions_grid == trained
+        for size in [(20, 8), (28, 12)] if positions == 'stretched' else [(20, 8)]:
+            inputs = torch.randn(2, 3, *size)
+            expected = read_encoder(path, img_size=size)(inputs)
+            assert torch.equal(again(inputs)[0], expected[0])
 
 
 def test_image_size_and_images_may_be_chosen(tmp_path, root):

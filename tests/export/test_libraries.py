@@ -35,9 +35,14 @@ def export(encoder, target, out, **options):
 
 @pytest.mark.parametrize('target', ['timm', 'hf', 'onnx'])
 @pytest.mark.parametrize('shape', SHAPES)
-def test_features_are_ours(tmp_path, target, shape):
-    path, _ = checkpoint(tmp_path / 'a.pth', **SHAPES[shape])
-    done = export(read_encoder(path), target, tmp_path / 'out')
+@pytest.mark.parametrize('stretch', [1, 2])
+def test_features_are_ours(tmp_path, target, shape, stretch):
+    """At the size of the pre-training, and where positions are stretched to twice its height."""
+    path, model = checkpoint(tmp_path / 'a.pth', **SHAPES[shape])
+    height, width = model.backbone.img_size
+    encoder = read_encoder(path, img_size=(stretch * height, width))
+    done = export(encoder, target, tmp_path / 'out')
+    assert encoder.weights()['pos_embed'].shape[1] == stretch * model.backbone.pos_embed.shape[1]
     difference = done.report['max_abs_difference']
     assert max(difference['tokens'], difference['averaged']) <= (1e-4 if target == 'onnx' else 1e-5)
     assert done.report['max_abs_feature']['averaged'] > 0.05

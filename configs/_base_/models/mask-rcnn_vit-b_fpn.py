@@ -9,11 +9,14 @@ model = dict(
         _delete_=True,
         type='mmpretrain.RandSACViT',
         arch='base',
-        img_size=224,  # any size is read; this one only fills the fixed positions of the state dict
+        img_size=224,  # any size is read; without a checkpoint, the one to whose grid positions are stretched
         patch_size=16,
         out_indices='detection',
         out_type='featmap',
         drop_path_rate=0.1,
+        # Fixed, as in the paper: images of all sizes get positions inside the trained range. Trainable ones would be
+        # those of one size, interpolated to all others.
+        positions='stretched',
     ),
     neck=[
         dict(type='ViTPyramid', embed_dims=768, patch_size=16, norm_cfg=norm_cfg),

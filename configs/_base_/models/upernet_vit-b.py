@@ -25,6 +25,9 @@ model = dict(
         out_indices='segmentation',
         out_type='featmap',
         drop_path_rate=0.1,
+        # Fixed, as in the paper. Crops of 512 px have 7 times as many tokens as the pre-training at 192 px; stretched,
+        # their positions all lie inside the trained range.
+        positions='stretched',
     ),
     neck=dict(type='ViTPyramid', embed_dims=768, patch_size=16, norm_cfg=norm_cfg),
     decode_head=dict(
