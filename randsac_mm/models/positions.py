@@ -100,9 +100,9 @@ def adopt_positions(key: str, saved: Tensor, embed_dims: int, own: Grid, kind: s
         )
     if kind == 'bicubic' or grid == own:
         return grid, saved
-    return own, sincos_positions(own, embed_dims, trained_grid=found[1]) if found else resize_positions(
-        saved, grid, own
-    )
+    if found:
+        return own, sincos_positions(own, embed_dims, trained_grid=found[1])
+    return own, resize_positions(saved, grid, own)
 
 
 def find_grids(positions: Tensor) -> tuple[Grid, Grid] | None:
