@@ -14,14 +14,14 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from randsac_mm.models import RandSAC, TwoStreamRandSAC
-from randsac_mm.segments import sorted_layout
+from randsac_mm.segments import needed_tokens, sorted_layout
 
 
 class Cost(NamedTuple):
     """Parameters of one part of a model and its multiply-adds for one image.
 
-    In pre-training the last segment does not enter the encoder, nor the first the decoder (one token each if segments
-    vary in size, see :func:`randsac_mm.segments.sorted_layout`).
+    In pre-training the last segment does not enter the encoder, nor the first the decoder. If segments vary in size,
+    ``executed`` counts what an average image needs; most batches execute a little more, see :meth:`RandSAC.loss`.
     """
 
     parameters: int  # without fixed positions
@@ -36,9 +36,7 @@ def complexity(model: RandSAC) -> dict[str, Cost]:
         Costs of ``encoder`` (with patch embedding), ``decoder`` (without skip connections), ``skip``, ``head`` and
         ``total``. The two-stream baseline's query stream, which has the encoder's parameters, is its ``decoder``.
     """
-    grid = model.backbone.patch_resolution
-    tokens = math.prod(grid)
-    seen = tokens - (model.data_preprocessor.serialization.tokens_per_segment(grid) or 1)
+    tokens, seen = math.prod(model.backbone.patch_resolution), _seen_tokens(model)
     executed, all_tokens = _products(model, seen, last_content=False), _products(model, tokens, last_content=True)
     skip = _parameters(getattr(model.neck, 'skip', None))
     parameters = {
@@ -55,8 +53,8 @@ def complexity(model: RandSAC) -> dict[str, Cost]:
 def measure(model: RandSAC) -> dict[str, int]:
     """Count the executed multiply-adds of each part by running a model; both streams of two count as ``encoder``."""
     inputs = torch.zeros(1, model.backbone.in_channels, *model.backbone.img_size)
-    batch = model.data_preprocessor.draw(inputs)
-    layout = sorted_layout(batch['rank'], batch['tokens_per_segment'])
+    rank = model.data_preprocessor.draw(inputs)['rank']
+    layout = sorted_layout(rank, lengths=(_seen_tokens(model),) * 2)
     total = multiply_adds(lambda: model.predict(inputs, layout))
     head = multiply_adds(lambda: model.head(inputs.new_zeros(*layout.target.shape, model.head.embed_dims)))
     if isinstance(model, TwoStreamRandSAC):
@@ -168,6 +166,13 @@ def count_executed(model: nn.Module) -> int:
 def _parameters(module: nn.Module | None) -> int:
     named = [] if module is None else module.named_parameters()
     return sum(parameter.numel() for name, parameter in named if name != 'pos_embed')
+
+
+def _seen_tokens(model: RandSAC) -> int:
+    """Return how many tokens encoder and decoder need, on average of 1,000 images if segments vary in size."""
+    generator, device = torch.Generator().manual_seed(0), torch.device('cpu')
+    rank = model.data_preprocessor.serialization(1000, model.backbone.patch_resolution, generator, device)
+    return round(needed_tokens(rank).double().mean().item())  # first and last segment are equal on average
 
 
 def _products(model: RandSAC, tokens: int, last_content: bool) -> dict[str, int]:

@@ -2,7 +2,7 @@
 #
 # Command:  python tools/train.py configs/randsac/vit-b_folder.py \
 #               --cfg-options train_dataloader.dataset.data_root=/my/photos --auto-scale-lr
-# Cost:     29.2 G multiply-adds an image, thrice that with backward
+# Cost:     27.2 G multiply-adds an image, thrice that with backward
 # Expected: a falling loss; what the features are worth depends on the images
 # Note:     blobs fit any image size. 800 epochs suit some 100,000 images: fewer images, more epochs.
 _base_ = [

@@ -22,6 +22,7 @@ def compile_model(model: nn.Module, mode: str | None = None, backend: str | Call
 
     Compiles the whole loss of a RandSAC model; in other models, and in distributed training, which exchanges gradients
     of some layers while it computes others, each module of a list named ``layers`` (never of the two-stream baseline).
+    Segments that vary in size take a few shapes, each compiled when it first occurs, see :meth:`RandSAC.loss`.
 
     Args:
         model: Any model, wrapped for distributed training or not.
@@ -34,6 +35,9 @@ def compile_model(model: nn.Module, mode: str | None = None, backend: str | Call
     Raises:
         ValueError: If the model has neither a RandSAC loss nor layers.
     """
+    from torch._dynamo import config  # loads the compiler, which takes seconds
+
+    config.cache_size_limit = max(config.cache_size_limit, 64)  # shapes of one function; the name in all versions
     options = dict(mode=mode, dynamic=False, backend=backend)
     wrapped = is_model_wrapper(model)
     if wrapped:
@@ -122,6 +126,7 @@ class CompileHook(Hook):
         elif self._watches and self._steps > _WARM_UP and compiled_graphs() > self._known:
             self._watches = False
             runner.logger.warning(
-                f'Step {runner.iter + 1} was compiled anew, which takes a minute each time. Use batches of one shape '
-                '(train_dataloader.drop_last=True, a pipeline that ends with a crop to one size). Shown once.'
+                f'Step {runner.iter + 1} was compiled anew, which takes a minute each time: blobs need a few shapes. '
+                'Otherwise use batches of one shape (train_dataloader.drop_last=True, a pipeline that ends with a crop '
+                'to one size). Shown once.'
             )

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-_MIN_PRODUCTS = 1 << 26  # multiply-adds; in smaller products the call costs more than the faster kernel saves
+_MIN_PRODUCTS = 1 << 24  # multiply-adds; in much smaller products the call costs more than the faster kernel saves
 
 
 def _define() -> Any:

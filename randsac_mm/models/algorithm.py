@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from randsac_mm.kernels import autocast_dtype, check_backend, choose_backend
 from randsac_mm.registry import register
-from randsac_mm.segments import Layout, dense_rank, raster_layout, sorted_layout
+from randsac_mm.segments import Layout, dense_rank, raster_layout, sorted_layout, split_by_length
 
 from .backbone import RandSACViT
 from .head import RandSACHead
@@ -58,7 +58,7 @@ class RandSAC(BaseSelfSupervisor):
     head: RandSACHead
     data_preprocessor: RandSACDataPreprocessor
     # Compiled code of compute_loss, of this very object; see randsac_mm.engine.compile_model.
-    compiled_loss: Callable[[Tensor, Tensor, int | None], Tensor] | None = None
+    compiled_loss: Callable[..., Tensor] | None = None
 
     def __init__(
         self,
@@ -116,6 +116,9 @@ class RandSAC(BaseSelfSupervisor):
     ) -> dict[str, Tensor]:
         """Compute the loss of predicting every segment from all earlier ones.
 
+        If segments vary in size, images are sorted into groups, each cut to the tokens that it needs, for which the
+        host waits for a GPU once a step; see :func:`randsac_mm.segments.split_by_length`.
+
         Args:
             inputs: Normalised images (B, C, H, W).
             data_samples: Ignored; there are no labels.
@@ -131,11 +134,21 @@ class RandSAC(BaseSelfSupervisor):
         if rank is None:
             rank, tokens_per_segment = self.data_preprocessor.draw(inputs).values()
         self._check_shape(inputs, rank)
-        return {'loss': (self.compiled_loss or self.compute_loss)(inputs, rank, tokens_per_segment)}
+        compute = self.compiled_loss or self.compute_loss
+        groups = 0 if tokens_per_segment else self._count_groups(rank)
+        if groups == 0:
+            return {'loss': compute(inputs, rank, tokens_per_segment)}
+        losses = [
+            share * compute(inputs[images], rank[images], None, lengths)
+            for images, lengths, share in split_by_length(rank, groups)
+        ]
+        return {'loss': torch.stack(losses).sum()}
 
-    def compute_loss(self, inputs: Tensor, rank: Tensor, tokens_per_segment: int | None) -> Tensor:
+    def compute_loss(
+        self, inputs: Tensor, rank: Tensor, tokens_per_segment: int | None, lengths: tuple[int, int] | None = None
+    ) -> Tensor:
         """Compute the loss as :meth:`loss`; :func:`randsac_mm.engine.compile_model` compiles this function."""
-        layout = sorted_layout(rank, tokens_per_segment)
+        layout = sorted_layout(rank, tokens_per_segment, lengths)
         pred = self.predict(inputs, layout)
         return self.head.loss(pred, inputs, layout.target, layout.predicted)
 
@@ -177,6 +190,14 @@ class RandSAC(BaseSelfSupervisor):
         weight = self.head.proj.weight
         dtype = autocast_dtype(weight.device.type) or weight.dtype
         return layout.prepare(choose_backend(self.attention, weight.device, dtype), dtype)
+
+    def _count_groups(self, rank: Tensor) -> int:
+        """Return in how many groups the images of ranks (B, N) are cut to lengths; 0: not worth it, nothing is cut."""
+        images, tokens = rank.shape
+        least = 8  # images of a group: of fewer, the longest varies more, and there are more shapes to compile
+        if rank.is_cuda:  # smaller products hardly take longer than their launch (an estimate)
+            least = max(least, (1 << 31) // (tokens * self.backbone.embed_dims**2))
+        return max((g for g in (2, 3, 4) if images % g == 0 and images >= g * least), default=0)
 
     def _check_shape(self, inputs: Tensor, rank: Tensor) -> None:
         expected = (len(inputs), math.prod(self.backbone.grid(*inputs.shape[2:])))

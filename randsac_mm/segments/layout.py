@@ -65,21 +65,24 @@ def raster_layout(rank: Tensor) -> Layout:
     )
 
 
-def sorted_layout(rank: Tensor, tokens_per_segment: int | None = None) -> Layout:
+def sorted_layout(
+    rank: Tensor, tokens_per_segment: int | None = None, lengths: tuple[int, int] | None = None
+) -> Layout:
     """Return tokens sorted by rank, without those that nothing reads: the fast path.
 
     Args:
         rank: Ranks (B, N), tokens in raster order, dense from 0, at least two segments per image.
         tokens_per_segment: Size of every segment in tokens if all are equal, else None. With it one mask serves the
-            batch and a whole segment is left out at both ends. Without it one token is left out at both ends (a segment
-            has at least one), so that shapes do not depend on what was drawn.
+            batch and a whole segment is left out at both ends.
+        lengths: Tokens S of the encoder and T of the decoder if segments vary in size, see :func:`split_by_length`: no
+            image may need more. Default: N - 1 twice, as a segment has at least one token.
 
     Returns:
-        A layout with S = T = N - tokens_per_segment, or N - 1.
+        A layout with S = T = N - tokens_per_segment, or of the given lengths.
     """
     order = rank.argsort(dim=1, stable=True)  # (B, N)
-    left_out = tokens_per_segment or 1
-    source, target = order[:, :-left_out], order[:, left_out:]
+    sources, targets = lengths or (rank.shape[1] - (tokens_per_segment or 1),) * 2
+    source, target = order[:, :sources], order[:, rank.shape[1] - targets :]
     if tokens_per_segment is None:
         source_rank, target_rank = rank.gather(1, source), rank.gather(1, target)
         return Layout(
@@ -94,3 +97,31 @@ def sorted_layout(rank: Tensor, tokens_per_segment: int | None = None) -> Layout
     place = torch.arange(source.shape[1], device=rank.device)[None] // tokens_per_segment  # (1, S)
     shared = source_mask(place, place)
     return Layout(source, target, shared, shared, shared, torch.ones_like(target, dtype=torch.bool))
+
+
+def needed_tokens(rank: Tensor) -> Tensor:
+    """Return how many tokens encoder and decoder need of each image (2, B), of ranks (B, N): all but one segment."""
+    return torch.stack([(rank < rank.amax(dim=1, keepdim=True)).sum(1), (rank > 0).sum(1)])
+
+
+def split_by_length(rank: Tensor, groups: int) -> list[tuple[Tensor, tuple[int, int], float]]:
+    """Sort a batch by the tokens that the encoder needs and split it into groups, each cut to what it needs.
+
+    Lengths are rounded up to one of 16, so that a few shapes serve all batches. The host waits for the device, once.
+
+    Args:
+        rank: Ranks (B, N) as in :func:`sorted_layout`.
+        groups: Number of groups G, which divides B.
+
+    Returns:
+        For each group its images (B / G,), the ``lengths`` of their layout, and their share of all predicted tokens.
+    """
+    tokens = rank.shape[1]
+    needed = needed_tokens(rank)
+    order = needed[0].argsort(stable=True)  # (B,)
+    needed = needed[:, order].view(2, groups, -1)  # (2, G, B / G)
+    step = -(-tokens // 16)
+    lengths = (-(-needed.amax(2) // step) * step).clamp(max=tokens - 1)  # (2, G)
+    *pairs, predicted = torch.stack([*lengths, needed[1].sum(1)]).tolist()
+    shares = [number / sum(predicted) for number in predicted]
+    return list(zip(order.chunk(groups), zip(*pairs, strict=True), shares, strict=True))

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from randsac_mm.complexity import multiply_adds
+from randsac_mm.models import RandSAC
 
 CPU = torch.device('cpu')
 
@@ -69,6 +70,14 @@ def test_figures_follow_from_times(bench, monkeypatch, tmp_path):
     assert (rows['eager']['ratio'], rows['plain']['ratio']) == (1, 3)
     assert rows['eager']['utilisation'] == pytest.approx(0.5)
     assert rows['plain']['utilisation'] == pytest.approx(0.5 / 3)
+
+
+@pytest.mark.parametrize(('name', 'sizes'), [('eager', [8, 8]), ('eager+uncut', [16])])
+def test_blobs_in_groups_and_uncut(bench, monkeypatch, name, sizes):
+    found = []
+    monkeypatch.setattr(RandSAC, 'compute_loss', lambda model, images, *_: found.append(len(images)) or images.sum())
+    bench('step').make_variant(name, 'vit-t_blob-3', 16, CPU, torch.float32).loss()
+    assert found == sizes
 
 
 @pytest.mark.slow

@@ -23,24 +23,27 @@ def runner_of(model):
     return types.SimpleNamespace(model=model, logger=mock.Mock(), iter=0, optim_wrapper=None)
 
 
-def loss_of(model, seed=4):
+def loss_of(model, seed=4, batch=3):
     torch.manual_seed(seed)
-    images = torch.randn(3, 2, 4 * PATCH, 6 * PATCH)
+    images = torch.randn(batch, 2, 4 * PATCH, 6 * PATCH)
     return model.loss(images, **model.data_preprocessor.draw(images))['loss']
 
 
 @pytest.mark.slow
-def test_serializations_and_features_compile_nothing_more():
-    """Fixed shapes: other images and serializations run the same code; features are no part of it."""
-    model = build(config(dict(type='BlobPartition', hierarchy=7)))
-    graphs = []
+@pytest.mark.parametrize(('batch', 'least'), [(3, 1), (16, 9)], ids=['whole-batch', 'groups'])
+def test_serializations_and_features_compile_nothing_more(batch, least):
+    """Other images and serializations run the same code, once for each pair of lengths; features are no part of it."""
+    model = build(config(dict(type='BlobPartition', hierarchy=3)))
+    graphs, lengths = [], set()
     compile_model(model, backend=lambda graph, inputs: graphs.append(graph) or graph.forward)
-    for seed in range(5):
-        loss_of(model, seed)
+    compiled = model.compiled_loss
+    model.compiled_loss = lambda *args: lengths.add(args[3:]) or compiled(*args)
+    for seed in range(8):
+        loss_of(model, seed, batch)
     images = torch.randn(3, 2, 4 * PATCH, 6 * PATCH)
     model.extract_feat(images)
     model.reconstruct(images)
-    assert len(graphs) == 1, 'a graph for each serialization, or a graph that broke'
+    assert len(graphs) == len(lengths) >= least, 'a graph for each serialization, or a graph that broke'
 
 
 def test_what_is_compiled():

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from builders import ARCHITECTURES, CHANNELS, DECODER, ENCODER, PARTITIONS, PATCH, Operations, build, config, images
+from host_syncs import record_host_syncs
 from mmpretrain.registry import MODELS
 
 from randsac_mm.segments import raster_layout
@@ -20,6 +21,15 @@ def test_the_loss_never_waits_for_the_device(neck, partition):
     with Operations() as operations:
         model.loss(x, **drawn)['loss'].backward()
     assert not operations.waits()
+
+
+@pytest.mark.parametrize(('partition', 'waits'), [('square-hierarchical', []), ('blob-hierarchical', ['tolist'])])
+def test_a_large_batch_waits_once_and_only_if_segments_vary_in_size(partition, waits):
+    model, x = build(config(PARTITIONS[partition])), images(batch_size=16)
+    drawn = model.data_preprocessor.draw(x)
+    with record_host_syncs('cpu') as found:
+        model.loss(x, **drawn)['loss'].backward()
+    assert found == waits
 
 
 def test_given_rank_and_drawn_rank_give_the_same_loss():

@@ -4,6 +4,8 @@ import pytest
 import reference
 import torch
 from builders import ARCHITECTURES, DECODER, ENCODER, PARTITIONS, PATCH, build, config, images
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from randsac_mm.segments import raster_layout, sorted_layout
 
@@ -157,3 +159,24 @@ def test_predictions_at_another_size(neck, positions, trained):
         assert sorted(vectors) == predicted[image].nonzero().flatten().tolist()
         for n, vector in vectors.items():
             torch.testing.assert_close(pred[image, n], vector, **ORACLE)
+
+
+@pytest.mark.parametrize('neck', ARCHITECTURES.values(), ids=ARCHITECTURES)
+def test_groups_of_images_have_the_loss_and_gradients_of_the_whole_batch(neck):
+    cases = {'blob-flat': 'Random', 'shuffled-blob': 'Random', 'square-flat': 'Random', 'blob-hierarchical': 'Raster'}
+    models = [build(config(PARTITIONS[p], neck, order=f'{o}Serialization')).double() for p, o in cases.items()]
+
+    @settings(max_examples=8)
+    @given(model=st.sampled_from(models), batch=st.sampled_from([1, 13, 16, 24, 31, 32]), seed=st.integers(0, 99))
+    def check(model, batch, seed):
+        torch.manual_seed(seed)
+        x, sizes = images(batch_size=batch, dtype=torch.float64), []
+        rank = model.data_preprocessor.draw(x)['rank']
+        model.compiled_loss = lambda inputs, *args: sizes.append(len(inputs)) or model.compute_loss(inputs, *args)
+        learned = [p for p in model.parameters() if p.requires_grad]
+        losses = model.loss(x, rank=rank)['loss'], model.compute_loss(x, rank, None)
+        for found, expected in zip(*([loss, *torch.autograd.grad(loss, learned)] for loss in losses), strict=True):
+            torch.testing.assert_close(found, expected, **PATHS)
+        assert sizes == {16: [8] * 2, 24: [8] * 3, 32: [8] * 4}.get(batch, [batch])
+
+    check()

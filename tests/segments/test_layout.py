@@ -1,19 +1,23 @@
 """Contract: both layouts describe one relation, "this token may read that one", among tokens whose result is read."""
 
+import math
+
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from randsac_mm.segments import (
     BlobPartition,
     PatchPartition,
     RandomSerialization,
+    RasterSerialization,
     ShuffledPartition,
     SquarePartition,
     dense_rank,
     raster_layout,
     sorted_layout,
+    split_by_length,
 )
 
 GRID = (4, 6)
@@ -103,3 +107,39 @@ def test_equal_segments_share_one_block_triangular_mask():
     assert layout.source_mask.dense().int().tolist() == [[[1, 1, 0, 0], [1, 1, 0, 0], [1, 1, 1, 1], [1, 1, 1, 1]]]
     assert layout.source.tolist() == [[1, 3, 0, 4], [0, 1, 3, 5]]
     assert layout.target.tolist() == [[0, 4, 2, 5], [3, 5, 2, 4]]
+
+
+@settings(max_examples=30)
+@given(
+    serialization=st.builds(
+        lambda order, partition: order(partition),
+        st.sampled_from([RandomSerialization, RasterSerialization]),
+        st.sampled_from(list(PARTITIONS.values())),
+    ),
+    sizes=st.tuples(st.integers(1, 4), st.integers(1, 5)),
+    seed=st.integers(0, 99),
+)
+def test_groups_are_cut_to_what_their_images_need(serialization, sizes, seed):
+    rank = serialization(math.prod(sizes), GRID, torch.Generator().manual_seed(seed), torch.device('cpu'))
+    groups = split_by_length(rank, sizes[0])
+    assert sorted(torch.cat([images for images, *_ in groups]).tolist()) == list(range(len(rank)))
+    for images, lengths, share in groups:
+        assert len(images) == sizes[1]
+        assert share == pytest.approx((rank[images] > 0).sum() / (rank > 0).sum())
+        assert set(lengths) <= {*range(2, 24, 2), 23}, 'another shape to compile'
+        layout = sorted_layout(rank[images], lengths=lengths)
+        assert (layout.source.shape[1], layout.target.shape[1]) == lengths
+        for image, ranks in enumerate(rank[images].tolist()):
+            assert relations(layout, image, ranks) == rules(ranks), 'a token that is needed was cut off'
+
+
+def test_a_batch_in_two_groups():
+    rank = torch.tensor([[0, 1, 1, 2], [1, 0, 0, 1], [0, 2, 1, 2], [0, 0, 0, 1]])  # last segments of 1, 2, 2, 1 tokens
+    (short, *short_numbers), (long, *long_numbers) = split_by_length(rank, 2)
+    assert [short.tolist(), *short_numbers] == [[1, 2], (2, 3), 5 / 9]
+    assert [long.tolist(), *long_numbers] == [[0, 3], (3, 3), 4 / 9]
+    layout = sorted_layout(rank[:1], lengths=(3, 2))
+    assert (layout.source.tolist(), layout.target.tolist()) == ([[0, 1, 2]], [[2, 3]])
+    assert layout.source_mask.dense().int().tolist() == [[[1, 0, 0], [1, 1, 1], [1, 1, 1]]]
+    assert layout.target_mask.dense().int().tolist() == [[[1, 0], [1, 1]]]
+    assert layout.memory_mask.dense().int().tolist() == [[[1, 0, 0], [1, 1, 1]]]

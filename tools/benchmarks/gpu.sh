@@ -56,7 +56,7 @@ else
     part attention 90 "${step[@]}" --models vit-b_k9 --variants "${attention[@]}"
     part data 50 data.py
     part tokens 60 "${step[@]}" --models tokens-64 tokens-256 tokens-1024 --variants eager
-    part vit-s_blob 60 "${step[@]}" --models vit-s_blob --variants compiled eager plain
+    part vit-s_blob 60 "${step[@]}" --models vit-s_blob --variants eager+uncut eager compiled+uncut plain
 fi
 echo "ended after $SECONDS s" | tee -a "$LOG"
 if ((${#failed[@]})); then

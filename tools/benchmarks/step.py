@@ -6,7 +6,8 @@ one process, in turns, and are compared to the first. Those of RandSAC must comp
 
 Variants:
     eager, compiled, graphs    ours; `:plain`, `:sdpa` or `:triton` behind it sets the attention, `+torch` PyTorch's
-                               float32 product on any CPU (default: the rules of the package)
+                               float32 product on any CPU, `+uncut` all tokens but one at each end for images of
+                               blobs (default: the rules of the package)
     plain, plain-compiled      PyTorch's transformer layers: all tokens, additive masks for each image
     mae, mae-compiled          mmpretrain's MAE, same encoder, 224 px
 
@@ -40,7 +41,7 @@ from randsac_mm.engine.resources import keep_freed_memory
 DTYPES = {'fp32': torch.float32, 'bf16': torch.bfloat16}
 OURS = ('eager', 'compiled', 'graphs')
 NAMES = [
-    *map(''.join, product(OURS, ('', ':plain', ':sdpa', ':triton'), ('', '+torch'))),
+    *map(''.join, product(OURS, ('', ':plain', ':sdpa', ':triton'), ('', '+torch', '+uncut'))),
     *('plain', 'plain-compiled', 'mae', 'mae-compiled'),
 ]
 DEFAULT = ['compiled', 'eager', 'eager+torch', 'plain', 'mae-compiled', 'mae']
@@ -62,7 +63,7 @@ class Variant(NamedTuple):
 
 def make_variant(name: str, model_name: str, batch: int, device: torch.device, dtype: torch.dtype) -> Variant:
     """Make a variant; all variants of RandSAC start from the same weights and see the same images."""
-    base, _, attention = name.removesuffix('+torch').partition(':')
+    base, _, attention = name.partition('+')[0].partition(':')
     kind, _, compiled = base.partition('-')
     torch.manual_seed(0)
     model = build_model(model_name, attention=attention or 'auto').to(device)
@@ -76,6 +77,8 @@ def make_variant(name: str, model_name: str, batch: int, device: torch.device, d
         multiply_adds = count_executed(model)
     elif kind != 'eager':
         compile_model(model, mode='reduce-overhead' if kind == 'graphs' else None)
+    if name.endswith('+uncut'):
+        model._count_groups = lambda rank: 0
     if compiled:
         compute = torch.compile(compute)
     images = torch.randn(batch, 3, *size, generator=torch.Generator().manual_seed(0)).to(device)

@@ -37,6 +37,10 @@ KNOWN = {
     'vit-t': Entry('vit-t_skip_cifar10.py', (64, 512), _squares(16, 4)),
     'tiny': Entry('vit-t_skip_cifar10.py', (2, 4), _TINY),
 }
+for _k in ((3,), (7,), (11,), (11, 5)):
+    _partition = dict(_delete_=True, type='BlobPartition', hierarchy=_k)
+    _changes = {'data_preprocessor.serialization.partition': _partition}
+    KNOWN['-'.join(map(str, ('vit-t_blob', *_k)))] = Entry('vit-t_skip_cifar10.py', (64, 512), _changes)
 # A step sees 9,216 tokens (on a GPU eight times as many) in images of ever more tokens: only attention's part grows.
 for _side in (8, 12, 16, 24, 32):
     _images = 9216 // _side**2
