@@ -225,9 +225,7 @@ class RandSACViT(BaseBackbone):
         if prefix and self.position_type == 'stretched':  # a whole model, not only its backbone
             self._version = local_metadata.get('version', self._version)
             if self._version == 1:
-                print_log(
-                    f'{key} is of an earlier version: positions of other grids are extrapolated as then', 'current'
-                )
+                print_log(f"{key} is of an earlier version: positions='extrapolated', as it was trained", 'current')
         if key in state_dict:
             kind, grid = self.position_type, self.patch_resolution
             self.positions_grid, table = adopt_positions(key, state_dict[key], self.embed_dims, grid, kind)
