@@ -168,10 +168,7 @@ class SquarePartition(Partition):
 
 
 class ShuffledPartition(Partition):
-    """Segments of another partition with all tokens permuted at random per image.
-
-    Args:
-        partition: The partition whose tokens are permuted, all levels alike.
+    """Segments of another partition with all tokens permuted at random per image, all levels alike.
 
     Paper:
         Section 3.2, lower half of Table 5 ("Do segments need to be spatially coherent?").
