@@ -127,16 +127,11 @@ class BoxResize:
         if 2 * source**3 * target * 4 > _TABLE_BYTES:
             weights = resize_weights(start, length, source, target, self.interpolation)
             return torch.where(flip[:, None, None], weights.flip(1), weights)
-        place = flip * source**2 + start * source + length - 1
-        return self._table(start.device, source, target).index_select(0, place)
-
-    def _table(self, device: torch.device, source: int, target: int) -> Tensor:
-        """Compute the matrices of all intervals, also flipped, (2 * source^2, target, source), once."""
-        key = (device, source, target)
-        if key not in self._tables:
-            numbers = torch.arange(source, device=device)
-            start, length = numbers.repeat_interleave(source), numbers.repeat(source) + 1
-            length = torch.minimum(length, source - start)  # those that would leave the row are never looked up
-            weights = resize_weights(start, length, source, target, self.interpolation)
+        key = (start.device, source, target)
+        if key not in self._tables:  # all intervals, also flipped: (2 * source^2, target, source)
+            numbers = torch.arange(source, device=start.device)
+            first, pixels = numbers.repeat_interleave(source), numbers.repeat(source) + 1
+            pixels = torch.minimum(pixels, source - first)  # those that would leave the row are never looked up
+            weights = resize_weights(first, pixels, source, target, self.interpolation)
             self._tables[key] = torch.cat([weights, weights.flip(1)])
-        return self._tables[key]
+        return self._tables[key].index_select(0, flip * source**2 + start * source + length - 1)

@@ -4,10 +4,9 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
 from sklearn.datasets import load_sample_image
 
-from randsac_mm.datasets import Digits, find_fault, find_image_files, read_image
+from randsac_mm.datasets import Digits, find_fault, find_image_files, fit_image, read_image
 
 _NUM_IMAGES = 8
 
@@ -35,7 +34,7 @@ def real_images(channels: int, size: tuple[int, int], folder: str | Path | None 
         if not images:
             raise FileNotFoundError(f'{folder} has no readable image')
     elif channels == 1:
-        digits = Digits('test').images[:_NUM_IMAGES, 0].numpy()
+        digits = Digits('test').images[:_NUM_IMAGES].permute(0, 2, 3, 1).numpy()
         images = {f'scikit-learn digit {i} of the test split': digit for i, digit in enumerate(digits)}
     else:
         images = {}
@@ -44,9 +43,4 @@ def real_images(channels: int, size: tuple[int, int], folder: str | Path | None 
             height, width = photo.shape[:2]
             images[f'scikit-learn {name}'] = photo
             images[f'scikit-learn {name}, middle'] = photo[height // 4 : -height // 4, width // 4 : -width // 4]
-    return {name: _fit(image, size, channels) for name, image in images.items()}
-
-
-def _fit(image: np.ndarray, size: tuple[int, int], channels: int) -> np.ndarray:
-    picture = Image.fromarray(image).convert('L' if channels == 1 else 'RGB')
-    return np.asarray(ImageOps.fit(picture, size[::-1], Image.Resampling.BICUBIC)).reshape(*size, channels)
+    return {name: fit_image(image, size, grey=channels == 1) for name, image in images.items()}
