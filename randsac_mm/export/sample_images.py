@@ -12,15 +12,11 @@ _NUM_IMAGES = 8
 
 
 def real_images(channels: int, size: tuple[int, int], folder: str | Path | None = None) -> dict[str, np.ndarray]:
-    """Read real images, resized until they just cover a size and cropped to its centre.
-
-    Args:
-        channels: Number of image channels C, 1 or 3.
-        size: Height and width in pixels.
-        folder: Image files, the first eight are read. None: scikit-learn's photographs (C = 3) or digits (C = 1).
+    """Read real images of C channels, resized until they just cover a height and width in pixels, and cropped to it.
 
     Returns:
-        At most eight images (H, W, C), uint8, RGB or grey, by name.
+        The first eight images of ``folder``, or scikit-learn's photographs (C = 3) or digits (C = 1), by name:
+        (H, W, C), uint8, RGB or grey.
 
     Raises:
         FileNotFoundError: If there is no such folder, or no readable image in it.

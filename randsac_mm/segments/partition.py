@@ -118,11 +118,7 @@ class SquarePartition(Partition):
         self.hierarchy = parse_hierarchy(hierarchy)
 
     def _sides(self, grid: Grid) -> tuple[int, ...]:
-        """Return the side of the squares on every level, in tokens.
-
-        Raises:
-            ValueError: If a level cannot be made of equal squares, or one level's squares cut another's.
-        """
+        """Return the side of the squares on every level, in tokens; raise ValueError if there are no such squares."""
         height, width = grid
         _check_two_tokens(grid)
         # side -> number of squares, for every side that tiles the grid; one square alone is no partition

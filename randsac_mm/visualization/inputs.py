@@ -46,9 +46,7 @@ def choose_images(model: RandSAC, cfg: Config, paths: Sequence[Path], num: int, 
         dataset = DATASETS.build(_without_augmentation(loaders[0].dataset))
         order = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(seed))[:num].tolist()
         return _normalise(model, [_pixels(dataset[i]) for i in order]), [str(i) for i in range(len(order))]
-    files: list[Path] = []
-    for path in paths:
-        files += find_image_files(path) if path.is_dir() else [path]
+    files = [file for path in paths for file in (find_image_files(path) if path.is_dir() else [path])]
     if not files:
         raise FileNotFoundError(f'--images {" ".join(map(str, paths))}: there is no image')
     return to_inputs(model, [read_image(file) for file in files[:num]]), [str(file) for file in files[:num]]
