@@ -70,7 +70,8 @@ class PatchEmbed(BaseModule):
         self.patch_size = patch_size
         self.projection = nn.Conv2d(in_channels, embed_dims, patch_size, patch_size)
         nn.init.xavier_uniform_(self.projection.weight.view(embed_dims, -1))  # as the linear layer that it is
-        nn.init.zeros_(self.projection.bias)
+        if self.projection.bias is not None:
+            nn.init.zeros_(self.projection.bias)
 
     def forward(self, images: Tensor) -> Tensor:
         """Map images (B, C, H, W) to tokens (B, N, D) in raster order."""
