@@ -1,9 +1,11 @@
 """Files that are complete or absent."""
 
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 
 @contextmanager
@@ -12,9 +14,6 @@ def atomic_write(path: str | os.PathLike) -> Iterator[Path]:
 
     Missing folders are made. After an error in the block the temporary file is deleted and ``path`` is unchanged. The
     temporary name ends like ``path``, so that what chooses a format by the ending works.
-
-    Args:
-        path: The file to write.
 
     Example:
         >>> import tempfile
@@ -34,3 +33,9 @@ def atomic_write(path: str | os.PathLike) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_json(path: str | os.PathLike, content: Any, **options: Any) -> None:
+    """Write plain values as indented JSON by :func:`atomic_write`; options are those of ``json.dumps``."""
+    with atomic_write(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=2, **options) + '\n')

@@ -1,7 +1,6 @@
 """The quick start: pre-train on scikit-learn's digits, evaluate the frozen encoder, draw what happened."""
 
 import copy
-import json
 import statistics
 import sys
 import time
@@ -16,7 +15,7 @@ from randsac_mm.engine.origin import describe_origin
 from randsac_mm.engine.schedule import set_epochs
 from randsac_mm.evaluation import LabelledImages, Scores, evaluate_backbone, evaluate_features
 from randsac_mm.evaluation.features import normalise
-from randsac_mm.files import atomic_write
+from randsac_mm.files import write_json
 from randsac_mm.models import RandSAC
 from randsac_mm.visualization import (
     animate_serialization,
@@ -102,8 +101,7 @@ def run(config: Path, out: Path, seeds: list[int], with_raster: bool, epochs: in
         'pictures': pictures,
         'checkpoints': str(out / f'randsac_seed{seeds[0]}'),
     }
-    with atomic_write(out / 'summary.json') as path:
-        path.write_text(json.dumps(summary, indent=2) + '\n')
+    write_json(out / 'summary.json', summary)
     print(f'\n{format_scores(rows)}\n')
     return summary
 

@@ -9,7 +9,6 @@ Example:
 """
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from mmengine.registry import init_default_scope
 from randsac_mm.engine.launch import load_config
 from randsac_mm.engine.origin import describe_origin
 from randsac_mm.evaluation.evaluate import evaluate_checkpoint, format_accuracy
-from randsac_mm.files import atomic_write
+from randsac_mm.files import write_json
 
 
 def main() -> None:
@@ -43,8 +42,7 @@ def main() -> None:
         sys.exit(f'evaluate.py: error: {error}')
     print(format_accuracy(report))
     if args.out:
-        with atomic_write(args.out) as path:
-            path.write_text(json.dumps({**describe_origin(), 'config': args.config, **report}, indent=2) + '\n')
+        write_json(args.out, {**describe_origin(), 'config': args.config, **report})
 
 
 if __name__ == '__main__':

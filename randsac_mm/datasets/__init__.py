@@ -4,7 +4,7 @@ from .batch_crops import BatchRandomResizedCrop
 from .cache import CachedImages
 from .cifar import PreparedCIFAR10
 from .digits import Digits
-from .images import UnreadableImageError, find_fault, find_image_files, read_image
+from .images import UnreadableImageError, find_fault, find_image_files, fit_image, read_image
 from .in_memory import InMemoryDataset, WholeBatch, collate_whole_batch
 from .transforms import LoadImageStrict
 from .unlabelled import UnlabelledImageFolder
@@ -22,5 +22,6 @@ __all__ = [
     'collate_whole_batch',
     'find_fault',
     'find_image_files',
+    'fit_image',
     'read_image',
 ]

@@ -61,15 +61,7 @@ class BatchRandomResizedCrop:
         self._resize = BoxResize(size, interpolation)
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """Crop a batch.
-
-        Args:
-            images: Images (B, C, H, W), uint8.
-            generator: Source of randomness, on the device of the images.
-
-        Returns:
-            Images (B, C, *scale), float32, whole numbers of 0 .. 255.
-        """
+        """Crop images (B, C, H, W), uint8, to (B, C, *scale), float32, whole numbers of 0 .. 255."""
         # float64, as Python's floats in the transform of one image: sizes are rounded, and ties should not move.
         options = {'dtype': torch.float64, 'device': images.device, 'generator': generator}
         shapes = torch.rand(2, len(images), _ATTEMPTS, **options)
@@ -84,15 +76,11 @@ def place_boxes(
 ) -> Tensor:
     """Compute boxes from uniform numbers: for each image the first attempt that fits, else the central box.
 
-    Args:
-        shapes: Uniform numbers in [0, 1) for area and aspect ratio of every attempt (2, B, attempts), float64.
-        corners: Uniform numbers in [0, 1) for top and left (2, B), float64.
-        size: Height and width of the images, in pixels.
-        crop_ratio_range: Range of the area, as a fraction of the image's area.
-        aspect_ratio_range: Range of width / height; its logarithm is uniform.
+    The numbers, in [0, 1), float64, are ``shapes`` (2, B, attempts) for area and logarithm of the aspect ratio, and
+    ``corners`` (2, B) for top and left. For ranges see :class:`BatchRandomResizedCrop`.
 
     Returns:
-        Boxes (B, 4), int64.
+        Boxes (B, 4), int64, in images whose height and width are ``size``.
     """
     height, width = size
     low, high = crop_ratio_range

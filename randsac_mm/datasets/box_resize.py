@@ -31,14 +31,9 @@ _CACHED_IMAGES = 64
 
 
 def resize_weights(start: Tensor, length: Tensor, source: int, target: int, interpolation: str) -> Tensor:
-    """Compute the matrices that cut intervals out of a row of pixels and resize them.
+    """Compute the matrices that cut intervals out of a row of ``source`` pixels and resize them to ``target`` pixels.
 
-    Args:
-        start: First pixel of each interval (B,), int64.
-        length: Number of pixels of each interval (B,), int64, at least 1.
-        source: Pixels of a whole row.
-        target: Pixels of the result.
-        interpolation: A key of ``INTERPOLATIONS``.
+    ``start`` and ``length``, at least 1, are first pixel and number of pixels of each interval, both (B,), int64.
 
     Returns:
         Weights (B, target, source), float32; they sum to 1 for each target pixel and are 0 outside the interval.
@@ -67,13 +62,9 @@ def _to_pixels(values: Tensor, out: Tensor) -> None:
 
 
 class BoxResize:
-    """Crop and resize of each image of a batch, with the pixels of Pillow to within rounding.
+    """Crop and resize of each image of a batch to a height and width in pixels, those of Pillow to within rounding.
 
     For small images the matrices of all boxes are computed once (8 MiB for 32 -> 32 pixels) and looked up.
-
-    Args:
-        size: Height and width of the result, in pixels.
-        interpolation: ``'bicubic'`` or ``'bilinear'``, antialiased.
 
     Example:
         >>> images = torch.arange(16, dtype=torch.uint8).view(1, 1, 4, 4)
@@ -127,16 +118,11 @@ class BoxResize:
         if 2 * source**3 * target * 4 > _TABLE_BYTES:
             weights = resize_weights(start, length, source, target, self.interpolation)
             return torch.where(flip[:, None, None], weights.flip(1), weights)
-        place = flip * source**2 + start * source + length - 1
-        return self._table(start.device, source, target).index_select(0, place)
-
-    def _table(self, device: torch.device, source: int, target: int) -> Tensor:
-        """Compute the matrices of all intervals, also flipped, (2 * source^2, target, source), once."""
-        key = (device, source, target)
-        if key not in self._tables:
-            numbers = torch.arange(source, device=device)
-            start, length = numbers.repeat_interleave(source), numbers.repeat(source) + 1
-            length = torch.minimum(length, source - start)  # those that would leave the row are never looked up
-            weights = resize_weights(start, length, source, target, self.interpolation)
+        key = (start.device, source, target)
+        if key not in self._tables:  # all intervals, also flipped: (2 * source^2, target, source)
+            numbers = torch.arange(source, device=start.device)
+            first, pixels = numbers.repeat_interleave(source), numbers.repeat(source) + 1
+            pixels = torch.minimum(pixels, source - first)  # those that would leave the row are never looked up
+            weights = resize_weights(first, pixels, source, target, self.interpolation)
             self._tables[key] = torch.cat([weights, weights.flip(1)])
-        return self._tables[key]
+        return self._tables[key].index_select(0, flip * source**2 + start * source + length - 1)

@@ -127,29 +127,17 @@ class _LoadStored:
 
 
 def reduce_image(image: np.ndarray, short_side: int) -> np.ndarray:
-    """Reduce an image, antialiased, so that its shorter side has ``short_side`` pixels; return smaller ones unchanged.
-
-    Args:
-        image: Array (H, W) or (H, W, 3), uint8, channels in any order.
-        short_side: Length in pixels.
-    """
+    """Reduce an image (H, W) or (H, W, 3), uint8, antialiased, until its shorter side has ``short_side`` pixels."""
     height, width = image.shape[:2]
     scale = short_side / min(height, width)
     if scale >= 1:
         return image
-    return np.asarray(
-        Image.fromarray(image).resize((round(width * scale), round(height * scale)), Image.Resampling.BICUBIC)
-    )
+    size = round(width * scale), round(height * scale)
+    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC))
 
 
 def fingerprint(paths: Sequence[str], root: str, recipe: str) -> str:
-    """Return 16 hexadecimal digits that identify files by names, sizes and dates, without reading them.
-
-    Args:
-        paths: The files, in order.
-        root: A folder; names count relative to it, so that moving all of it changes nothing.
-        recipe: What is made from them.
-    """
+    """Return 16 hexadecimal digits that identify files, by names below ``root``, sizes and dates, and a recipe."""
 
     def describe(path: str) -> bytes:
         found = os.stat(path)

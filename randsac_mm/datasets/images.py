@@ -29,13 +29,9 @@ class UnreadableImageError(ValueError):
 
 
 def find_image_files(folder: str | os.PathLike, skip: Sequence[Path] = ()) -> list[Path]:
-    """Return the files below a folder that end in one of ``IMG_EXTENSIONS``, in any case, sorted as strings.
+    """Return the files of :func:`walk_files` that end in ``IMG_EXTENSIONS``, in any case, sorted as strings.
 
     No file is opened, and broken links are returned as well, so that whoever reads them can report them.
-
-    Args:
-        folder: The folder, searched by :func:`walk_files`.
-        skip: Folders below it that are skipped.
 
     Raises:
         OSError: If a folder cannot be read.
@@ -51,13 +47,9 @@ def find_image_files(folder: str | os.PathLike, skip: Sequence[Path] = ()) -> li
 def walk_files(root: str | os.PathLike, onerror: Callable[[OSError], None], skip: Sequence[Path] = ()) -> Iterator[str]:
     """Yield the files below a folder, of any nesting, relative to it.
 
-    Links to folders are followed, and a folder that is reached twice is read once. Hidden files and folders
-    (``.name``) are skipped.
-
-    Args:
-        root: The folder.
-        onerror: Called with the error, whose ``filename`` is the folder, for each folder that cannot be read.
-        skip: Folders below it that are skipped.
+    Links to folders are followed, and a folder that is reached twice is read once. Hidden files and folders (``.name``)
+    and those of ``skip`` are left out. ``onerror`` is called with the error, whose ``filename`` is the folder, for each
+    folder that cannot be read.
     """
     seen = {os.path.realpath(folder) for folder in skip} - {os.path.realpath(root)}
     for folder, folders, files in os.walk(root, onerror=onerror, followlinks=True):
@@ -94,6 +86,17 @@ def read_image(path: str | os.PathLike) -> np.ndarray:
             return np.asarray(_to_rgb(image))
     except Exception as error:  # decoders raise anything from SyntaxError to struct.error
         raise UnreadableImageError(f'{printable(path)}: {_reason(path, error)}') from error
+
+
+def fit_image(image: np.ndarray, size: tuple[int, int], grey: bool = False) -> np.ndarray:
+    """Resize an image (H, W, C), uint8, C of 1 or 3, until it just covers a size, and crop its centre: (*size, C).
+
+    With ``grey`` three channels become one.
+    """
+    picture = Image.fromarray(image[..., 0] if image.shape[2] == 1 else image)
+    if grey:
+        picture = picture.convert('L')
+    return np.array(ImageOps.fit(picture, size[::-1], Image.Resampling.BICUBIC)).reshape(*size, -1)
 
 
 def find_fault(path: str | os.PathLike, decode: bool = False) -> str | None:

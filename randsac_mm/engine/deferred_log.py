@@ -17,12 +17,8 @@ _MAX_PENDING = 1000  # numbers of one history; a few hundred bytes of device mem
 class DeferredHistory(HistoryBuffer):
     """``HistoryBuffer`` whose newest values may still be on the device; reading or copying it fetches them.
 
-    Args:
-        history: The values so far.
-        finite_name: Name of the value if it must be finite, else None.
-
     Raises:
-        FloatingPointError: When values are fetched, if one is not finite and ``finite_name`` is set.
+        FloatingPointError: When values are fetched, if one is not finite and ``finite_name``, its name, is set.
     """
 
     def __init__(self, history: HistoryBuffer, finite_name: str | None = None) -> None:

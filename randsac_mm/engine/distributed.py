@@ -13,8 +13,7 @@ from mmengine.device import get_device
 def prepare_cpu_processes(cfg: Config) -> None:
     """Connect CPU processes by gloo, where mmengine would assign a GPU; call it before the runner is built.
 
-    Args:
-        cfg: The config of the run; ``model_wrapper_cfg`` is changed.
+    ``cfg.model_wrapper_cfg`` is changed.
 
     Raises:
         ValueError: If the processes were not started by torchrun.
@@ -51,13 +50,8 @@ def replace_sync_bn(cfg: Config) -> str | None:
     """Replace synchronised batch norm where there is no accelerator; call it before the runner is built.
 
     torch and mmcv synchronise batch norm on accelerators only. Every ``type='SyncBN'`` and ``'MMSyncBN'`` in
-    ``cfg.model`` becomes ``'BN'``, with the same parameters, and mmengine's ``sync_bn`` is switched off.
-
-    Args:
-        cfg: The config of the run; ``model`` and ``sync_bn`` are changed.
-
-    Returns:
-        A line for the log, or None.
+    ``cfg.model`` becomes ``'BN'``, with the same parameters, and mmengine's ``cfg.sync_bn`` is switched off. Returns a
+    line for the log, or None.
     """
     if get_device() != 'cpu':
         return None

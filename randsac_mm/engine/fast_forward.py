@@ -13,10 +13,7 @@ from torch.utils.data import DataLoader
 class ResumedBatches:
     """Iterator of an ``IterBasedTrainLoop`` that skips without loading, restores the random states, then loads.
 
-    Args:
-        source: mmengine's ``_InfiniteDataloaderIterator``.
-        done: Batches that the run has consumed already.
-        restore: Restores the random states; called once, right before the first new batch is loaded.
+    ``source`` is mmengine's ``_InfiniteDataloaderIterator``, of which ``done`` batches have been consumed already.
     """
 
     def __init__(self, source: Any, done: int, restore: Callable[[], None]) -> None:

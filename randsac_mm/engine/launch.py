@@ -98,12 +98,10 @@ def use_auto_scale_lr(cfg: Config) -> None:
 
 
 def use_resume(cfg: Config, resume: str) -> bool:
-    """Set ``resume`` and ``load_from`` to continue a run (``--resume``).
+    """Set ``resume`` and ``load_from`` of a config to continue a run (``--resume``).
 
-    Args:
-        cfg: The config; it is changed.
-        resume: ``'latest'``: the last checkpoint in ``work_dir``; ``'auto'``: the same, or a new run if there is none;
-            otherwise a checkpoint or a work directory.
+    ``resume`` is ``'latest'``: the last checkpoint in ``work_dir``; ``'auto'``: the same, or a new run if there is
+    none; otherwise a checkpoint or a work directory.
 
     Returns:
         Whether a checkpoint was found; False only for ``'auto'``.

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapper
+from mmengine.utils import apply_to
 from torch import Tensor, nn
 
 from randsac_mm.registry import register
@@ -57,7 +58,7 @@ def _cast(module: nn.Module, device: str) -> Iterator[None]:
     def cast(*args: Any, **kwargs: Any) -> Any:
         with torch.autocast(device, dtype=torch.bfloat16):
             output = forward(*args, **kwargs)
-        return _float32(output)
+        return apply_to(output, lambda x: isinstance(x, Tensor) and x.dtype == torch.bfloat16, Tensor.float)
 
     module.forward = cast
     try:
@@ -66,14 +67,3 @@ def _cast(module: nn.Module, device: str) -> Iterator[None]:
         del module.forward  # the method of its class is seen again
         if own is not None:
             module.forward = own
-
-
-def _float32(value: Any) -> Any:
-    """Convert the bfloat16 tensors in a module's output, however nested in tuples, lists and dicts."""
-    if isinstance(value, Tensor):
-        return value.float() if value.dtype == torch.bfloat16 else value
-    if isinstance(value, dict):
-        return type(value)((key, _float32(entry)) for key, entry in value.items())
-    if isinstance(value, (list, tuple)):
-        return type(value)(_float32(entry) for entry in value)
-    return value

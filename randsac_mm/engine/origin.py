@@ -1,7 +1,6 @@
 """Origin of a run: command, commit, hardware, versions, date. Written beside its log."""
 
 import datetime
-import json
 import os
 import platform
 import re
@@ -16,7 +15,7 @@ import torch
 from mmengine.dist import get_world_size
 
 from randsac_mm.engine.resources import cores_per_process
-from randsac_mm.files import atomic_write
+from randsac_mm.files import write_json
 from randsac_mm.version import __version__
 
 ORIGIN_FILE = 'origin.json'
@@ -44,8 +43,7 @@ def describe_origin() -> dict[str, Any]:
 def write_origin(folder: str | Path) -> Path:
     """Write :func:`describe_origin` to ``origin.json`` in a folder; return its path."""
     path = Path(folder, ORIGIN_FILE)
-    with atomic_write(path) as temporary:
-        temporary.write_text(json.dumps(describe_origin(), indent=2) + '\n')
+    write_json(path, describe_origin())
     return path
 
 

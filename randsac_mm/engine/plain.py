@@ -13,12 +13,9 @@ _PLAIN = (type(None), bool, int, float, complex, str, bytes, torch.Size, torch.d
 
 
 def to_plain(value: Any, path: str, dropped: list[str]) -> Any:
-    """Return a copy of ``value`` of plain Python values and tensors, which are not copied.
+    """Return a copy of a nested value, of plain Python values and tensors, which are not copied.
 
-    Args:
-        value: Any nested value.
-        path: Name of ``value`` inside the checkpoint, for ``dropped``.
-        dropped: Receives the names of the entries that have no plain form; they become None.
+    Entries that have no plain form become None; ``dropped`` receives their names, which begin with ``path``.
     """
     if type(value) in _PLAIN or isinstance(value, torch.Tensor):
         return value

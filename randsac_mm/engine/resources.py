@@ -29,11 +29,8 @@ def fit_workers(cfg: Config, options: Mapping[str, object]) -> None:
     """Set ``train_dataloader.num_workers`` to what the machine has, if the config has ``auto_num_workers``.
 
     That is one worker for each core of the process but one, which runs the training, and at most ``auto_num_workers``,
-    since every worker keeps two batches in shared memory. Nothing changes without worker processes (0).
-
-    Args:
-        cfg: The config of the run; it is changed.
-        options: ``--cfg-options``; a number of workers among them comes first.
+    since every worker keeps two batches in shared memory. Nothing changes without worker processes (0), or if the
+    options, ``--cfg-options``, set their number.
 
     Raises:
         ValueError: If ``auto_num_workers`` is not a positive integer or None.

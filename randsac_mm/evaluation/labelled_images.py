@@ -71,9 +71,8 @@ def find_labelled(cfg: Config) -> str:
         dataset = dataset.dataset
     if dataset.type == 'Digits':
         return 'digits'
-    if dataset.type in ('PreparedCIFAR10', 'CIFAR10', 'CIFAR100', 'ImageNet', 'CustomDataset') and dataset.get(
-        'data_root'
-    ):
+    labelled = dataset.type in ('PreparedCIFAR10', 'CIFAR10', 'CIFAR100', 'ImageNet', 'CustomDataset')
+    if labelled and dataset.get('data_root'):
         return dataset.data_root
     raise ValueError(
         f'{dataset.type}, the training data set of the config, has no labels: set --data digits or a folder'
@@ -111,14 +110,10 @@ def _datasets(where: str, size: tuple[int, int], channels: int) -> tuple[str, di
 
 
 def load_images(source: dict | Dataset, name: str, size: int | None = None, seed: int = 0) -> LabelledImages:
-    """Build a data set, choose a stratified part of it and decode that once.
+    """Build a data set, choose a part of it by :func:`choose_stratified` and decode that once.
 
-    Args:
-        source: The data set, or its config. As for :class:`~randsac_mm.datasets.InMemoryDataset`, its pipeline may
-            load, resize and crop but must not be random, and must end at one size.
-        name: What to call it in messages.
-        size: How many images, see :func:`choose_stratified`; default: all.
-        seed: Which ones.
+    ``source`` is the data set, or its config; for its pipeline see :class:`~randsac_mm.datasets.InMemoryDataset`.
+    Errors call it ``name``.
 
     Returns:
         Images (n, C, H, W), uint8, and labels (n,), int64.
@@ -146,15 +141,10 @@ def load_images(source: dict | Dataset, name: str, size: int | None = None, seed
 
 
 def choose_stratified(labels: np.ndarray, size: int | None, seed: int) -> np.ndarray:
-    """Choose images such that each class keeps its share, the same ones for the same seed.
-
-    Args:
-        labels: Labels (n,).
-        size: How many to choose; all if None, or if there are not more.
-        seed: Decides which ones. No global generator is used.
+    """Choose ``size`` images by labels (n,) such that each class keeps its share, the same ones for the same seed.
 
     Returns:
-        Indices of the chosen ones, ascending.
+        Indices of the chosen ones, ascending; all if ``size`` is None, or if there are not more.
 
     Raises:
         ValueError: If ``size`` is below 1.

@@ -12,15 +12,10 @@ from .features import check_features
 def linear_probe_accuracy(train_x: Tensor, train_y: Tensor, test_x: Tensor, test_y: Tensor, l2: float = 1e-3) -> float:
     """Return the accuracy of multinomial logistic regression on test features, in percent.
 
-    Features are standardised with the training statistics. The objective, mean cross-entropy + l2 / 2 * sum of squared
-    weights (not biases), is convex; L-BFGS finds its minimum in float64, so that no learning rate or seed matters.
-
-    Args:
-        train_x: Features (n, D) to fit on, of at least two classes.
-        train_y: Their classes (n,), integers from 0.
-        test_x: Features (m, D) to classify.
-        test_y: Their true classes (m,).
-        l2: Strength of the penalty, positive.
+    It is fitted on features (n, D) of classes (n,), integers from 0, at least two, and tested on features (m, D) of
+    classes (m,). Features are standardised with the training statistics. The objective, mean cross-entropy + l2 / 2 *
+    sum of squared weights (not biases), is convex; L-BFGS finds its minimum in float64, so that no learning rate or
+    seed matters.
 
     Raises:
         ValueError: If sizes do not match or a feature is not finite.

@@ -164,12 +164,7 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
 
 
 def on_first_rank(work: Callable[[], Result]) -> Result:
-    """Run something on the first rank and return its result on all; if it fails, raise on all.
-
-    Raises:
-        Exception: On the first rank: what ``work`` raises.
-        RuntimeError: On the other ranks, if it failed on the first.
-    """
+    """Run something on the first rank and return its result on all; if it fails, the others raise RuntimeError."""
     outcome: list[Any] = [None, None]
     failure = None
     if get_rank() == 0:

@@ -19,9 +19,7 @@ _OPSET = 17  # the first with layer normalisation as one operator
 class ONNXFile(Target):
     """``backbone.onnx``: ``images`` in, ``tokens`` and ``averaged`` out; verified by onnxruntime on the CPU.
 
-    Args:
-        encoder: The encoder.
-        uint8: Whether the graph takes pixels 0 .. 255 (uint8, RGB) and normalises them itself.
+    With ``uint8`` the graph takes pixels 0 .. 255 (uint8, RGB) and normalises them itself.
     """
 
     name = 'onnx'

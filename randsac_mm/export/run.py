@@ -126,16 +126,10 @@ def _verify(target: Target, folder: Path, pixels: Tensor) -> dict[str, Any]:
 
 
 def compare(name: str, expected: Features, computed: Features, tolerance: float) -> dict[str, Any]:
-    """Compare features of the same images.
-
-    Args:
-        name: The target, for the error.
-        expected: Features and inputs of the encoder.
-        computed: Features of an export, and inputs if it has a preprocessing.
-        tolerance: Greatest absolute difference of features that is accepted.
+    """Compare features of the same images: of the encoder, and of an export to the target ``name``.
 
     Returns:
-        ``max_abs_difference`` of each, ``tolerance`` and ``max_abs_feature``.
+        ``max_abs_difference`` of each, ``tolerance``, the greatest that is accepted, and ``max_abs_feature``.
 
     Raises:
         VerificationError: If a shape differs, a difference is too large or NaN, or all features are alike.

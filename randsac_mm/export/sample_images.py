@@ -4,24 +4,19 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
 from sklearn.datasets import load_sample_image
 
-from randsac_mm.datasets import Digits, find_fault, find_image_files, read_image
+from randsac_mm.datasets import Digits, find_fault, find_image_files, fit_image, read_image
 
 _NUM_IMAGES = 8
 
 
 def real_images(channels: int, size: tuple[int, int], folder: str | Path | None = None) -> dict[str, np.ndarray]:
-    """Read real images, resized until they just cover a size and cropped to its centre.
-
-    Args:
-        channels: Number of image channels C, 1 or 3.
-        size: Height and width in pixels.
-        folder: Image files, the first eight are read. None: scikit-learn's photographs (C = 3) or digits (C = 1).
+    """Read real images of C channels, resized until they just cover a height and width in pixels, and cropped to it.
 
     Returns:
-        At most eight images (H, W, C), uint8, RGB or grey, by name.
+        The first eight images of ``folder``, or scikit-learn's photographs (C = 3) or digits (C = 1), by name:
+        (H, W, C), uint8, RGB or grey.
 
     Raises:
         FileNotFoundError: If there is no such folder, or no readable image in it.
@@ -35,7 +30,7 @@ def real_images(channels: int, size: tuple[int, int], folder: str | Path | None 
         if not images:
             raise FileNotFoundError(f'{folder} has no readable image')
     elif channels == 1:
-        digits = Digits('test').images[:_NUM_IMAGES, 0].numpy()
+        digits = Digits('test').images[:_NUM_IMAGES].permute(0, 2, 3, 1).numpy()
         images = {f'scikit-learn digit {i} of the test split': digit for i, digit in enumerate(digits)}
     else:
         images = {}
@@ -44,9 +39,4 @@ def real_images(channels: int, size: tuple[int, int], folder: str | Path | None 
             height, width = photo.shape[:2]
             images[f'scikit-learn {name}'] = photo
             images[f'scikit-learn {name}, middle'] = photo[height // 4 : -height // 4, width // 4 : -width // 4]
-    return {name: _fit(image, size, channels) for name, image in images.items()}
-
-
-def _fit(image: np.ndarray, size: tuple[int, int], channels: int) -> np.ndarray:
-    picture = Image.fromarray(image).convert('L' if channels == 1 else 'RGB')
-    return np.asarray(ImageOps.fit(picture, size[::-1], Image.Resampling.BICUBIC)).reshape(*size, channels)
+    return {name: fit_image(image, size, grey=channels == 1) for name, image in images.items()}

@@ -30,12 +30,9 @@ class Target(ABC):
 
     @abstractmethod
     def run(self, folder: Path, pixels: Tensor, inputs: Tensor) -> Features:
-        """Load the files with the target's own library and compute features.
+        """Load the files of :meth:`write` with the target's own library and compute features.
 
-        Args:
-            folder: What :meth:`write` has filled.
-            pixels: Images (B, C, H, W), uint8, RGB or grey, of the encoder's size.
-            inputs: The same, normalised.
+        ``pixels`` are images (B, C, H, W), uint8, RGB or grey, of the encoder's size; ``inputs`` the same, normalised.
         """
 
 

@@ -16,7 +16,7 @@ from PIL import Image
 from randsac_mm.datasets import find_fault
 from randsac_mm.datasets.images import UnreadableImageError, printable
 from randsac_mm.engine.launch import load_config
-from randsac_mm.files import atomic_write
+from randsac_mm.files import atomic_write, write_json
 from randsac_mm.transfer.model_loading import load_model
 
 from .paths import check_no_input, find_images
@@ -180,8 +180,7 @@ class Predictor:
             yield result
         if out is not None:
             index = {**self._about, 'task': self.task, 'classes': self.classes, 'images': entries, 'faults': faults}
-            with atomic_write(Path(out, _INDEX)) as file:
-                file.write_text(json.dumps(index, indent=2) + '\n')
+            write_json(Path(out, _INDEX), index)
 
     def _outputs(self, folders: Sequence[Path], name: str) -> tuple[Path, ...]:
         endings = ('.png', '.png' if self.scope == 'mmseg' else '.json')

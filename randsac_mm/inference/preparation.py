@@ -76,10 +76,7 @@ def build_inferencer(cfg: Config, scope: str, device: str) -> BaseInferencer:
 def describe_classes(cfg: Config, trained: dict, num_classes: int) -> dict[str, list]:
     """Return ``classes``, names of the classes that a model predicts, and ``palette``, their colours in RGB.
 
-    Args:
-        cfg: The config; its test data set is used if the checkpoint names no classes.
-        trained: The checkpoint's ``dataset_meta``.
-        num_classes: Number of classes that the model predicts.
+    They are those of ``trained``, the checkpoint's ``dataset_meta``, or of the config's test data set.
 
     Raises:
         ValueError: If another number of classes is named.

@@ -32,14 +32,8 @@ _is_compiling = getattr(getattr(torch, 'compiler', None), 'is_compiling', lambda
 def choose_backend(name: str, device: torch.device, dtype: torch.dtype) -> str:
     """Return the attention back-end for a name; ``'auto'`` is a fixed rule, so that equal configs give equal numbers.
 
-    Args:
-        name: ``'auto'`` or a back-end.
-        device: Device of the tensors.
-        dtype: Type of the queries.
-
-    Returns:
-        For ``'auto'`` ``'plain'`` in deterministic runs and in compiled bfloat16 code on a CPU, where fused code is
-        faster than SDPA's kernel; else ``'sdpa'``. Any other name as it is.
+    It stands for ``'plain'`` in deterministic runs and for queries in bfloat16 in compiled code on a CPU, where fused
+    code is faster than SDPA's kernel; else for ``'sdpa'``. Any other name is returned as it is.
     """
     if name != 'auto':
         return name

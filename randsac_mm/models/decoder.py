@@ -125,15 +125,9 @@ class RandSACDecoder(BaseModule):
         self.encoder_layers = encoder_layers
         self.with_cp = with_cp
         self.skip = SkipConnection(encoder_layers, num_layers, encoder_dims, skip_init, memory_norm) if skip else None
+        hidden_dims = feedforward_channels or 4 * embed_dims
         self.layers = nn.ModuleList(
-            DecoderLayer(
-                embed_dims,
-                encoder_dims,
-                num_heads,
-                feedforward_channels or 4 * embed_dims,
-                qkv_bias,
-                norm_position,
-            )
+            DecoderLayer(embed_dims, encoder_dims, num_heads, hidden_dims, qkv_bias, norm_position)
             for _ in range(num_layers)
         )
         self.ln = nn.LayerNorm(embed_dims, eps=EPS) if norm_position == 'pre' else nn.Identity()

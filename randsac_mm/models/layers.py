@@ -1,6 +1,8 @@
 """Layers of encoder and decoder. Attention and linear maps run on :mod:`randsac_mm.kernels`.
 
-Shapes: B images, N tokens of D dims; h heads of d = D / h dims.
+Shapes: B images, N tokens of D dims; h heads of d = D / h dims. Arguments of all layers: ``embed_dims`` is D,
+``memory_dims`` the width of the encoder, ``num_heads`` is h and divides D, ``feedforward_channels`` the width of the
+feed-forward network's hidden layer; with ``qkv_bias`` queries, keys and values have a bias.
 """
 
 from typing import Any, Literal
@@ -61,13 +63,7 @@ def init_projections(module: nn.Module) -> None:
 
 
 class PatchEmbed(BaseModule):
-    """Linear projection of patches to tokens; one weight, applied as a convolution or as a matrix.
-
-    Args:
-        in_channels: Number of image channels C.
-        embed_dims: Width D of the tokens.
-        patch_size: Side P of a patch, in pixels.
-    """
+    """Linear projection of patches of P x P pixels to tokens; one weight, applied as a convolution or as a matrix."""
 
     def __init__(self, in_channels: int, embed_dims: int, patch_size: int) -> None:
         super().__init__()
@@ -91,16 +87,7 @@ class PatchEmbed(BaseModule):
 
 
 class SelfAttention(BaseModule):
-    """Multi-head self-attention; parameter names and numbers of mmpretrain's ``MultiheadAttention``.
-
-    Args:
-        embed_dims: Width D.
-        num_heads: Number of heads; it divides D.
-        qkv_bias: Whether queries, keys and values have a bias.
-
-    Raises:
-        ValueError: If the heads do not divide the width.
-    """
+    """Multi-head self-attention; parameter names and numbers of mmpretrain's ``MultiheadAttention``."""
 
     def __init__(self, embed_dims: int, num_heads: int, qkv_bias: bool = True) -> None:
         super().__init__()
@@ -134,14 +121,7 @@ class SelfAttention(BaseModule):
 
 
 class CrossAttention(BaseModule):
-    """Multi-head attention of decoder tokens to the encoder's memory.
-
-    Args:
-        embed_dims: Width D of the decoder.
-        memory_dims: Width of the memory; it may differ from D.
-        num_heads: Number of heads; it divides D.
-        qkv_bias: Whether queries, keys and values have a bias.
-    """
+    """Multi-head attention of decoder tokens to the encoder's memory, whose width may differ from D."""
 
     def __init__(self, embed_dims: int, memory_dims: int, num_heads: int, qkv_bias: bool = True) -> None:
         super().__init__()
@@ -159,12 +139,7 @@ class CrossAttention(BaseModule):
 
 
 class FeedForward(BaseModule):
-    """Feed-forward network of two linear layers and a GELU; parameter names of mmcv's ``FFN``.
-
-    Args:
-        embed_dims: Width D.
-        feedforward_channels: Width of the hidden layer.
-    """
+    """Feed-forward network of two linear layers and a GELU; parameter names of mmcv's ``FFN``."""
 
     def __init__(self, embed_dims: int, feedforward_channels: int) -> None:
         super().__init__()
@@ -180,12 +155,7 @@ class FeedForward(BaseModule):
 class EncoderLayer(BaseModule):
     """One pre-norm ViT layer; parameter names and numbers of mmpretrain's, with an optional mask.
 
-    Args:
-        embed_dims: Width D.
-        num_heads: Number of heads; it divides D.
-        feedforward_channels: Width of the hidden layer of the feed-forward network.
-        drop_path_rate: Probability of skipping a branch for an image during training.
-        qkv_bias: Whether queries, keys and values have a bias.
+    ``drop_path_rate`` is the probability of skipping a branch for an image during training.
     """
 
     def __init__(
@@ -222,16 +192,7 @@ class EncoderLayer(BaseModule):
 class DecoderLayer(BaseModule):
     """One decoder layer: self-attention, cross-attention, feed-forward network.
 
-    Args:
-        embed_dims: Width D of the decoder.
-        memory_dims: Width of the memory.
-        num_heads: Number of heads; it divides D.
-        feedforward_channels: Width of the hidden layer of the feed-forward network.
-        qkv_bias: Whether queries, keys and values have a bias.
-        norm_position: ``'pre'``: norms before each branch. ``'post'``: after each sum, as in Vaswani et al.
-
-    Raises:
-        ValueError: If ``norm_position`` is neither.
+    ``norm_position``: ``'pre'``: norms before each branch; ``'post'``: after each sum, as in Vaswani et al.
     """
 
     def __init__(

@@ -148,27 +148,17 @@ class RandSACDataPreprocessor(BatchAugmentDataPreprocessor):
     Args:
         serialization: The serialization or its config, see :func:`build_serialization`.
         patch_size: Side P of a patch, in pixels. :class:`RandSAC` fills it in from its backbone.
-        mean: As :class:`BatchAugmentDataPreprocessor`, and the others.
-        std: Standard deviation of each channel.
-        to_rgb: Whether to swap the first and third channel.
-        non_blocking: Whether to copy to the device asynchronously.
-        augment: Transforms of a batch, or their configs.
+        **kwargs: ``mean``, ``std``, ``to_rgb``, ``non_blocking`` and ``augment`` of
+            :class:`BatchAugmentDataPreprocessor`.
 
     Raises:
         ValueError: If ``serialization`` or ``augment`` describes anything else.
     """
 
     def __init__(
-        self,
-        serialization: dict | segments.Serialization,
-        patch_size: int | None = None,
-        mean: list[float] | None = None,
-        std: list[float] | None = None,
-        to_rgb: bool = False,
-        non_blocking: bool = True,
-        augment: Sequence[dict | BatchTransform] | None = None,
+        self, serialization: dict | segments.Serialization, patch_size: int | None = None, **kwargs: Any
     ) -> None:
-        super().__init__(mean=mean, std=std, to_rgb=to_rgb, non_blocking=non_blocking, augment=augment)
+        super().__init__(**kwargs)
         self.serialization = build_serialization(serialization)
         self.patch_size = patch_size
 

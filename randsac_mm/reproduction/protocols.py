@@ -84,13 +84,9 @@ def parse_protocol(
 
 
 def apply_protocol(cfg: Config, protocol: Protocol, images: int, like: ConfigDict | None = None) -> None:
-    """Change the config of a pre-training run to a protocol.
+    """Change the config of a pre-training run, on a data set of so many images, to a protocol.
 
-    Args:
-        cfg: The config; it is changed.
-        protocol: The protocol.
-        images: Number of training images of the whole data set.
-        like: The model of another run of as many epochs; the number of epochs becomes that of as many multiply-adds.
+    With ``like``, the model of another run, the number of epochs becomes that of as many multiply-adds as its own.
 
     Raises:
         ValueError: If there are too few epochs, fewer images than asked for, or too few for a step.

@@ -23,7 +23,7 @@ from randsac_mm.engine.schedule import set_epochs
 from randsac_mm.evaluation import LabelledImages, evaluate_backbone, knn_accuracy, ridge_accuracy
 from randsac_mm.evaluation.evaluate import build_untrained
 from randsac_mm.evaluation.features import normalise
-from randsac_mm.files import atomic_write
+from randsac_mm.files import write_json
 from randsac_mm.transfer.model_loading import load_model
 
 from .protocols import Protocol, apply_protocol
@@ -120,8 +120,7 @@ def run_stages(job: Job) -> bool:
             result = {'pretrain': _pretrain, 'probe': _probe, 'finetune': _finetune}[stage](job)
             result.setdefault('seconds', round(time.perf_counter() - begin, 1))
             result.update(threads=torch.get_num_threads(), origin=describe_origin())
-            with atomic_write(job.folder / f'{job.name(stage)}.json') as path:
-                path.write_text(json.dumps(result, indent=2) + '\n')
+            write_json(job.folder / f'{job.name(stage)}.json', result)
     return True
 
 

@@ -1,6 +1,5 @@
 """Tables for people and programs: the paper's values beside ours, and whether the paper's order is there."""
 
-import json
 import math
 import statistics
 from collections.abc import Iterable, Sequence
@@ -10,7 +9,7 @@ from typing import Any, NamedTuple
 from mmengine.fileio import load
 from scipy import stats
 
-from randsac_mm.files import atomic_write
+from randsac_mm.files import atomic_write, write_json
 
 from .protocols import Protocol
 from .stages import STAGES, Job
@@ -132,8 +131,7 @@ def write_table(
         ],
         'orders': {name: [order for order in found if order] for name, found in orders.items()},
     }
-    with atomic_write(out / f'table{number}.json') as path:
-        path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + '\n')
+    write_json(out / f'table{number}.json', content, ensure_ascii=False)
     with atomic_write(out / f'table{number}.md') as path:
         path.write_text(_markdown(rows, content))
 

@@ -41,12 +41,7 @@ class Mask(NamedTuple):
         return self.query_rank >= self.key_rank.amin(dim=1, keepdim=True)
 
     def prepare(self, backend: str, dtype: torch.dtype) -> Mask:
-        """Return the mask as a back-end reads it; once a step, for all layers that share it.
-
-        Args:
-            backend: Name of the attention back-end.
-            dtype: Type of the queries.
-        """
+        """Return the mask as a back-end reads it, for queries of a type; once a step, for all layers that share it."""
         if backend != 'sdpa':
             return self._replace(backend=backend, bias=None)
         hidden = ~(self.dense() | ~self.has_key()[:, :, None])[:, None]  # (B or 1, 1, Q, N)

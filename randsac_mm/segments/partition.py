@@ -118,11 +118,7 @@ class SquarePartition(Partition):
         self.hierarchy = parse_hierarchy(hierarchy)
 
     def _sides(self, grid: Grid) -> tuple[int, ...]:
-        """Return the side of the squares on every level, in tokens.
-
-        Raises:
-            ValueError: If a level cannot be made of equal squares, or one level's squares cut another's.
-        """
+        """Return the side of the squares on every level, in tokens; raise ValueError if there are no such squares."""
         height, width = grid
         _check_two_tokens(grid)
         # side -> number of squares, for every side that tiles the grid; one square alone is no partition
@@ -168,10 +164,7 @@ class SquarePartition(Partition):
 
 
 class ShuffledPartition(Partition):
-    """Segments of another partition with all tokens permuted at random per image.
-
-    Args:
-        partition: The partition whose tokens are permuted, all levels alike.
+    """Segments of another partition with all tokens permuted at random per image, all levels alike.
 
     Paper:
         Section 3.2, lower half of Table 5 ("Do segments need to be spatially coherent?").

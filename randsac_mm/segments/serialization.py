@@ -17,35 +17,17 @@ from .partition import Grid, Partition, random_order
 
 
 class Serialization(ABC):
-    """Base class of orders of the segments of a partition: whole groups one after the other, level by level.
-
-    Args:
-        partition: The division of the grid into segments.
-    """
+    """Base class of orders of the segments of a partition: whole groups one after the other, level by level."""
 
     def __init__(self, partition: Partition) -> None:
         self.partition = partition
 
     @abstractmethod
     def _places(self, ids: Tensor, generator: torch.Generator) -> Tensor:
-        """Return for every token the place of its segment among all segments of one level.
-
-        Args:
-            ids: Segment ids of one level (B, N).
-            generator: Source of randomness, on the device of ``ids``.
-
-        Returns:
-            Places (B, N) in 0 .. N - 1: equal for tokens of one segment, different between segments.
-        """
+        """Return the place (B, N) in 0 .. N - 1 of each token's segment among those of one level, with ids (B, N)."""
 
     def __call__(self, batch_size: int, grid: Grid, generator: torch.Generator, device: torch.device) -> Tensor:
-        """Draw the serialization of a batch.
-
-        Args:
-            batch_size: Number of images B.
-            grid: Height and width of the token grid, in tokens; N is their product.
-            generator: Source of randomness, on ``device``.
-            device: Where the result lives.
+        """Draw the serialization of a batch; arguments as of :meth:`Partition.__call__`.
 
         Returns:
             The rank of each token's segment (B, N), int64, dense from 0.

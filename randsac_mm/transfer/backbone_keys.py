@@ -138,24 +138,25 @@ def match(names: Collection[str], patterns: str | Sequence[str], option: str) ->
     return matching
 
 
-def generalise(names: Iterable[str]) -> list[str]:
-    """Return patterns that match names, and the same names in other layers.
+def generalise(names: Iterable[str]) -> dict[str, list[str]]:
+    """Group names by patterns that match them, and the same names in other layers.
 
     Example:
         >>> generalise(['layers.0.attn.qkv.bias', 'layers.1.attn.qkv.bias', 'ln1.bias'])
-        ['layers.*.attn.qkv.bias', 'ln1.bias']
+        {'layers.*.attn.qkv.bias': ['layers.0.attn.qkv.bias', 'layers.1.attn.qkv.bias'], 'ln1.bias': ['ln1.bias']}
     """
-    return sorted({_NUMBER.sub('*', name, count=1) for name in names})
+    groups = defaultdict(list)
+    for name in names:
+        groups[_NUMBER.sub('*', name, count=1)].append(name)
+    return dict(groups)
 
 
 def collapse(names: Iterable[str]) -> list[str]:
-    """Return names in short: those that differ in their first number as one pattern and how many there are.
+    """Return names in short: of those that differ in their first number one pattern and how many there are.
 
     Example:
         >>> collapse(['norm.weight', *(f'layers.{i}.attn.qkv.bias' for i in range(4))])
         ['norm.weight', 'layers.*.attn.qkv.bias (4)']
     """
-    groups = defaultdict(list)
-    for name in names:
-        groups[_NUMBER.sub('*', name, count=1)].append(name)
-    return [group[0] if len(group) == 1 else f'{pattern} ({len(group)})' for pattern, group in groups.items()]
+    groups = generalise(names).items()
+    return [group[0] if len(group) == 1 else f'{pattern} ({len(group)})' for pattern, group in groups]

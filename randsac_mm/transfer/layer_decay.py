@@ -1,18 +1,17 @@
 """Learning rates that decay from layer to layer towards the input, for any model whose backbone knows its depths."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from numbers import Real
 from typing import Any
 
+from mmcv.cnn import is_norm
 from mmengine.logging import print_log
 from mmengine.optim import DefaultOptimWrapperConstructor
-from mmengine.utils.dl_utils.parrots_wrapper import _BatchNorm, _InstanceNorm
 from torch import nn
 
 from randsac_mm.registry import register
 
 _PREFIX = 'backbone.'
-_NORMS = (_BatchNorm, _InstanceNorm, nn.GroupNorm, nn.LayerNorm)
 _OPTIONS = ('layer_decay_rate', 'norm_decay_mult', 'bias_decay_mult', 'flat_decay_mult', 'custom_keys')
 _CUSTOM_OPTIONS = ('lr_mult', 'decay_mult')
 # Parts of names without weight decay in any recipe.
@@ -57,7 +56,12 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
 
     def add_params(self, params: list[dict], module: nn.Module, **kwargs: object) -> None:
         """Add the groups of a whole model to ``params``; mmengine's ``__call__`` does the rest."""
-        depth_of, depths = _depths(module)
+        backbone: Any = getattr(module, 'backbone', None)
+        if not hasattr(backbone, 'get_layer_depth'):
+            raise ValueError(
+                f'{type(module).__name__} has no layer decay: its backbone {type(backbone).__name__} has no '
+                'get_layer_depth(name, prefix), which returns the depth of a parameter and the number of depths'
+            )
         custom = self.paramwise_cfg.get('custom_keys', {})
         rate = self.paramwise_cfg['layer_decay_rate']
         groups: dict[tuple, dict] = {}
@@ -70,7 +74,14 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
                     continue
                 seen.add(parameter)
                 lr_mult, decay_mult = self._multipliers(short, parameter.ndim, owner)
-                depth = depth_of(short)
+                depth, depths = backbone.get_layer_depth(short, _PREFIX)
+                if not short.startswith(_PREFIX):
+                    depth = depths - 1
+                if not 0 <= depth < depths:
+                    raise ValueError(
+                        f'{type(backbone).__name__}.get_layer_depth({short!r}) returns {(depth, depths)}; the depth '
+                        f'must lie between 0 and {depths - 1} of {depths}'
+                    )
                 key = (depth, lr_mult, decay_mult)
                 if key not in groups:
                     scale = rate ** (depths - 1 - depth) * lr_mult
@@ -111,12 +122,11 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
     def _multipliers(self, name: str, axes: int, owner: nn.Module) -> tuple[float, float]:
         """Return the factors of learning rate and weight decay of a parameter."""
         cfg = self.paramwise_cfg
-        last = name.rpartition('.')[2]
         if not _NO_DECAY.isdisjoint(name.split('.')):
             decay_mult = 0.0
-        elif isinstance(owner, _NORMS):
+        elif is_norm(owner):
             decay_mult = cfg.get('norm_decay_mult', 1.0)
-        elif last.endswith('bias'):
+        elif name.endswith('bias'):
             decay_mult = cfg.get('bias_decay_mult', 1.0)
         else:
             decay_mult = cfg.get('flat_decay_mult', 1.0) if axes == 1 else 1.0
@@ -124,30 +134,6 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         longest = max((key for key in sorted(custom) if key in name), key=len, default=None)
         own = custom.get(longest, {})
         return float(own.get('lr_mult', 1.0)), float(own.get('decay_mult', decay_mult))
-
-
-def _depths(model: nn.Module) -> tuple[Callable[[str], int], int]:
-    """Return a function from the name of a parameter to its depth, and the number of depths."""
-    backbone: Any = getattr(model, 'backbone', None)
-    if not hasattr(backbone, 'get_layer_depth'):
-        raise ValueError(
-            f'{type(model).__name__} has no layer decay: its backbone {type(backbone).__name__} has no '
-            'get_layer_depth(name, prefix), which returns the depth of a parameter and the number of depths'
-        )
-    depths = backbone.get_layer_depth(_PREFIX + next(iter(backbone.state_dict())), _PREFIX)[1]
-
-    def depth_of(name: str) -> int:
-        if not name.startswith(_PREFIX):
-            return depths - 1
-        depth, total = backbone.get_layer_depth(name, _PREFIX)
-        if total != depths or not 0 <= depth < depths:
-            raise ValueError(
-                f'{type(backbone).__name__}.get_layer_depth({name!r}) returns {(depth, total)}; the depth must lie '
-                f'between 0 and {depths - 1} of {depths}'
-            )
-        return depth
-
-    return depth_of, depths
 
 
 def _name(depth: int, lr_mult: float, decay_mult: float) -> str:

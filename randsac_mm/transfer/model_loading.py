@@ -7,19 +7,14 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from .backbone_keys import collapse
 from .reading import find_state, read_checkpoint
-
-_LISTED = 6  # keys of each kind in an error
 
 
 def load_model(model: nn.Module, path: str | Path) -> dict[str, Any]:
-    """Load a checkpoint into a model; every tensor must fit.
+    """Load a checkpoint of the same config into a whole model; every tensor must fit.
 
     mmengine's own loading only warns about missing and unexpected keys and goes on with random weights.
-
-    Args:
-        model: The whole model.
-        path: A checkpoint that was trained with the same config.
 
     Returns:
         The checkpoint's ``meta``, empty if there is none.
@@ -30,11 +25,12 @@ def load_model(model: nn.Module, path: str | Path) -> dict[str, Any]:
     """
     checkpoint = read_checkpoint(path)
     state = find_state(checkpoint, path)
-    missing, unexpected, mismatched = load_or_restore(model, state)
-    if missing or unexpected or mismatched:
+    errors = load_or_restore(model, state)
+    if any(errors):
+        missing, unexpected, mismatched = ('; '.join(collapse(lines)) or 'none' for lines in errors)
         raise ValueError(
-            f'{path} does not fit the config, nothing was loaded.\n  missing keys: {_some(missing)}\n'
-            f'  unexpected keys: {_some(unexpected)}\n  other shapes: {_some(mismatched)}\n{_fix(model, state)}'
+            f'{path} does not fit the config, nothing was loaded.\n  missing keys: {missing}\n'
+            f'  unexpected keys: {unexpected}\n  other shapes: {mismatched}\n{_fix(model, state)}'
         )
     meta = checkpoint.get('meta')
     return meta if isinstance(meta, dict) else {}
@@ -45,11 +41,7 @@ def load_or_restore(
 ) -> tuple[list[str], list[str], list[str]]:
     """Load a state dict, or leave the module unchanged if any tensor does not fit; its own loading hooks run.
 
-    Args:
-        module: The module.
-        state: Tensors by name.
-        may_lack: Keys of the module that the state dict need not have.
-        may_have: Keys of the state dict that the module need not have.
+    ``may_lack``: keys of the module that the state dict need not have; ``may_have``: the other way round.
 
     Returns:
         Missing keys, unexpected keys and errors of tensors of other shapes; all empty if everything was loaded.
@@ -71,11 +63,6 @@ def load_or_restore(
     if missing or unexpected or mismatched:
         module.load_state_dict(own)
     return missing, unexpected, mismatched
-
-
-def _some(lines: list[str]) -> str:
-    more = f' and {len(lines) - _LISTED} more' if len(lines) > _LISTED else ''
-    return f'{"; ".join(lines[:_LISTED])}{more}' if lines else 'none'
 
 
 def _fix(model: nn.Module, state: Mapping[str, Tensor]) -> str:

@@ -22,10 +22,8 @@ _TWELFTHS = {
 def pyramid_indices(task: str, num_layers: int) -> list[int]:
     """Return the four layers, counted from 0, whose outputs make the pyramid.
 
-    Args:
-        task: ``'segmentation'``: at 4, 6, 8 and 12 twelfths of the depth, for UPerNet. ``'detection'``: the ends of
-            four equal groups, for Mask R-CNN.
-        num_layers: Depth of the ViT, at least 4.
+    For ``task='segmentation'``, UPerNet, they lie at 4, 6, 8 and 12 twelfths of the depth; for ``'detection'``, Mask
+    R-CNN, at the ends of four equal groups.
 
     Raises:
         ValueError: If ``task`` is neither, or there are fewer than four layers.
@@ -54,8 +52,6 @@ class ViTPyramid(BaseModule):
     Each map is doubled or halved until it is closest to its stride: by transposed convolutions (kernel 2, with norm and
     GELU between two of them), or by max pooling. If P is no power of two, bilinear sampling follows, so that pixel x
     always lies at x / stride. A last row or column that is only partly inside the image is kept.
-
-    Registered in mmengine's root registry: ``type='ViTPyramid'`` works in mmpretrain, mmseg and mmdet.
 
     Args:
         embed_dims: Channels D of the maps.

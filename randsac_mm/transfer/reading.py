@@ -36,31 +36,22 @@ class _Placeholder(dict):
     __hash__ = object.__hash__  # type: ignore[assignment]  # it may be a key of a dictionary
 
 
-def _stand_in(name: str) -> type:
-    module, _, attribute = name.rpartition('.')
-    return type(attribute, (_Placeholder,), {'__module__': module, '__qualname__': attribute})
-
-
 # What mmengine and its relatives store beside the weights: logs, scores, settings. Under these names torch.load finds a
 # placeholder, never the real object (some, as getattr, are not harmless).
 _STAND_INS = [
-    _stand_in(name)
-    for name in (
-        'mmengine.logging.history_buffer.HistoryBuffer',
-        'mmengine.config.config.ConfigDict',
-        'argparse.Namespace',
-        'builtins.getattr',
-        'collections.defaultdict',
-        'pathlib.PosixPath',
-        'pathlib.WindowsPath',
-        'numpy.dtype',
-        'numpy.ndarray',
-        *(
-            f'numpy.{core}.multiarray.{function}'
-            for core in ('core', '_core')
-            for function in ('_reconstruct', 'scalar')
-        ),
+    type(name, (_Placeholder,), {'__module__': module, '__qualname__': name})
+    for module, names in (
+        ('mmengine.logging.history_buffer', ['HistoryBuffer']),
+        ('mmengine.config.config', ['ConfigDict']),
+        ('argparse', ['Namespace']),
+        ('builtins', ['getattr']),
+        ('collections', ['defaultdict']),
+        ('pathlib', ['PosixPath', 'WindowsPath']),
+        ('numpy', ['dtype', 'ndarray']),
+        ('numpy.core.multiarray', ['_reconstruct', 'scalar']),
+        ('numpy._core.multiarray', ['_reconstruct', 'scalar']),
     )
+    for name in names
 ]
 
 
@@ -84,11 +75,18 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """
     local = _locate(path)
     if local.suffix == '.safetensors':
-        return _read_safetensors(local)
-    with open(local, 'rb'):  # a file that may not be read fails here, with the system's own error
-        pass
+        try:
+            return load_file(local)
+        except SafetensorError as error:
+            size = f'{local.stat().st_size:,} bytes'
+            raise ValueError(f'{local} is truncated or no safetensors file ({error}); it has {size}') from error
+    local.open('rb').close()  # a file that may not be read fails here, with the system's own error
     try:
-        _check_sums(local)
+        if zipfile.is_zipfile(local):
+            with zipfile.ZipFile(local) as archive:
+                wrong = archive.testzip()  # compares checksums, which torch.load does not
+            if wrong is not None:
+                raise RuntimeError(f'wrong checksum of {wrong}')
         # Before torch 2.5 there are no safe globals; what is not plain is refused there.
         allow = getattr(torch.serialization, 'safe_globals', contextlib.nullcontext)
         with allow(_STAND_INS):
@@ -103,16 +101,11 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 def find_state(checkpoint: dict[str, Any], path: str | Path) -> OrderedDict[str, Tensor]:
     """Return the state dict of a checkpoint; in files of mmengine's ``EMAHook`` it holds the averaged weights.
 
-    Args:
-        checkpoint: What :func:`read_checkpoint` returned.
-        path: Its file, for the error.
-
     Returns:
         All tensors of the state dict by name, without entries that are no tensors, and its metadata.
 
     Raises:
-        ValueError: If there is no tensor.
-
+        ValueError: If there is no tensor; it names the file ``path``.
     """
     inner = [checkpoint[key] for key in _STATE_KEYS if isinstance(checkpoint.get(key), dict)]
     for candidate in (*inner, checkpoint):
@@ -164,25 +157,6 @@ def _download(url: str) -> Path:
         barrier()  # also after an error: the other ranks wait here
     fetch()
     return target
-
-
-def _read_safetensors(local: Path) -> dict[str, Any]:
-    try:
-        return load_file(local)
-    except SafetensorError as error:
-        raise ValueError(
-            f'{local} is truncated or no safetensors file ({error}); it has {local.stat().st_size:,} bytes'
-        ) from error
-
-
-def _check_sums(local: Path) -> None:
-    """Compare a zip file's contents with its checksums, which torch.load does not."""
-    if not zipfile.is_zipfile(local):
-        return
-    with zipfile.ZipFile(local) as archive:
-        wrong = archive.testzip()
-    if wrong is not None:
-        raise RuntimeError(f'wrong checksum of {wrong}')
 
 
 def _explain(local: Path, error: Exception) -> str:

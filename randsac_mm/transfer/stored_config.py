@@ -8,11 +8,7 @@ _PARTS = ('model', 'data_preprocessor')  # mmpretrain's classifiers have the lat
 
 
 def stored_config(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
-    """Parse the config in a checkpoint.
-
-    Args:
-        checkpoint: All entries of the file, as :func:`randsac_mm.transfer.reading.read_checkpoint` returns them.
-            mmengine's runners store the text in ``meta['cfg']``.
+    """Parse the config in a checkpoint, whose text mmengine's runners store in ``meta['cfg']``.
 
     Returns:
         ``model`` and ``data_preprocessor``, each if present. What is no plain value is None.

@@ -175,7 +175,7 @@ def _raise(path: str, missing: list[str], unexpected: list[str], mismatched: lis
             lines.append(f'  {title} keys: {", ".join(collapse(keys))}')
     lines += [f'  {line}' for line in mismatched]
     options = [
-        f'{name}={generalise(keys)}'
+        f'{name}={sorted(generalise(keys))}'
         for name, keys in (('allow_missing', missing), ('allow_unexpected', unexpected))
         if keys
     ]

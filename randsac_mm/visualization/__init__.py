@@ -1,8 +1,9 @@
 """Pictures of what a model does and has learned, loss curves, and a page that collects them. They need no display."""
 
+from randsac_mm.datasets import fit_image
+
 from .attention_maps import draw_attention
 from .curves import draw_loss_curve
-from .inputs import fit_image
 from .principal_components import draw_components
 from .rank_loss import draw_loss_by_rank
 from .reconstruction import draw_reconstruction

@@ -1,7 +1,6 @@
 """What the tools for pictures of a checkpoint share: the command line, the model and its images, the JSON result."""
 
 import argparse
-import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,7 +11,7 @@ from mmengine.registry import init_default_scope
 from mmpretrain.registry import MODELS
 
 from randsac_mm.engine.launch import load_config
-from randsac_mm.files import atomic_write
+from randsac_mm.files import write_json
 from randsac_mm.models import RandSAC
 from randsac_mm.transfer.model_loading import load_model
 
@@ -61,8 +60,7 @@ def run_picture_tool(
             inputs, about = [images], about | {'seed': args.seed, 'images': names}
         picture, numbers = args.out / f'{name}.png', args.out / f'{name}.json'
         result = draw(model, *inputs, picture, **{option: getattr(args, option) for option in options})
-        with atomic_write(numbers) as temporary:
-            temporary.write_text(json.dumps(about | result, indent=2, allow_nan=False) + '\n')
+        write_json(numbers, about | result, allow_nan=False)
         return f'{result["note"]}\n{picture}\n{numbers}'
 
     parser.add_argument('config', help='config of the pre-training run')

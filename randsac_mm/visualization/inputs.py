@@ -8,10 +8,9 @@ import numpy as np
 import torch
 from mmengine.config import Config, ConfigDict
 from mmpretrain.registry import DATASETS
-from PIL import Image, ImageOps
 from torch import Tensor, nn
 
-from randsac_mm.datasets import find_image_files, read_image
+from randsac_mm.datasets import find_image_files, fit_image, read_image
 from randsac_mm.models import RandSAC
 
 
@@ -47,25 +46,15 @@ def choose_images(model: RandSAC, cfg: Config, paths: Sequence[Path], num: int, 
         dataset = DATASETS.build(_without_augmentation(loaders[0].dataset))
         order = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(seed))[:num].tolist()
         return _normalise(model, [_pixels(dataset[i]) for i in order]), [str(i) for i in range(len(order))]
-    files: list[Path] = []
-    for path in paths:
-        files += find_image_files(path) if path.is_dir() else [path]
+    files = [file for path in paths for file in (find_image_files(path) if path.is_dir() else [path])]
     if not files:
         raise FileNotFoundError(f'--images {" ".join(map(str, paths))}: there is no image')
     return to_inputs(model, [read_image(file) for file in files[:num]]), [str(file) for file in files[:num]]
 
 
-def fit_image(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Resize an image (H, W, C), uint8, C of 1 or 3, until it just covers a size, and crop its centre: (*size, C)."""
-    picture = Image.fromarray(image[..., 0] if image.shape[2] == 1 else image)
-    return np.array(ImageOps.fit(picture, size[::-1], Image.Resampling.BICUBIC)).reshape(*size, -1)
-
-
 def to_inputs(model: RandSAC, images: Sequence[np.ndarray]) -> Tensor:
     """Fit and normalise images (H, W, 3), uint8, RGB, to what a model of 1 or 3 channels reads: (B, C, *img_size)."""
-    if model.backbone.in_channels == 1:
-        images = [np.asarray(Image.fromarray(image).convert('L'))[..., None] for image in images]
-    elif model.data_preprocessor._channel_conversion:
+    if model.data_preprocessor._channel_conversion:
         images = [image[..., ::-1] for image in images]  # it turns BGR, which mmcv loads, into RGB
     return _normalise(model, images)
 
@@ -81,7 +70,8 @@ def to_pixels(model: RandSAC, inputs: Tensor) -> np.ndarray:
 
 
 def _normalise(model: RandSAC, images: Sequence[np.ndarray]) -> Tensor:
-    fitted = np.stack([fit_image(np.ascontiguousarray(image), model.backbone.img_size) for image in images])
+    size, grey = model.backbone.img_size, model.backbone.in_channels == 1
+    fitted = np.stack([fit_image(np.ascontiguousarray(image), size, grey) for image in images])
     return model.data_preprocessor({'inputs': torch.from_numpy(fitted).permute(0, 3, 1, 2)})['inputs']
 
 
@@ -97,7 +87,7 @@ def _without_augmentation(cfg: ConfigDict) -> ConfigDict:
     cfg = cfg.copy()
     if str(cfg.type).endswith('CachedImages'):
         cfg.type = cfg.pop('source', 'UnlabelledImageFolder')
-        for key in ('short_side', 'cache_dir', 'cache_threads'):
+        for key in ('short_side', 'cache_dir'):
             cfg.pop(key, None)
     if 'datasets' in cfg:
         cfg.datasets = [_without_augmentation(part) for part in cfg.datasets]

@@ -1,7 +1,6 @@
 """What all benchmarks share: clock, statistics, options, reports."""
 
 import argparse
-import json
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -11,7 +10,7 @@ import numpy as np
 import torch
 
 from randsac_mm.engine.origin import describe_origin
-from randsac_mm.files import atomic_write
+from randsac_mm.files import atomic_write, write_json
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
 
@@ -64,7 +63,6 @@ def write_report(report: dict, text: str, stem: Path | None) -> None:
         return
     origin = {**describe_origin(), 'threads': torch.get_num_threads()}
     about = ', '.join(f'{key} {origin[key]}' for key in ('command', 'commit', 'hardware', 'gpus', 'threads', 'torch'))
-    contents = {'.json': json.dumps({'origin': origin, **report}, indent=2), '.md': f'{about}\n\n{text}'}
-    for suffix, content in contents.items():
-        with atomic_write(stem.with_name(stem.name + suffix)) as path:
-            path.write_text(content + '\n')
+    write_json(stem.with_name(f'{stem.name}.json'), {'origin': origin, **report})
+    with atomic_write(stem.with_name(f'{stem.name}.md')) as path:
+        path.write_text(f'{about}\n\n{text}\n')
