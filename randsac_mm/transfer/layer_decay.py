@@ -4,7 +4,6 @@ from collections.abc import Collection
 from numbers import Real
 from typing import Any
 
-from mmcv.cnn import is_norm
 from mmengine.logging import print_log
 from mmengine.optim import DefaultOptimWrapperConstructor
 from torch import nn
@@ -12,6 +11,7 @@ from torch import nn
 from randsac_mm.registry import register
 
 _PREFIX = 'backbone.'
+_NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)  # the first: batch and instance norms
 _OPTIONS = ('layer_decay_rate', 'norm_decay_mult', 'bias_decay_mult', 'flat_decay_mult', 'custom_keys')
 _CUSTOM_OPTIONS = ('lr_mult', 'decay_mult')
 # Parts of names without weight decay in any recipe.
@@ -124,7 +124,7 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         cfg = self.paramwise_cfg
         if not _NO_DECAY.isdisjoint(name.split('.')):
             decay_mult = 0.0
-        elif is_norm(owner):
+        elif isinstance(owner, _NORMS):
             decay_mult = cfg.get('norm_decay_mult', 1.0)
         elif name.endswith('bias'):
             decay_mult = cfg.get('bias_decay_mult', 1.0)
