@@ -39,13 +39,15 @@ def config(
     norm_pix: bool = True,
     order: str = 'RandomSerialization',
     arch: dict = ENCODER,
+    patch: int = PATCH,
+    channels: int = CHANNELS,
     **backbone: object,
 ) -> dict:
     """Return the config of a tiny model; ``neck=None`` stands for the two-stream baseline."""
-    size = (grid[0] * PATCH, grid[1] * PATCH)
+    sizes = dict(img_size=(grid[0] * patch, grid[1] * patch), patch_size=patch, in_channels=channels)
     cfg = dict(
         type='TwoStreamRandSAC' if neck is None else 'RandSAC',
-        backbone=dict(type='RandSACViT', arch=arch, img_size=size, patch_size=PATCH, in_channels=CHANNELS, **backbone),
+        backbone=dict(type='RandSACViT', arch=arch, **sizes, **backbone),
         head=dict(type='RandSACHead', norm_pix=norm_pix),
         data_preprocessor=dict(
             type='RandSACDataPreprocessor',

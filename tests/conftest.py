@@ -2,7 +2,10 @@
 
 import os
 import random
+import runpy
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import hypothesis
 import numpy as np
@@ -11,6 +14,8 @@ import torch
 from mmengine.registry import DefaultScope
 
 ROOT = Path(__file__).resolve().parents[1]
+# Helpers that tests import; collected for doctests they would be imported, and their types registered, twice.
+collect_ignore = ['engine/toy_engine.py', 'transfer/three_models.py']
 
 # Without a GPU our Triton kernels run in its interpreter, which must be known before anything imports Triton.
 if not torch.cuda.is_available():
@@ -21,12 +26,22 @@ hypothesis.settings.register_profile('local', deadline=None)
 hypothesis.settings.register_profile('ci', deadline=None, derandomize=True, print_blob=True)
 hypothesis.settings.load_profile('ci' if os.environ.get('CI') else 'local')
 
-
 torch.set_num_threads(int(os.environ.get('OMP_NUM_THREADS', '2')))
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption('--stock', action='store_true', help='also run the test with the stock OpenMMLab family (minutes)')
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Ignore warnings of mmseg about its defaults, of pycocotools about new numpy, of Swin about new torch."""
+    for message in (
+        'Default ``avg_non_ignore`` is False:UserWarning:mmseg',
+        'The draw is False:UserWarning:mmseg',
+        '__array__ implementation does.*copy keyword:DeprecationWarning',
+        'torch.meshgrid',
+    ):
+        config.addinivalue_line('filterwarnings', f'ignore:{message}')
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -49,6 +64,14 @@ def seeds() -> None:
     torch.manual_seed(0)
 
 
+@pytest.fixture(scope='session', autouse=True)
+def no_pause() -> Iterator[None]:
+    """Do not wait 2 s between passes through the data, as mmengine's endless loop does."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr('mmengine.runner.loops.time', SimpleNamespace(sleep=lambda seconds: None))
+        yield
+
+
 @pytest.fixture(autouse=True)
 def no_default_scope() -> None:
     """Forget the default scope that a runner of an earlier test has set: it decides where registries look for names."""
@@ -59,6 +82,26 @@ def no_default_scope() -> None:
 def root() -> Path:
     """The folder of the clone."""
     return ROOT
+
+
+@pytest.fixture
+def run_tool(root: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Run a script of tools/ with a command line, in this process."""
+
+    def run(script: str, *args: object) -> None:
+        monkeypatch.setattr('sys.argv', [script, *map(str, args)])
+        monkeypatch.setenv('LOCAL_RANK', '0')  # which some scripts would set for good
+        runpy.run_path(str(root / 'tools' / script), run_name='__main__')
+
+    return run
+
+
+@pytest.fixture(scope='session')
+def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of eight and four generated pictures in the formats of ADE20K and COCO."""
+    from tools.make_shapes import make_shapes
+
+    return make_shapes(tmp_path_factory.mktemp('data') / 'shapes', size=(64, 80))
 
 
 @pytest.fixture(scope='session')

@@ -1,9 +1,9 @@
 """The formulas agree with what is executed, and with the paper's Tables 10 and 11 to 2 %."""
 
-import runpy
 from pathlib import Path
 
 import pytest
+from builders import config
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmpretrain.registry import MODELS
@@ -19,18 +19,8 @@ def build(skip=True, partition=SQUARES, two_stream=False, dims=28, decoder_dims=
     """Build a model of odd sizes: 2 x 3 segments of 2 x 2 tokens of 3 x 3 pixels; nothing is equal by chance."""
     init_default_scope('mmpretrain')
     arch = dict(embed_dims=dims, num_layers=3, num_heads=7, feedforward_channels=hidden)
-    serialization = dict(type='RandomSerialization', partition=partition)
-    neck = dict(type='RandSACDecoder', num_layers=2, embed_dims=decoder_dims, num_heads=4, feedforward_channels=hidden)
-    neck.update(encoder_dims=dims, encoder_layers=3, skip=skip)
-    return MODELS.build(
-        dict(
-            type='TwoStreamRandSAC' if two_stream else 'RandSAC',
-            backbone=dict(type='RandSACViT', arch=arch, img_size=(12, 18), patch_size=3),
-            neck=None if two_stream else neck,
-            head=dict(type='RandSACHead', embed_dims=dims if two_stream else decoder_dims, patch_size=3),
-            data_preprocessor=dict(type='RandSACDataPreprocessor', serialization=serialization),
-        )
-    )
+    neck = dict(num_layers=2, embed_dims=decoder_dims, num_heads=4, feedforward_channels=hidden, skip=skip)
+    return MODELS.build(config(partition, None if two_stream else neck, arch=arch, channels=3))
 
 
 def build_config(name):
@@ -71,11 +61,11 @@ def test_all_tokens_follow_the_papers_formulas():
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ('config', 'name', 'rows'),
+    ('recipe', 'name', 'rows'),
     [('vit-t_skip_cifar10', 'ViT-T', 4), ('vit-s_in100', 'ViT-S', 4), ('vit-b_in1k', 'ViT-B', 2)],
 )
-def test_tables_10_and_11_to_two_percent(config, name, rows):
-    model = build_config(config)
+def test_tables_10_and_11_to_two_percent(recipe, name, rows):
+    model = build_config(recipe)
     assert find_published(model) == name
     comparison = compare_with_paper(model)
     assert len(comparison) == rows
@@ -108,11 +98,8 @@ def test_multiply_adds_of_peers_follow_from_their_tokens():
     assert count_executed(build_config('../peers/supervised_vit-t_cifar10')) == supervised
 
 
-def test_the_tool_prints_the_table(monkeypatch, capsys):
-    tool = str(CONFIGS.parents[1] / 'tools' / 'analysis' / 'complexity.py')
-    monkeypatch.setattr('sys.argv', ['complexity.py', str(CONFIGS / 'vit_digits.py')])
-    runpy.run_path(tool, run_name='__main__')
+def test_the_tool_prints_the_table(run_tool, capsys):
+    run_tool('analysis/complexity.py', CONFIGS / 'vit_digits.py')
     assert '4 x 4 = 16 tokens' in capsys.readouterr().out
-    monkeypatch.setattr('sys.argv', ['complexity.py', 'none.py'])
     with pytest.raises(SystemExit, match=r'none\.py'):
-        runpy.run_path(tool, run_name='__main__')
+        run_tool('analysis/complexity.py', 'none.py')

@@ -67,7 +67,6 @@ def build(cfg: Config) -> torch.nn.Module:
     return MODELS.build(cfg.model)
 
 
-@pytest.mark.filterwarnings('ignore:Default ``avg_non_ignore`` is False:UserWarning:mmseg')
 @each(CONFIGS)
 def test_config_builds_and_its_header_gives_command_cost_and_expectation(path: Path) -> None:
     cfg = Config.fromfile(path)

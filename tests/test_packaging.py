@@ -77,9 +77,7 @@ def test_every_requirement_is_pinned_to_a_version_that_satisfies_it(root: Path, 
 
 
 def test_families_do_not_mix(root: Path):
-    onedl = {requirement.name for name in ('mminstall', 'transfer') for requirement in requirements(root, name)} - {
-        'scipy'
-    }
+    onedl = {item.name for name in ('mminstall', 'transfer') for item in requirements(root, name)} - {'scipy'}
     assert all(name.startswith('onedl-') for name in onedl)
     stock = {requirement.name for requirement in requirements(root, 'stock')} - {'setuptools'}
     assert stock == {'mmcv-lite', 'mmengine', 'mmpretrain'}

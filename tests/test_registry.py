@@ -29,12 +29,6 @@ def prefixed(cfg, prefix):
     return parts
 
 
-@pytest.mark.parametrize('name', MODEL_TYPES)
-def test_every_model_is_found(name):
-    for found in (mmpretrain_registry.MODELS.get(name), MODELS.get(name), root.MODELS.get(f'randsac_mm.{name}')):
-        assert found is getattr(models, name)
-
-
 @pytest.mark.parametrize('name', TASK_UTILS)
 def test_every_partition_and_serialization_is_found(name):
     assert mmpretrain_registry.TASK_UTILS.get(name).__name__ == name

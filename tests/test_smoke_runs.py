@@ -5,28 +5,19 @@ parameter in every process, they would wait for each other for ever.
 """
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 import torch
-from mmengine.hooks import Hook
+from engine.toy_engine import Interrupt, Interrupted
 from mmengine.runner import Runner
+from processes import ROOT, run
 
 from randsac_mm.engine.launch import build_runner, load_config, use_resume
-from tools.make_shapes import make_shapes
 
-ROOT = Path(__file__).resolve().parents[1]
 SMOKE = ROOT / 'configs' / 'smoke'
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.filterwarnings('ignore:Default ``avg_non_ignore`` is False:UserWarning:mmseg'),
-    pytest.mark.filterwarnings('ignore:The draw is False:UserWarning:mmseg'),
-    pytest.mark.filterwarnings('ignore:__array__ implementation does.*copy keyword:DeprecationWarning'),  # pycocotools
-]
+pytestmark = pytest.mark.slow
 
 
 class Smoke(NamedTuple):
@@ -71,31 +62,6 @@ RESUMED = ['randsac_vit_digits', 'randsac_vit_blob_digits', 'upernet_vit_shapes'
 MEASURED = [name for name, smoke in RUNS.items() if smoke.metric]
 
 
-class Stop(Hook):
-    def __init__(self, iteration: int) -> None:
-        self.iteration = iteration
-
-    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None) -> None:
-        if runner.iter == self.iteration:
-            raise KeyboardInterrupt
-
-
-@pytest.fixture(scope='module')
-def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_shapes(tmp_path_factory.mktemp('data') / 'shapes', size=(64, 80))
-
-
-def run(*command: object) -> str:
-    """Run a command as users do; return what it writes."""
-    path = f'{Path(sys.executable).parent}{os.pathsep}{os.environ["PATH"]}'
-    port = str(20000 + os.getpid() % 10000)
-    environment = {**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONPATH': str(ROOT), 'PORT': port, 'PATH': path}
-    command = [str(part) for part in command]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
-    return done.stdout + done.stderr
-
-
 def changes_of(name: str, shapes: Path) -> dict:
     """Return the changes to a smoke config, its data among them."""
     changes = dict(RUNS[name].changes)
@@ -119,12 +85,6 @@ def build(name: str, shapes: Path, work_dir: Path, resume: bool = False) -> Runn
     return build_runner(cfg)
 
 
-def train(runner: Runner) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr('time.sleep', lambda seconds: None)  # mmengine waits 2 s between passes through the data
-        runner.train()
-
-
 class Whole(NamedTuple):
     name: str
     runner: Runner
@@ -135,7 +95,7 @@ class Whole(NamedTuple):
 def whole(request: pytest.FixtureRequest, shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Whole:
     runner = build(request.param, shapes, tmp_path_factory.mktemp('whole') / request.param)
     before = {key: value.clone() for key, value in runner.model.named_parameters() if value.requires_grad}
-    train(runner)
+    runner.train()
     return Whole(request.param, runner, before)
 
 
@@ -153,29 +113,36 @@ def test_trains_measures_and_saves(whole: Whole) -> None:
         assert 0 <= runner.message_hub.get_scalar(f'val/{smoke.metric}').current() <= 100
 
 
+def test_a_detector_that_finds_nothing_is_measured(shapes: Path, tmp_path: Path) -> None:
+    runner = build('mask-rcnn_vit_shapes', shapes, tmp_path)
+    runner.model.roi_head.test_cfg.score_thr = 1.1
+    assert runner.val() == {}, 'mmdet reports no metric, and goes on'
+
+
 @pytest.mark.parametrize('whole', RESUMED, indirect=True)
 def test_interrupted_and_resumed_run_ends_with_the_same_bits(whole: Whole, shapes: Path, tmp_path: Path) -> None:
     """With random flips, drop path, batches by aspect ratio, and pictures that show nothing."""
     smoke = RUNS[whole.name]
     stopped = build(whole.name, shapes, tmp_path)
-    stopped.register_hook(Stop(smoke.iterations * 3 // 4))
-    with pytest.raises(KeyboardInterrupt):
-        train(stopped)
+    stopped.register_hook(Interrupt(smoke.iterations * 3 // 4))
+    with pytest.raises(Interrupted):
+        stopped.train()
     assert [path.name for path in tmp_path.glob('*.pth')] == [smoke.checkpoints[0]]
     resumed = build(whole.name, shapes, tmp_path, resume=True)
-    train(resumed)
+    resumed.train()
     state = resumed.model.state_dict()
     for key, value in whole.runner.model.state_dict().items():
         assert torch.equal(value, state[key]), key
 
 
 @pytest.mark.parametrize('whole', MEASURED, indirect=True)
-def test_the_test_script_measures_what_training_measured(whole: Whole, shapes: Path, tmp_path: Path) -> None:
+def test_the_test_script_measures_what_training_measured(whole: Whole, shapes: Path, tmp_path: Path, run_tool) -> None:
     smoke = RUNS[whole.name]
-    changes = [f'{key}={value}' for key, value in changes_of(whole.name, shapes).items()]
+    names = dict.fromkeys(('experiment_name', 'visualizer.name'), f'test_{whole.name}')
+    changes = [f'{key}={value}' for key, value in {**changes_of(whole.name, shapes), **names}.items()]
     checkpoint = Path(whole.runner.work_dir) / smoke.checkpoints[-1]
     arguments = [SMOKE / f'{whole.name}.py', checkpoint, '--out', tmp_path / 'metrics.json', '--work-dir', tmp_path]
-    run(sys.executable, ROOT / 'tools' / 'test.py', *arguments, '--cfg-options', *changes)
+    run_tool('test.py', *arguments, '--cfg-options', *changes)
     metrics = json.loads((tmp_path / 'metrics.json').read_text())
     measured = whole.runner.message_hub.get_scalar(f'val/{smoke.metric}').current()
     assert metrics[smoke.metric] == pytest.approx(measured)

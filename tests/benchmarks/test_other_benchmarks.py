@@ -6,12 +6,6 @@ import subprocess
 import pytest
 import torch
 
-pytestmark = [
-    pytest.mark.filterwarnings('ignore:Default ``avg_non_ignore`` is False:UserWarning:mmseg'),
-    pytest.mark.filterwarnings('ignore:torch.meshgrid'),
-    pytest.mark.filterwarnings('ignore:__array__ implementation:DeprecationWarning'),
-]
-
 
 @pytest.mark.slow
 def test_data_paths_are_timed(bench, tmp_path):

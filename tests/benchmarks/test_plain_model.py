@@ -1,6 +1,7 @@
 """The baseline is no straw man: it computes the function of our model, loss and every gradient."""
 
 import torch
+from builders import perturb
 
 
 def test_baseline_has_the_same_loss_and_gradients(bench):
@@ -12,10 +13,7 @@ def test_baseline_has_the_same_loss_and_gradients(bench):
         head=dict(patch_size=3),
         data_preprocessor=dict(serialization=dict(partition=dict(hierarchy=6))),
     )
-    with torch.no_grad():  # random skip weights, norms and biases, so that no two parameters do the same by chance
-        for p in model.parameters():
-            if p.requires_grad:
-                p += 0.1 * torch.randn(p.shape)
+    perturb(model)
     plain_model = bench('plain_model')
     plain = plain_model.PlainRandSAC(model)
     images = torch.randn(3, 3, 12, 18)

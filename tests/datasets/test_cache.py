@@ -3,8 +3,6 @@
 import errno
 import os
 import pickle
-import runpy
-import sys
 import threading
 import time
 
@@ -193,13 +191,12 @@ def test_what_cannot_be_cached(photos, monkeypatch):
         cached(photos)
 
 
-def test_the_tool_makes_the_cache_that_training_uses(photos, root, monkeypatch, capsys):
+def test_the_tool_makes_the_cache_that_training_uses(photos, root, run_tool, monkeypatch, capsys):
     options = [f'train_dataloader.dataset.{key}' for key in (f'data_root={photos}', f'cache_dir={photos.parent}/cache')]
-    tool, config = root / 'tools' / 'cache_images.py', root / 'configs' / 'randsac' / 'vit-b_folder.py'
 
     def run(*more):
-        monkeypatch.setattr(sys, 'argv', ['cache_images.py', str(config), '--cfg-options', *options, *more])
-        runpy.run_path(str(tool), run_name='__main__')
+        config = root / 'configs' / 'randsac' / 'vit-b_folder.py'
+        run_tool('cache_images.py', config, '--cfg-options', *options, *more)
 
     run()
     out = capsys.readouterr().out

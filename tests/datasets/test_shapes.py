@@ -1,8 +1,6 @@
 """Contract: generated pictures that mmseg and mmdet read with their default classes, and whose two labellings agree."""
 
 import json
-import runpy
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +13,6 @@ from pycocotools.coco import COCO
 from scipy.ndimage import binary_dilation
 
 from tools.make_shapes import make_shapes
-
-# pycocotools' arrays know numpy 1's protocol only.
-pytestmark = pytest.mark.filterwarnings('ignore:__array__ implementation:DeprecationWarning')
 
 IMAGES, VAL = 6, 3
 SAME = {'sports ball': 120, 'suitcase': 42, 'kite': 115}  # COCO's names, ADE20K's labels
@@ -87,10 +82,9 @@ def test_both_formats_agree(out):
         assert not np.isin(labels[~binary_dilation(whole, iterations=2)], list(SAME.values())).any()
 
 
-def test_script_replaces_its_own_folder_and_no_other(tmp_path, monkeypatch, root):
+def test_script_replaces_its_own_folder_and_no_other(tmp_path, run_tool):
     def run(out):
-        monkeypatch.setattr(sys, 'argv', ['make_shapes.py', '--out', str(out)])
-        runpy.run_path(str(root / 'tools' / 'make_shapes.py'), run_name='__main__')
+        run_tool('make_shapes.py', '--out', out)
         return {path: path.read_bytes() for path in out.rglob('*') if path.is_file()}
 
     assert run(tmp_path / 'shapes') == run(tmp_path / 'shapes')

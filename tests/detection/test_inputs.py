@@ -6,6 +6,7 @@ and boxes and masks inside the original image.
 
 import pytest
 import torch
+from detection.tiny import make_batch, tiny_model
 
 from randsac_mm.engine import AutocastOptimWrapper
 
@@ -45,75 +46,63 @@ def check_prediction(model: torch.nn.Module, batch: dict) -> list:
 
 @pytest.mark.parametrize('size', [(48, 80), (80, 48)])
 @pytest.mark.parametrize(('patch_size', 'divisor'), [(8, 8), (8, 32), (14, 14), (14, 56), (16, 16), (16, 32)], ids=str)
-def test_patch_sizes(tiny, batch, patch_size, divisor, size):
+def test_patch_sizes(patch_size, divisor, size):
     """A multiple of the patch size is all that padding must reach; the pyramid's sizes are rounded up."""
-    model = tiny(patch_size, divisor)
-    log = check_training(model, batch((size, BOXES)))
+    model = tiny_model(patch_size, divisor)
+    log = check_training(model, make_batch((size, BOXES)))
     assert log['loss_mask'] > 0
-    assert any(len(sample.pred_instances) for sample in check_prediction(model, batch((size, []))))
+    assert any(len(sample.pred_instances) for sample in check_prediction(model, make_batch((size, []))))
 
 
-def test_mixed_sizes_in_a_batch(tiny, batch):
-    model = tiny()
+def test_mixed_sizes_in_a_batch():
+    model = tiny_model()
     images = [((37, 61), BOXES), ((80, 48), BOXES[:1]), ((33, 97), BOXES), ((64, 64), [])]
-    check_training(model, batch(*images))
-    assert len(check_prediction(model, batch(*images))) == 4
+    check_training(model, make_batch(*images))
+    assert len(check_prediction(model, make_batch(*images))) == 4
 
 
-def test_padding_that_patches_do_not_divide_is_explained(tiny, batch):
-    model = tiny(14, 32)
+def test_padding_that_patches_do_not_divide_is_explained():
+    model = tiny_model(14, 32)
     with pytest.raises(ValueError, match=r'64 x 96.*14'):
-        check_training(model, batch(((48, 80), BOXES)))
+        check_training(model, make_batch(((48, 80), BOXES)))
 
 
-def test_boxes_of_one_pixel_and_less(tiny, batch):
-    model = tiny()
+def test_boxes_of_one_pixel_and_less():
+    model = tiny_model()
     boxes = [(10.0, 10.0, 11.0, 11.0), (0.0, 0.0, 1.0, 1.0), (79.0, 47.0, 80.0, 48.0), (30.2, 20.2, 30.5, 20.5)]
-    log = check_training(model, batch(((48, 80), boxes)))
+    log = check_training(model, make_batch(((48, 80), boxes)))
     assert log['loss_bbox'] > 0, 'they are found as regions, or nothing could be learned from them'
     assert log['loss_mask'] > 0
 
 
-def test_training_on_images_without_instances(tiny, batch):
-    model = tiny()
-    log = check_training(model, batch(((48, 80), []), ((37, 61), [])))
+def test_training_on_images_without_instances():
+    model = tiny_model()
+    log = check_training(model, make_batch(((48, 80), []), ((37, 61), [])))
     assert log['loss_mask'] == log['loss_bbox'] == log['loss_rpn_bbox'] == 0
     assert log['loss_rpn_cls'] > 0
 
 
-def test_prediction_with_nothing_found(tiny, batch):
-    model = tiny()
+def test_prediction_with_nothing_found():
+    model = tiny_model()
     model.roi_head.test_cfg.score_thr = 1.1
-    for sample in check_prediction(model, batch(((48, 80), []), ((37, 61), BOXES))):
+    for sample in check_prediction(model, make_batch(((48, 80), []), ((37, 61), BOXES))):
         assert len(sample.pred_instances) == 0
 
 
-def test_bfloat16_in_parts_is_close_to_float32(tiny, batch):
-    model = tiny().train()
-    inputs = model.data_preprocessor(batch(((48, 80), BOXES)), True)['inputs']
-    exact = model.extract_feat(inputs)
-    wrapper = AutocastOptimWrapper(modules=['backbone', 'neck'], optimizer=torch.optim.SGD(model.parameters(), lr=0.1))
-    with wrapper.optim_context(model):
-        rough = model.extract_feat(inputs)
-    for a, b in zip(exact, rough, strict=True):
-        assert b.dtype == torch.float32
-        assert 0 < (a - b).abs().max() < 0.05 * a.abs().max()
-
-
-def test_bfloat16_works_in_named_parts_and_not_around_everything(tiny, batch):
+def test_bfloat16_works_in_named_parts_and_not_around_everything():
     """Why the recipes name modules. If the second half fails, mmcv knows bfloat16 and they need not."""
-    model = tiny().train()
+    model = tiny_model().train()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     modules = ['backbone', 'neck', 'rpn_head', 'roi_head.bbox_head', 'roi_head.mask_head']
-    log = model.train_step(batch(((48, 80), [])), AutocastOptimWrapper(modules=modules, optimizer=optimizer))
+    log = model.train_step(make_batch(((48, 80), [])), AutocastOptimWrapper(modules=modules, optimizer=optimizer))
     assert log['loss_mask'] == 0
     assert all(torch.isfinite(parameter).all() for parameter in model.parameters())
     with pytest.raises(RuntimeError, match='BFloat16'):
-        model.train_step(batch(((48, 80), BOXES)), AutocastOptimWrapper(optimizer=optimizer))
+        model.train_step(make_batch(((48, 80), BOXES)), AutocastOptimWrapper(optimizer=optimizer))
 
 
-def test_pyramid_for_patches_of_14_keeps_its_places_in_bfloat16(tiny):
-    pyramid = tiny(14, 14).neck[0].eval()
+def test_pyramid_for_patches_of_14_keeps_its_places_in_bfloat16():
+    pyramid = tiny_model(14, 14).neck[0].eval()
     ramp = torch.linspace(-1, 1, 75).expand(1, 32, 5, 75).contiguous()
     exact = pyramid([ramp] * 4)
     with torch.autocast('cpu', dtype=torch.bfloat16):

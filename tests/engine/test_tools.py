@@ -1,57 +1,39 @@
 """The scripts themselves, in processes of their own: two CPU processes train, are stopped, and resume."""
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
+from functools import partial
 
 import pytest
 import torch
 from engine.toy_engine import toy_config
 from mmengine.config import Config
-
-ROOT = Path(__file__).parents[2]
-
-
-def shell(*command, ok=True):
-    path = os.pathsep.join([str(ROOT), str(ROOT / 'tests' / 'engine'), os.environ.get('PYTHONPATH', '')])
-    # Another port for every run of the tests; "python" is the one that runs them.
-    environment = {
-        **os.environ,
-        'PYTHONPATH': path,
-        'PORT': str(20000 + os.getpid() % 10000),
-        'PATH': f'{Path(sys.executable).parent}{os.pathsep}{os.environ["PATH"]}',
-    }
-    environment.pop('OMP_NUM_THREADS', None)
-    done = subprocess.run(map(str, command), env=environment, capture_output=True, text=True, timeout=300)
-    assert (done.returncode == 0) == ok, done.stderr[-4000:]
-    return done.stdout + done.stderr
+from processes import ROOT, run
 
 
 @pytest.mark.slow
-def test_two_processes_train_stop_resume_and_test(tmp_path):
+def test_two_processes_train_stop_resume_and_test(tmp_path, run_tool):
     config = toy_config(tmp_path, epochs=3, val=True)
     del config['work_dir'], config['experiment_name']
     config['randomness'] = {'seed': 5, 'diff_rank_seed': True}
-    config['custom_imports'] = {'imports': ['toy_engine']}
+    config['custom_imports'] = {'imports': ['engine.toy_engine']}
     config['custom_hooks'] = [{'type': 'Interrupt', 'iteration': None}]
     config['test_dataloader'], config['test_cfg'] = config['val_dataloader'], {}
     config['test_evaluator'] = {'type': 'ToyScores'}
     file = tmp_path / 'toy.py'
     Config(config).dump(file)
-    train = ('bash', ROOT / 'tools' / 'dist_train.sh', file, 2)
+    import_toys = dict(paths=[ROOT / 'tests'])
+    train = partial(run, 'bash', ROOT / 'tools' / 'dist_train.sh', file, 2, '--work-dir', **import_toys)
 
-    log = shell(*train, '--work-dir', tmp_path / 'parts', '--resume', ok=False)
-    assert f'train.py: error: --resume: there is no checkpoint in {tmp_path / "parts"}' in log
-    shell(*train, '--work-dir', tmp_path / 'whole')
+    with pytest.raises(SystemExit, match=f'train.py: error: --resume: there is no checkpoint in {tmp_path / "parts"}'):
+        run_tool('train.py', file, '--work-dir', tmp_path / 'parts', '--resume')
+    train(tmp_path / 'whole')
     stop = ('--cfg-options', 'custom_hooks.0.iteration=3')  # 2 batches an epoch and process: in the second epoch
-    log = shell(*train, '--work-dir', tmp_path / 'parts', '--resume', 'auto', *stop, ok=False)
+    log = train(tmp_path / 'parts', '--resume', 'auto', *stop, ok=False)
     assert 'Interrupted' in log
     assert 'so this is a new run from the start' in log
     moved = (tmp_path / 'parts').rename(tmp_path / 'moved')
     assert [p.name for p in moved.glob('*.pth')] == ['epoch_1.pth']
-    shell(*train, '--work-dir', moved, '--resume')
+    train(moved, '--resume')
 
     whole, resumed = (torch.load(folder / 'epoch_3.pth', weights_only=True) for folder in (tmp_path / 'whole', moved))
     for key, value in whole['state_dict'].items():
@@ -63,5 +45,5 @@ def test_two_processes_train_stop_resume_and_test(tmp_path):
     assert not torch.equal(states[0][0]['torch'], states[0][1]['torch'])
 
     test = ('bash', ROOT / 'tools' / 'dist_test.sh', file, moved / 'epoch_3.pth', 2)
-    shell(*test, '--work-dir', tmp_path / 'test', '--out', tmp_path / 'metrics.json')
+    run(*test, '--work-dir', tmp_path / 'test', '--out', tmp_path / 'metrics.json', **import_toys)
     assert json.loads((tmp_path / 'metrics.json').read_text()) == {'acc': 0.5}

@@ -159,8 +159,9 @@ def last_checkpoint(work_dir):
 
 
 def trained_state(runner):
-    """Collect what must be equal after the same training: weights, optimiser, and the next random numbers."""
+    """Collect what must be equal after the same training: weights, gradients, optimiser, the next random numbers."""
     tensors = dict(runner.model.state_dict())
+    tensors.update({f'{name}.grad': p.grad for name, p in runner.model.named_parameters() if p.grad is not None})
     for index, state in runner.optim_wrapper.state_dict()['state'].items():
         tensors.update({f'{index}.{key}': value for key, value in state.items()})
     tensors['random'] = torch.tensor([random.random(), np.random.rand(), torch.rand(()).item()])

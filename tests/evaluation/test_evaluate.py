@@ -1,8 +1,7 @@
 """Contract: a checkpoint is evaluated beside an untrained encoder and raw pixels; the report says what and where."""
 
 import json
-import subprocess
-import sys
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmpretrain.registry import MODELS
+from processes import ROOT, run
 
 from randsac_mm.datasets import Digits
 from randsac_mm.evaluation import LabelledImages, evaluate_backbone
@@ -24,7 +24,6 @@ from randsac_mm.evaluation.evaluate import (
 from randsac_mm.evaluation.features import normalise
 from randsac_mm.evaluation.labelled_images import load_labelled
 
-ROOT = Path(__file__).resolve().parents[2]
 CONFIG = ROOT / 'configs' / 'smoke' / 'randsac_vit_digits.py'
 
 
@@ -115,16 +114,13 @@ def test_large_pixels_are_made_smaller() -> None:
 
 
 @pytest.mark.slow
-def test_the_tool(cfg: Config, checkpoint: Path, tmp_path: Path) -> None:
+def test_the_tool(cfg: Config, checkpoint: Path, tmp_path: Path, run_tool: Callable[..., None]) -> None:
     config, out = tmp_path / 'tiny.py', tmp_path / 'new' / 'scores.json'
     cfg.dump(config)
-    command = [sys.executable, ROOT / 'tools' / 'evaluate.py', config, checkpoint]
-    options = ['--subset', '200', '--raw', '--untrained', '--out', out]
-    done = subprocess.run([*command, *options], capture_output=True, text=True, cwd=ROOT, timeout=300)
-    assert done.returncode == 0, done.stderr[-4000:]
+    options = ['--subset', 200, '--raw', '--untrained', '--out', out]
+    run('python', ROOT / 'tools' / 'evaluate.py', config, checkpoint, *options)
     report = json.loads(out.read_text())
     assert (report['train_images'], report['config'], report['checkpoint']) == (200, str(config), str(checkpoint))
     assert {'command', 'commit', 'hardware', 'seconds', 'accuracy_percent'} <= set(report)
-    done = subprocess.run([*command, '--data', 'nowhere'], capture_output=True, text=True, cwd=ROOT, timeout=300)
-    assert done.returncode == 1
-    assert done.stderr.splitlines()[-1].startswith("evaluate.py: error: no labelled data in 'nowhere'")
+    with pytest.raises(SystemExit, match=r"evaluate\.py: error: no labelled data in 'nowhere'"):
+        run_tool('evaluate.py', config, checkpoint, '--data', 'nowhere')

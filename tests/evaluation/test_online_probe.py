@@ -2,20 +2,19 @@
 
 import copy
 import json
-import os
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 import torch
-from evaluation.probed_runs import PROBE, RANDSAC, STEPS, TWO_STREAM, Noisy, Stop, log, run_config, state, train
+from engine.toy_engine import Interrupt, Interrupted, assert_same, trained_state
+from evaluation.probed_runs import PROBE, RANDSAC, STEPS, TWO_STREAM, Noisy, log, run_config, train
 from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS, DefaultScope
 from mmengine.runner import Runner
 from mmpretrain.registry import MODELS
+from processes import run
 
 from randsac_mm.datasets import Digits
 from randsac_mm.engine.launch import find_checkpoint
@@ -35,19 +34,17 @@ RUNS = {
 @pytest.mark.slow
 @pytest.mark.parametrize('name', [pytest.param(name, marks=slow if i > 1 else ()) for i, name in enumerate(RUNS)])
 def test_training_with_and_without_the_probe_ends_with_the_same_bits(tmp_path, name):
-    expected = state(train(tmp_path / 'plain', **RUNS[name]))
+    expected = trained_state(train(tmp_path / 'plain', **RUNS[name]))
     probed = train(tmp_path / 'probed', dict(PROBE, train=Noisy(), test=Noisy()), **RUNS[name])
-    found = state(probed)
-    assert expected.keys() == found.keys()
-    assert [key for key in expected if not torch.equal(expected[key], found[key])] == []
+    assert_same(trained_state(probed), expected)
     assert len(log(probed)) == 3
 
 
 @slow
 def test_the_comparison_notices_lost_random_states(tmp_path, monkeypatch):
-    expected = state(train(tmp_path / 'plain'))
+    expected = trained_state(train(tmp_path / 'plain'))
     monkeypatch.setattr(online_probe.random_state, 'restore', lambda states: None)
-    found = state(train(tmp_path / 'probed', dict(PROBE, train=Noisy(), test=Noisy())))
+    found = trained_state(train(tmp_path / 'probed', dict(PROBE, train=Noisy(), test=Noisy())))
     assert not torch.equal(expected['head.proj.weight'], found['head.proj.weight'])
 
 
@@ -91,7 +88,7 @@ def test_scores_are_those_of_the_encoder_at_that_step(tmp_path):
     assert runner.message_hub.get_scalar('probe/knn').current() == entries[2]['probe/knn']
 
 
-class Enough(Stop):
+class Enough(Interrupt):
     """Ends a run after an iteration."""
 
     def before_train_iter(self, runner, batch_idx, data_batch=None):
@@ -114,8 +111,8 @@ def test_steps(tmp_path, interval, epochs, hooks, steps):
 @slow
 def test_resumed_run_continues_the_curve(tmp_path):
     whole = [(entry['step'], entry['probe/knn']) for entry in log(train(tmp_path / 'whole', PROBE, epochs=3))]
-    stopped = Runner(**run_config(tmp_path / 'parts', PROBE, Stop(6), epochs=3))
-    with pytest.raises(KeyboardInterrupt):
+    stopped = Runner(**run_config(tmp_path / 'parts', PROBE, Interrupt(6), epochs=3))
+    with pytest.raises(Interrupted):
         stopped.train()
     config = run_config(tmp_path / 'resumed', PROBE, epochs=3)
     config.update(resume=True, load_from=str(find_checkpoint(tmp_path / 'parts')))
@@ -164,11 +161,6 @@ def test_failure_after_the_first_probe_is_a_warning(tmp_path, monkeypatch):
     assert 'iteration 4 failed: ValueError: 101 of 101' in text
 
 
-def test_bad_interval():
-    with pytest.raises(ValueError, match='interval=0'):
-        OnlineProbeHook({}, {}, interval=0)
-
-
 COLOUR = copy.deepcopy(RANDSAC)
 COLOUR['backbone']['in_channels'] = 3
 
@@ -188,7 +180,9 @@ def test_what_cannot_be_probed_is_refused_before_any_step(tmp_path, change, opti
     assert runner.iter == 0
 
 
-def test_loops_and_wrappers_that_cannot_be_probed_are_refused(tmp_path, monkeypatch):
+def test_intervals_loops_and_wrappers_that_cannot_be_probed_are_refused(tmp_path, monkeypatch):
+    with pytest.raises(ValueError, match='interval=0'):
+        OnlineProbeHook({}, {}, interval=0)
     config = run_config(tmp_path, PROBE)
     config.update(train_cfg=dict(by_epoch=False, max_iters=3))
     with pytest.raises(ValueError, match='EpochBasedTrainLoop'):
@@ -236,7 +230,7 @@ def test_curve_rises_and_tensorboard_shows_it(tmp_path):
     model = copy.deepcopy(RANDSAC)
     arch = dict(embed_dims=32, num_layers=2, num_heads=4, feedforward_channels=128)
     model['backbone'].update(arch=arch, drop_path_rate=0.0)
-    model['neck'].update(embed_dims=32, num_heads=4)
+    model['neck'].update(embed_dims=32, num_heads=4, feedforward_channels=128)
     probe = dict(PROBE, interval=10, max_train=None, max_test=None)
     config = run_config(tmp_path, probe, model=model, epochs=30)
     data = dict(batch_size=64, drop_last=True, dataset=dict(type='Digits', split='train', with_label=False))
@@ -257,21 +251,16 @@ def test_curve_rises_and_tensorboard_shows_it(tmp_path):
 @slow
 def test_two_processes_write_one_curve(root, tmp_path):
     config = root / 'configs' / 'smoke' / 'randsac_vit_probed_digits.py'
-    tools = root / 'tools'
-    first = []
-    for name, command in (
-        ('one', [sys.executable, tools / 'train.py', config]),
-        ('two', ['bash', tools / 'dist_train.sh', config, '2']),
-    ):
-        path = f'{Path(sys.executable).parent}{os.pathsep}{os.environ["PATH"]}'
-        environment = {**os.environ, 'PATH': path, 'PORT': str(20000 + os.getpid() % 10000)}
-        subprocess.run([*command, '--work-dir', tmp_path / name], check=True, env=environment, timeout=300)
-        (scalars,) = (tmp_path / name).glob('*/vis_data/scalars.json')
-        entries = [json.loads(line) for line in scalars.read_text().splitlines() if 'probe/knn' in line]
-        assert [entry['step'] for entry in entries] == sorted({entry['step'] for entry in entries})
-        first.append(entries[0]['probe/knn'])
+    cfg = Config.fromfile(config)
+    cfg.work_dir, cfg.experiment_name = str(tmp_path / 'one'), tmp_path.name
+    one = Runner.from_cfg(cfg)
+    one.train()
+    run('bash', root / 'tools' / 'dist_train.sh', config, 2, '--work-dir', tmp_path / 'two')
+    (scalars,) = (tmp_path / 'two').glob('*/vis_data/scalars.json')
+    entries = [json.loads(line) for line in scalars.read_text().splitlines() if 'probe/knn' in line]
+    assert [entry['step'] for entry in entries] == sorted({entry['step'] for entry in entries})
     # The untrained encoder is that of rank 0, whose seed is that of a single process.
-    assert first[0] == first[1]
+    assert entries[0]['probe/knn'] == log(one)[0]['probe/knn']
 
 
 def test_failure_on_the_first_rank_is_one_on_all(monkeypatch):

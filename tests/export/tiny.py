@@ -1,11 +1,10 @@
 """Checkpoints of tiny models as mmengine's runners save them; every weight, norms and biases too, is random."""
 
 import torch
+from builders import config, perturb
 from mmengine.config import Config
 from mmengine.registry import DefaultScope, init_default_scope
 from mmpretrain.registry import MODELS
-
-import randsac_mm  # noqa: F401  registers the models
 
 ARCH = dict(embed_dims=12, num_layers=3, num_heads=3, feedforward_channels=17)
 MEAN, STD = (125.3, 122.9, 113.8), (51.5, 50.8, 51.2)
@@ -14,25 +13,15 @@ MEAN, STD = (125.3, 122.9, 113.8), (51.5, 50.8, 51.2)
 def model_config(kind='RandSAC', size=(12, 20), patch=4, channels=3, arch=ARCH, **backbone):
     """Make the config of a pre-training, two-stream or classification model."""
     statistics = dict(mean=list(MEAN[:channels]), std=list(STD[:channels]))
-    cfg = dict(
-        type=kind,
-        backbone=dict(
-            type='RandSACViT', arch=dict(arch), img_size=size, patch_size=patch, in_channels=channels, **backbone
-        ),
-        data_preprocessor=statistics,
-    )
+    neck = dict(num_layers=1, embed_dims=12, num_heads=2, skip=True) if kind == 'RandSAC' else None
+    grid = (size[0] // patch, size[1] // patch)
+    cfg = config(dict(type='PatchPartition'), neck, grid, arch=arch, patch=patch, channels=channels, **backbone)
+    cfg['data_preprocessor'].update(statistics)
     if kind == 'ImageClassifier':
         pooled = backbone.get('out_type') == 'avg_featmap'
-        cfg['neck'] = None if pooled else dict(type='GlobalAveragePooling')
-        cfg['head'] = dict(type='LinearClsHead', num_classes=5, in_channels=arch['embed_dims'])
-        return cfg
-    serialization = dict(type='RandomSerialization', partition=dict(type='PatchPartition'))
-    statistics.update(type='RandSACDataPreprocessor', serialization=serialization)
-    cfg['head'] = dict(type='RandSACHead', embed_dims=arch['embed_dims'], patch_size=patch, in_channels=channels)
-    if kind == 'RandSAC':
-        sizes = dict(embed_dims=12, num_heads=2, encoder_dims=arch['embed_dims'], encoder_layers=arch['num_layers'])
-        cfg['neck'] = dict(type='RandSACDecoder', num_layers=1, skip=True, **sizes)
-        cfg['head']['embed_dims'] = 12
+        neck = None if pooled else dict(type='GlobalAveragePooling')
+        head = dict(type='LinearClsHead', num_classes=5, in_channels=arch['embed_dims'])
+        cfg.update(type=kind, data_preprocessor=statistics, neck=neck, head=head)
     return cfg
 
 
@@ -41,11 +30,7 @@ def build(cfg):
     init_default_scope('mmpretrain')
     model = MODELS.build(cfg)
     DefaultScope._instance_dict.clear()
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if not name.endswith('pos_embed'):
-                parameter.add_(torch.randn_like(parameter), alpha=0.3)
-    return model.eval()
+    return perturb(model).eval()
 
 
 def save(path, state, cfg=None):

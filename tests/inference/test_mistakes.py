@@ -1,7 +1,5 @@
 """Every mistake of a user is named with its value and the way out, before anything is predicted."""
 
-import os
-import subprocess
 import sys
 
 import pytest
@@ -10,6 +8,7 @@ from inference.conftest import MAKE, photo
 from inference.tiny import save_weights, upernet
 from mmengine.config import Config
 from mmpretrain.registry import MODELS
+from processes import run
 
 from randsac_mm.inference import Predictor
 
@@ -86,14 +85,9 @@ def test_a_missing_library_is_named(trained, task, monkeypatch):
 def test_tool_predicts_names_faults_and_fails(root, trained, tmp_path):
     photo(tmp_path / 'in' / 'a.png')
     (tmp_path / 'in' / 'b.png').write_text('no image')
-    command = [sys.executable, root / 'tools' / 'predict.py', *trained['detection'], tmp_path / 'in']
     options = ['--out', tmp_path / 'out', '--score-thr', '0.1', '--cfg-options', 'model.test_cfg.rcnn.max_per_img=2']
-    environment = {**os.environ, 'PYTHONPATH': str(root)}
-    done = subprocess.run(
-        list(map(str, [*command, *options])), env=environment, capture_output=True, text=True, timeout=300
-    )
-    assert done.returncode == 1, done.stderr
-    assert f'{tmp_path}/out/pictures/a.png {tmp_path}/out/instances/a.json' in done.stdout
-    assert f'not predicted: {tmp_path}/in/b.png: no image that Pillow can read' in done.stderr
-    assert 'predict.py: error: 1 of 2 images could not be predicted' in done.stderr
+    found = run('python', root / 'tools' / 'predict.py', *trained['detection'], tmp_path / 'in', *options, ok=False)
+    assert f'{tmp_path}/out/pictures/a.png {tmp_path}/out/instances/a.json' in found
+    assert f'not predicted: {tmp_path}/in/b.png: no image that Pillow can read' in found
+    assert 'predict.py: error: 1 of 2 images could not be predicted' in found
     assert (tmp_path / 'out' / 'instances' / 'a.json').read_text().count('"size"') <= 2

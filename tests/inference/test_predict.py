@@ -45,7 +45,6 @@ def test_instances_equal_mmdet(predictors, trained, tmp_path):
     assert predictors['detection'].classes == ['cat', 'dog']
 
 
-@pytest.mark.filterwarnings('ignore:__array__ implementation:DeprecationWarning')  # pycocotools
 def test_files_hold_what_was_predicted(predictors, task, tmp_path):
     files = [photo(tmp_path / 'a' / 'street.jpg'), photo(tmp_path / 'b' / 'street.jpg', 40, 64, seed=1)]
     results = predictors[task](files, out=tmp_path / 'out')
@@ -163,7 +162,6 @@ def test_more_than_256_classes_are_written_in_16_bits(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize('config', ['upernet_vit_shapes.py', 'mask-rcnn_vit_shapes.py'])
-@pytest.mark.filterwarnings('ignore:Default ``avg_non_ignore`` is False:UserWarning:mmseg')
 def test_smoke_configs_predict(tmp_path, monkeypatch, config):
     cfg = Config.fromfile(SMOKE / config)
     checkpoint = save_weights(cfg, tmp_path / 'w.pth')

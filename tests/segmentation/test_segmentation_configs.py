@@ -8,7 +8,7 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmseg.registry import DATASETS, MODELS
-from segmentation.conftest import ROOT
+from segmentation.tiny import ROOT
 
 FOLDER = ROOT / 'configs' / 'segmentation'
 
@@ -108,13 +108,13 @@ def test_model(name: str) -> None:
 @pytest.mark.slow
 def test_the_readmes_config_reads_own_data(shapes, tmp_path) -> None:
     [example] = re.findall(r'```python\n(.*?)```', (FOLDER / 'README.md').read_text(), re.DOTALL)
-    for old, new in (("'configs/", f"'{ROOT}/configs/"), ('/my/data', str(shapes))):
+    for old, new in (("'configs/", f"'{ROOT}/configs/"), ('/my/data', str(shapes / 'ade20k'))):
         assert old in example
         example = example.replace(old, new)
     (tmp_path / 'mine.py').write_text(example)
     init_default_scope('mmseg')
     cfg = Config.fromfile(tmp_path / 'mine.py')
-    for loader, count in ((cfg.train_dataloader, 5), (cfg.val_dataloader, 2), (cfg.test_dataloader, 2)):
+    for loader, count in ((cfg.train_dataloader, 8), (cfg.val_dataloader, 4), (cfg.test_dataloader, 4)):
         dataset = DATASETS.build(loader.dataset)
         assert (type(dataset).__name__, len(dataset)) == ('BaseSegDataset', count)
         assert dataset.metainfo['classes'] == ('road', 'field', 'forest')

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from segmentation.conftest import ROOT
+from segmentation.tiny import ROOT
 
 from randsac_mm.engine.launch import build_runner, load_config
 

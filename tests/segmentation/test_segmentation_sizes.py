@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from segmentation.tiny import make_batch, tiny_model
 
 SIZES = [(50, 71), (48, 48), (33, 200), (16, 17), (5, 97)]
 
@@ -13,18 +14,18 @@ def forward_losses(model, data):
 
 @pytest.mark.parametrize('patch_size', [8, 14, 16])
 @pytest.mark.parametrize('mode', ['slide', 'whole'])
-def test_every_size_is_predicted_at_its_own_size(tiny_model, batch, patch_size, mode):
+def test_every_size_is_predicted_at_its_own_size(patch_size, mode):
     model = tiny_model(patch_size, test_cfg=dict(mode=mode)).eval()
     for size in SIZES:
-        [sample] = model.test_step(batch(size))
+        [sample] = model.test_step(make_batch(size))
         assert sample.pred_sem_seg.data.shape == (1, *size)
         assert sample.seg_logits.data.shape == (7, *size)
         assert torch.isfinite(sample.seg_logits.data).all()
 
 
-def test_padding_is_cut_back_to_the_image(tiny_model, batch):
+def test_padding_is_cut_back_to_the_image():
     model = tiny_model(test_cfg=dict(mode='whole')).eval()
-    data = batch((50, 71))
+    data = make_batch((50, 71))
     image = (data['inputs'][0].flip(0) - model.data_preprocessor.mean) / model.data_preprocessor.std
     padded = torch.nn.functional.pad(image, (0, 1, 0, 6))  # to 56 x 72; after normalisation, so that 0 is mean colour
     with torch.no_grad():
@@ -35,10 +36,10 @@ def test_padding_is_cut_back_to_the_image(tiny_model, batch):
     torch.testing.assert_close(sample.seg_logits.data, expected)
 
 
-def test_one_window_equals_the_whole_image(tiny_model, batch):
+def test_one_window_equals_the_whole_image():
     """An image that is shorter than the window on one side, or on both, is taken whole."""
     model = tiny_model().eval()
-    data = batch((20, 43))
+    data = make_batch((20, 43))
     torch.manual_seed(0)
     slide = model.test_step(data)[0].seg_logits.data.clone()
     model.test_cfg.mode = 'whole'
@@ -46,10 +47,10 @@ def test_one_window_equals_the_whole_image(tiny_model, batch):
     torch.testing.assert_close(slide, whole)
 
 
-def test_windows_cover_a_long_image(tiny_model, batch):
+def test_windows_cover_a_long_image():
     """Pixels far apart lie in no common window: a change at one end leaves the other end as it was."""
     model = tiny_model().eval()
-    data = batch((48, 150))
+    data = make_batch((48, 150))
     before = model.test_step(data)[0].seg_logits.data.clone()
     data['inputs'][0][:, :, :10] = 255 - data['inputs'][0][:, :, :10]
     after = model.test_step(data)[0].seg_logits.data
@@ -60,10 +61,10 @@ def test_windows_cover_a_long_image(tiny_model, batch):
 
 
 @pytest.mark.parametrize('patch_size', [8, 14, 16])
-def test_mixed_sizes_train_in_one_batch(tiny_model, batch, patch_size):
+def test_mixed_sizes_train_in_one_batch(patch_size):
     model = tiny_model(patch_size).train()
     side = model.data_preprocessor.size[0]
-    data = model.data_preprocessor(batch((side, side), (31, 47), (13, 7)), training=True)
+    data = model.data_preprocessor(make_batch((side, side), (31, 47), (13, 7)), training=True)
     assert data['inputs'].shape == (3, 3, side, side)
     labels = data['data_samples'][2].gt_sem_seg.data
     assert labels.shape == (1, side, side)
@@ -76,9 +77,9 @@ def test_mixed_sizes_train_in_one_batch(tiny_model, batch, patch_size):
             assert parameter.grad.abs().sum() > 0, name
 
 
-def test_image_without_labels_gives_no_loss_and_no_gradient(tiny_model, batch):
+def test_image_without_labels_gives_no_loss_and_no_gradient():
     model = tiny_model().train()
-    data = batch((48, 48), (40, 30), label=255)
+    data = make_batch((48, 48), (40, 30), label=255)
     found = forward_losses(model, data)
     assert found == {'decode.loss_ce': 0, 'aux.loss_ce': 0}
     sum(found.values()).backward()
@@ -87,19 +88,19 @@ def test_image_without_labels_gives_no_loss_and_no_gradient(tiny_model, batch):
     assert not any(grad.any() for grad in grads)
 
 
-def test_one_unlabelled_image_does_not_spoil_the_batch(tiny_model, batch):
+def test_one_unlabelled_image_does_not_spoil_the_batch():
     model = tiny_model().train()
-    data = batch((48, 48), (48, 48))
+    data = make_batch((48, 48), (48, 48))
     data['data_samples'][1].gt_sem_seg.data.fill_(255)
     found = forward_losses(model, data)
     assert all(torch.isfinite(value) and value > 0 for value in found.values())
 
 
-def test_it_learns(tiny_model, batch):
+def test_it_learns():
     """Twenty steps on one batch of coloured halves at least halve the loss."""
     norm = dict(norm_cfg=dict(_delete_=True, type='GN', num_groups=4))
     model = tiny_model(classes=3, neck=norm, decode_head=norm, auxiliary_head=norm).train()
-    data = batch((48, 48), (48, 48))
+    data = make_batch((48, 48), (48, 48))
     for image, sample in zip(data['inputs'], data['data_samples'], strict=True):
         image[0], image[1:] = 200, 20
         image[1, :, 24:] = 220

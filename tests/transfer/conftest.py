@@ -3,9 +3,6 @@
 import pytest
 from mmengine.registry import DefaultScope
 
-# A helper that tests import; collected for doctests it would be imported, and registered, twice.
-collect_ignore = ['three_models.py']
-
 
 @pytest.fixture(scope='session')
 def pretrained(tmp_path_factory):

@@ -26,20 +26,17 @@ def save(path, content):
     return path
 
 
-def test_missing_file_and_folder(tmp_path, monkeypatch):
+def test_missing_file_folder_and_address_of_another_kind(tmp_path, monkeypatch):
     with pytest.raises(FileNotFoundError, match=r'no\.pth'):
         read_checkpoint('no.pth')
     save(tmp_path / 'epoch_2.pth', make().state_dict())
     save(tmp_path / 'epoch_1.pth', {})
     with pytest.raises(ValueError, match=r'epoch_1\.pth, epoch_2\.pth'):
         read_checkpoint(tmp_path)
-    monkeypatch.setenv('HOME', str(tmp_path))
-    assert read_checkpoint('~/epoch_2.pth')
-
-
-def test_addresses_of_other_kinds():
     with pytest.raises(ValueError, match='s3://bucket'):
         read_checkpoint('s3://bucket/a.pth')
+    monkeypatch.setenv('HOME', str(tmp_path))
+    assert read_checkpoint('~/epoch_2.pth')
 
 
 @pytest.mark.parametrize('content', [{}, dict(meta=dict(epoch=3)), dict(state_dict={'a': 1})], ids=str)

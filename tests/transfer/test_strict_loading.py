@@ -6,7 +6,6 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from mmengine.logging import MMLogger
 from mmengine.model import BaseModule, PretrainedInit
 from torch import nn
 from transfer.three_models import ARCH, DIMS, PATCH, SIZE, make
@@ -226,14 +225,6 @@ def test_a_model_is_loaded_whole_or_not_at_all(tmp_path):
         with pytest.raises(ValueError, match=message):
             load_model(model, save(path, state))
         assert_equal(model, before)
-
-
-def test_initializer_logs_its_report(pretrained, capsys):
-    MMLogger.get_instance('initializer', log_level='INFO')
-    vit = make(init_cfg=dict(type='StrictPretrained', checkpoint=str(pretrained[0])))
-    vit.init_weights()
-    assert str(pretrained[0]) in capsys.readouterr().out
-    assert torch.equal(vit.state_dict()['ln1.bias'], pretrained[1]['backbone.ln1.bias'])
 
 
 @pytest.mark.parametrize('kind', ['Pretrained', 'mmengine.Pretrained', PretrainedInit])

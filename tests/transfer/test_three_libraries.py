@@ -2,21 +2,11 @@
 
 import pytest
 import torch
+from engine.toy_engine import Interrupted
 from mmengine.runner import FlexibleRunner
 from mmengine.runner.checkpoint import get_torch_safe_globals
 from safetensors.torch import save_file
-from transfer.three_models import (
-    ARCH,
-    LIBRARIES,
-    PATCH,
-    SIZE,
-    StepTaken,
-    build,
-    initialised,
-    model_config,
-    pretrain,
-    runner,
-)
+from transfer.three_models import ARCH, LIBRARIES, PATCH, SIZE, build, initialised, model_config, pretrain, runner
 
 SIZES = [(SIZE, SIZE), (3 * PATCH, 7 * PATCH)]
 
@@ -117,7 +107,7 @@ def test_mistake_stops_the_runner_before_the_first_step(tmp_path, pretrained, li
     options = dict(arch=dict(ARCH, num_layers=6)) if mistake == 'depth' else {}
     prefix = 'encoder.' if mistake == 'prefix' else 'backbone.'
     init_cfg = dict(type=init, checkpoint=str(pretrained[0]), prefix=prefix)
-    stop = [dict(type='mmengine.StopAtFirstStep')]
+    stop = [dict(type='mmengine.Interrupt', iteration=0)]
     if library == 'FlexibleRunner':
         model = model_config('mmpretrain', **options, init_cfg=init_cfg).model
         strategy = dict(type='SingleDeviceStrategy')
@@ -126,7 +116,7 @@ def test_mistake_stops_the_runner_before_the_first_step(tmp_path, pretrained, li
         model = model_config(library, **options, init_cfg=init_cfg).model
         run = runner(model, tmp_path, default_scope=library, custom_hooks=stop)
     if mistake is None:  # without it, the same run comes to its first step
-        with pytest.raises(StepTaken):
+        with pytest.raises(Interrupted):
             run.train()
         found = run.model.backbone.state_dict()['layers.1.attn.qkv.weight']
         assert torch.equal(found, pretrained[1]['backbone.layers.1.attn.qkv.weight'])

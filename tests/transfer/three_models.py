@@ -1,15 +1,14 @@
-"""One tiny backbone in three libraries, runs that pre-train it, and runs that end at their first step."""
+"""One tiny backbone in three libraries, and runs that pre-train it."""
 
 import copy
-import itertools
 from importlib.util import find_spec
 from pathlib import Path
 
 import torch
-from builders import perturb
+from builders import config, perturb
+from engine.toy_engine import toy_config
 from mmengine.config import Config
-from mmengine.hooks import Hook
-from mmengine.registry import DATASETS, HOOKS, MODELS, DefaultScope
+from mmengine.registry import DATASETS, MODELS, DefaultScope
 from mmengine.runner import Runner
 from mmpretrain.structures import DataSample
 from torch.utils.data import Dataset
@@ -17,7 +16,6 @@ from torch.utils.data import Dataset
 DIMS, LAYERS, PATCH, SIZE = 16, 4, 8, 40
 ARCH = dict(embed_dims=DIMS, num_layers=LAYERS, num_heads=4, feedforward_channels=23)
 LIBRARIES = ('mmpretrain', 'mmseg', 'mmdet')
-_number = itertools.count()
 
 
 def backbone(**options):
@@ -105,57 +103,26 @@ class NoiseImages(Dataset):
         return dict(inputs=image, data_samples=DataSample().set_gt_label(index))
 
 
-class StepTaken(Exception):
-    """A run has come to its first step."""
-
-
-@HOOKS.register_module()
-class StopAtFirstStep(Hook):
-    """Ends a run where training begins, after everything that happens before."""
-
-    def before_train_iter(self, runner, batch_idx, data_batch=None):
-        raise StepTaken
-
-
 def runner(model, work_dir, kind=Runner, max_iters=2, **options):
     """Build an ordinary runner, with a stock checkpoint hook unless ``options`` say otherwise."""
+    run = toy_config(work_dir, iters=max_iters, sampler='InfiniteSampler', seed=3)
+    run['train_dataloader'].update(dataset=dict(type='mmengine.NoiseImages'), batch_size=2)
     usual = dict(
+        model=copy.deepcopy(model),
         optim_wrapper=dict(type='OptimWrapper', optimizer=dict(type='AdamW', lr=0.01)),
+        param_scheduler=None,
         default_hooks=dict(checkpoint=dict(type='CheckpointHook', by_epoch=False)),
         default_scope='mmpretrain',
     )
-    return kind(
-        model=copy.deepcopy(model),
-        work_dir=str(work_dir),
-        train_dataloader=dict(
-            dataset=dict(type='mmengine.NoiseImages'),
-            sampler=dict(type='InfiniteSampler', shuffle=True),
-            batch_size=2,
-            num_workers=0,
-        ),
-        train_cfg=dict(by_epoch=False, max_iters=max_iters),
-        log_level='WARNING',
-        experiment_name=f'three{next(_number)}',
-        randomness=dict(seed=3),
-        **{**usual, **options},
-    )
+    return kind(**{**run, **usual, **options})
 
 
 def pretrain_config():
     """Make the config of a RandSAC model around the tiny backbone."""
-    partition = dict(type='SquarePartition', hierarchy=25)
-    return dict(
-        type='RandSAC',
-        backbone=backbone(type='RandSACViT'),
-        neck=dict(type='RandSACDecoder', embed_dims=20, num_layers=2, num_heads=5, feedforward_channels=13, skip=True),
-        head=dict(type='RandSACHead', norm_pix=True),
-        data_preprocessor=dict(
-            type='RandSACDataPreprocessor',
-            mean=[127.0],
-            std=[74.0],
-            serialization=dict(type='RandomSerialization', partition=partition),
-        ),
-    )
+    squares = dict(type='SquarePartition', hierarchy=25)
+    cfg = config(squares, grid=(SIZE // PATCH,) * 2, arch=ARCH, patch=PATCH, channels=3)
+    cfg['data_preprocessor'].update(mean=[127.0], std=[74.0])
+    return cfg
 
 
 def pretrain(work_dir, hook='CheckpointHook', **options):

@@ -14,8 +14,7 @@ MEAN, STD = [110.0, 120.0, 130.0], [50.0, 60.0, 70.0]
 
 
 def make_model(channels=3, **preprocessor):
-    cfg = config()
-    cfg['backbone']['in_channels'] = cfg['head']['in_channels'] = channels
+    cfg = config(channels=channels)
     cfg['data_preprocessor'].update(preprocessor)
     return build(cfg)
 

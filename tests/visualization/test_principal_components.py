@@ -8,12 +8,6 @@ from builders import ARCHITECTURES, build, config
 from randsac_mm.visualization import principal_components as pc
 
 
-def make_model(neck=ARCHITECTURES['skip'], **backbone):
-    cfg = config(neck=neck, **backbone)
-    cfg['backbone']['in_channels'] = cfg['head']['in_channels'] = 3
-    return build(cfg)
-
-
 def test_components_are_those_of_the_covariance():
     features = torch.randn(3, 11, 7) * torch.tensor([5.0, 0.1, 3, 1, 0.5, 2, 0.2]) + 4
     scores, pca = pc.principal_components(features)
@@ -34,7 +28,7 @@ def test_colours_use_the_whole_range():
 
 @pytest.mark.parametrize('neck', [ARCHITECTURES['skip'], None], ids=['skip', 'two-stream'])
 def test_features_are_the_backbone_s(neck):
-    model = make_model(neck, out_indices=(0, 2), out_type='raw').train()
+    model = build(config(neck=neck, channels=3, out_indices=(0, 2), out_type='raw')).train()
     inputs = torch.randn(2, 3, *model.backbone.img_size)
     first, last = model.backbone.eval()(inputs)
     model.train()

@@ -9,9 +9,8 @@ from randsac_mm.visualization.inputs import to_pixels
 from randsac_mm.visualization.reconstruction import reconstruct, step_image
 
 
-def make_model(norm_pix=True, neck=ARCHITECTURES['skip'], partition=None):
-    cfg = config(partition, neck=neck, norm_pix=norm_pix)
-    cfg['backbone']['in_channels'] = cfg['head']['in_channels'] = 3
+def make_model(neck=ARCHITECTURES['skip'], norm_pix=True):
+    cfg = config(neck=neck, norm_pix=norm_pix, channels=3)
     cfg['data_preprocessor'].update(mean=[110.0, 120.0, 130.0], std=[50.0, 60.0, 70.0])
     return build(cfg)
 
@@ -23,7 +22,7 @@ def inputs():
 
 @pytest.mark.parametrize('neck', [ARCHITECTURES['skip'], None], ids=['skip', 'two-stream'])
 def test_composite_is_the_first_segment_and_the_predictions(inputs, neck):
-    model = make_model(norm_pix=False, neck=neck).eval()
+    model = make_model(neck, norm_pix=False).eval()
     raw = model.reconstruct(inputs)
     composite, errors = reconstruct(model.train(), inputs, raw.rank)
     assert model.training
@@ -38,7 +37,7 @@ def test_composite_is_the_first_segment_and_the_predictions(inputs, neck):
 
 
 def test_perfect_normalised_predictions_are_shown_as_the_original(inputs, monkeypatch):
-    model = make_model(norm_pix=True)
+    model = make_model()
     perfect = model.reconstruct(inputs)._replace(pred=model.head.target(inputs))
     monkeypatch.setattr(model, 'reconstruct', lambda *_: perfect)
     composite, errors = reconstruct(model, inputs, perfect.rank)

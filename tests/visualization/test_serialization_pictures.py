@@ -6,11 +6,9 @@ import numpy as np
 import pytest
 import torch
 from matplotlib.figure import Figure
-from PIL import Image, ImageSequence
-from visualization.checks import check_picture
 
 from randsac_mm.models import build_serialization
-from randsac_mm.visualization import animate_serialization, draw_serialization, serialize
+from randsac_mm.visualization import serialize
 from randsac_mm.visualization.figures import draw_borders, rank_colours
 from randsac_mm.visualization.serialization_pictures import draw_segments, veil
 
@@ -41,17 +39,6 @@ def test_groups_belong_to_the_ranks(partition):
         visited = [ids.pop() for ids in of_rank]
         changes = sum(a != b for a, b in pairwise(visited))
         assert changes == len(set(visited)) - 1, 'a group was left and entered again'
-
-
-def test_png_and_gif(image, tmp_path):
-    ranks, groups = serialize(random_serialization(type='SquarePartition', hierarchy=(24, 6)), 1, GRID)
-    check_picture(draw_serialization(image, ranks[0], GRID, tmp_path / 'new' / 'a.png', groups[0]), least=(900, 300))
-    path = animate_serialization(image, torch.tensor([2, 0, 1, 1] * 6), GRID, tmp_path / 'a.gif', groups[0])
-    check_picture(path, 'GIF', least=(480, 320))
-    with Image.open(path) as gif:
-        frames = [frame.convert('RGB').tobytes() for frame in ImageSequence.Iterator(gif)]
-        assert gif.info['duration'] == 2500, 'the last one stays'
-    assert len(set(frames)) == len(frames) == 4, 'three segments and the whole image'
 
 
 def test_segment_after_segment_is_revealed():

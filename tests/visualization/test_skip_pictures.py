@@ -18,9 +18,3 @@ def test_weights_are_the_model_s(tmp_path, norm):
     assert result['weights'] == [[0, 2], [0, 0], [-2, 0]]
     assert (result['memory_norm'], 'grow with depth' in result['note']) == (norm, norm != 'before')
     check_picture(tmp_path / 'skip.png')
-
-
-def test_models_without_skip_connections_are_refused(tmp_path):
-    for neck, name in ((ARCHITECTURES['transformer'], r'neck\.skip'), (None, 'TwoStreamRandSAC')):
-        with pytest.raises(ValueError, match=name):
-            draw_skip_weights(build(config(neck=neck)), tmp_path / 'skip.png')

@@ -1,8 +1,7 @@
-"""Shared by the tests of segmentation: generated pictures, tiny models, and mmseg's own warnings."""
+"""A tiny UPerNet from the base config of the real ones, for any patch size, and batches made by hand."""
 
 from pathlib import Path
 
-import pytest
 import torch
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
@@ -10,33 +9,13 @@ from mmengine.structures import PixelData
 from torch import nn
 
 from randsac_mm.engine import replace_sync_bn
-from tools.make_shapes import make_shapes
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = dict(embed_dims=16, num_layers=4, num_heads=2, feedforward_channels=32)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Ignore mmseg's warnings that its loss averages over unlabelled pixels, and that it draws nothing."""
-    for item in items:
-        if Path(__file__).parent in item.path.parents:
-            for message in ('Default ``avg_non_ignore`` is False', 'The draw is False'):
-                item.add_marker(pytest.mark.filterwarnings(f'ignore:{message}:UserWarning:mmseg'))
-
-
-@pytest.fixture(scope='session')
-def shapes(tmp_path_factory) -> Path:
-    """A generated data set in ADE20K's format: 5 pictures to train on, 2 to validate on."""
-    return make_shapes(tmp_path_factory.mktemp('shapes') / 'shapes', images=5, val=2, size=(60, 90)) / 'ade20k'
-
-
-@pytest.fixture
-def tiny_model():
-    """Make a tiny UPerNet from the base config of the real ones; keywords change its config from the top."""
-    return build_tiny
-
-
-def build_tiny(patch_size: int = 8, classes: int = 7, **changes: dict) -> nn.Module:
+def tiny_model(patch_size: int = 8, classes: int = 7, **changes: dict) -> nn.Module:
+    """Make a tiny UPerNet; keywords change its config from the top."""
     from mmseg.registry import MODELS
 
     init_default_scope('mmseg')
@@ -58,13 +37,8 @@ def build_tiny(patch_size: int = 8, classes: int = 7, **changes: dict) -> nn.Mod
     return model
 
 
-@pytest.fixture
-def batch():
-    """Make a batch as the data loader does, of images of the given sizes."""
-    return make_batch
-
-
 def make_batch(*sizes: tuple[int, int], classes: int = 7, label: int | None = None) -> dict:
+    """Make a batch as the data loader does, of images of the given sizes."""
     from mmseg.structures import SegDataSample
 
     inputs, samples = [], []
