@@ -3,7 +3,7 @@
 # Command:  OMP_NUM_THREADS=1 python tools/train.py configs/smoke/randsac_vit_28px_cifar10.py
 #           python tools/evaluate.py configs/smoke/randsac_vit_28px_cifar10.py CHECKPOINT \
 #               --cfg-options model.backbone.img_size=56 model.backbone.positions=stretched
-# Cost:     2 epochs x 50 k images at 8 M multiply-adds, thrice that with backward
+# Cost:     8 epochs x 50 k images at 8 M multiply-adds, thrice that with backward
 # Expected: docs/results/README.md, "Other sizes"
 _base_ = './randsac_vit_cifar10.py'
 
@@ -25,15 +25,4 @@ model = dict(
         serialization=dict(partition=dict(_delete_=True, type='BlobPartition', hierarchy=(11, 5))),
     ),
 )
-batch_size = 64
-max_epochs = 2
-train_dataloader = dict(batch_size=batch_size)
-param_scheduler = [
-    dict(type='LinearLR', start_factor=1e-3, by_epoch=False, begin=0, end=78),
-    dict(
-        type='CosineAnnealingLR', T_max=max_epochs, by_epoch=True, begin=0, end=max_epochs, convert_to_iter_based=True
-    ),
-]
-train_cfg = dict(max_epochs=max_epochs)
-auto_scale_lr = dict(base_batch_size=batch_size)
 custom_hooks = []
