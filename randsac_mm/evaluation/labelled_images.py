@@ -159,8 +159,8 @@ def choose_stratified(labels: np.ndarray, size: int | None, seed: int) -> np.nda
     if size is None or size >= len(labels):
         return np.arange(len(labels))
     order = np.random.default_rng(seed).permutation(len(labels))
-    place = np.empty(len(labels))  # in its class, as a share of the class: 0 the first one, 1 the last one
-    for label in np.unique(labels):
-        members = order[labels[order] == label]
-        place[members] = (np.arange(len(members)) + 0.5) / len(members)
-    return np.sort(order[np.argsort(place[order], kind='stable')[:size]])
+    classes, counts = np.unique(labels, return_counts=True)
+    chosen, rest = np.divmod(counts * size, len(labels))  # the largest remainders get what rounding down leaves
+    chosen[np.argsort(-rest, kind='stable')[: size - chosen.sum()]] += 1
+    members = (order[labels[order] == label] for label in classes)
+    return np.sort(np.concatenate([part[:count] for part, count in zip(members, chosen, strict=True)]))

@@ -11,6 +11,7 @@ Grid = tuple[int, int]
 POSITION_TYPES = ('stretched', 'bicubic', 'extrapolated', 'trainable')  # see RandSACViT
 _TEMPERATURE = 10_000.0
 _LONGEST_SIDE = 512  # tokens; trained grids are looked for up to here
+_ROUNDING = 1e-2  # saved positions may be bfloat16
 # Compiled code holds the table instead of computing it in every step. PyTorch 2.0 has no such mark.
 _constant = getattr(getattr(torch, 'compiler', None), 'assume_constant_result', lambda function: function)
 
@@ -42,21 +43,26 @@ def sincos_positions(
 
 @lru_cache(maxsize=32)
 def _compute(grid: Grid, embed_dims: int, device: torch.device | str, trained_grid: Grid) -> Tensor:
-    rows, columns = (_encode(*sides, embed_dims // 2) for sides in zip(grid, trained_grid, strict=True))
+    sides = zip(grid, trained_grid, strict=True)
+    rows, columns = (_encode(_coordinates(_count(side), side, other), embed_dims // 2) for side, other in sides)
     halves = [columns.expand(grid[0], -1, -1), rows[:, None].expand(-1, grid[1], -1)]  # 2 x (h, w, D / 2)
     return torch.cat(halves, dim=2).flatten(0, 1).float()[None].to(device)
 
 
-def _encode(side: int, trained_side: int, dims: int) -> Tensor:
-    """Return sine and cosine (n, dims) of the coordinates of ``n = side`` tokens along one axis."""
-
+def _count(n: int) -> Tensor:
     # On the CPU in float64, so that every device gets the same numbers; explicitly, because the cache must not keep
     # what was computed while another default device, such as meta, was set.
-    def count(n: int) -> Tensor:
-        return torch.arange(n, dtype=torch.float64, device='cpu')
+    return torch.arange(n, dtype=torch.float64, device='cpu')
 
-    coordinates = (count(side) + 0.5) * trained_side / side - 0.5  # exactly 0, 1, 2, ... if the sides are equal
-    angles = coordinates[:, None] * _TEMPERATURE ** -(count(dims // 2) / (dims // 2))
+
+def _coordinates(place: Tensor, side: int, trained_side: Tensor | int) -> Tensor:
+    """Return coordinates of tokens along an axis of ``side`` tokens: exactly their places if the sides are equal."""
+    return (place + 0.5) * trained_side / side - 0.5
+
+
+def _encode(coordinates: Tensor, dims: int) -> Tensor:
+    """Return sine and cosine (n, dims) of coordinates (n,)."""
+    angles = coordinates[:, None] * _TEMPERATURE ** -(_count(dims // 2) / (dims // 2))
     return torch.cat([angles.sin(), angles.cos()], dim=1)
 
 
@@ -130,9 +136,12 @@ def find_grids(positions: Tensor) -> tuple[Grid, Grid] | None:
 def _find_side(encoded: Tensor) -> int | None:
     """Return the trained side whose coordinates an axis (n, D / 2) encodes, or None."""
     side, dims = encoded.shape
-    candidates = (side, *range(1, _LONGEST_SIDE))  # most often it is the own one
-    return next((other for other in candidates if _close(encoded, _encode(side, other, dims).float())), None)
+    others = 1 + _count(max(side, _LONGEST_SIDE))
+    last = _encode(_coordinates(_count(side)[-1], side, others), dims)  # the last token's, for every trained side
+    candidates = others[(last - encoded[-1]).abs().amax(dim=1) <= _ROUNDING].int().tolist()
+    tables = ((other, _encode(_coordinates(_count(side), side, other), dims)) for other in candidates)
+    return next((other for other, table in tables if _close(encoded, table)), None)
 
 
 def _close(saved: Tensor, computed: Tensor) -> bool:
-    return torch.allclose(saved, computed, rtol=0, atol=1e-2)  # saved ones may be bfloat16
+    return torch.allclose(saved, computed.float(), rtol=0, atol=_ROUNDING)
