@@ -85,7 +85,7 @@ def downstream(positions='stretched'):
 
 @torch.no_grad()
 def test_a_whole_model_of_an_earlier_version_keeps_its_numbers(tmp_path):
-    """It extrapolates positions as it was trained to, also when it is saved again; its backbone alone stretches them."""
+    """It extrapolates positions as in its training, also when it is saved again; its backbone alone stretches them."""
     old = downstream('extrapolated')  # which are saved as they were before
     x = images((12, 12))
     paths = [tmp_path / f'{i}.pth' for i in range(3)]
