@@ -59,7 +59,7 @@ def check_keys(cfg: Config) -> None:
             known = [_accepted(kind) for kind in _find_types(part['type'], registries, scope)]
             if known and None not in known:
                 known = _ALWAYS.union(extra, *known)
-                for name in set(part) - known:
+                for name in sorted(set(part) - known):
                     kind = getattr(part['type'], '__name__', part['type'])
                     raise ValueError(f'{path}: {kind} has no {name}; {closest(name, known - _ALWAYS)}')
 
