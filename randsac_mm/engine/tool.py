@@ -68,5 +68,5 @@ def describe(error: Exception) -> str:
     text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
     if text.startswith('Caught '):
         text = re.split(r'^[\w.]*Error: ', text, flags=re.MULTILINE)[-1]
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return '\n'.join(lines[:2]) or type(error).__name__
+    first, _, rest = text.strip().partition('\n')
+    return '\n'.join(filter(None, [first, ' '.join(rest.split())])) or type(error).__name__

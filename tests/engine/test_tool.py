@@ -116,6 +116,6 @@ def test_messages_of_workers(kind):
     assert tool.describe(error.value).strip("'") == 'a.png: is damaged'
 
 
-def test_long_messages_are_cut_and_empty_ones_named():
-    assert tool.describe(ValueError('one\n\n two\nthree')) == 'one\ntwo'
+def test_long_messages_have_two_lines_and_empty_ones_a_name():
+    assert tool.describe(ValueError('one\n\n two\nthree')) == 'one\ntwo three'
     assert tool.describe(ArithmeticError()) == 'ArithmeticError'

@@ -125,7 +125,7 @@ def test_same_compute_is_more_epochs_for_as_many_multiply_adds(name: str, protoc
     assert cosine.end == cfg.train_cfg.max_epochs * steps == cfg.max_epochs * steps
 
 
-@pytest.mark.parametrize(('epochs', 'warmup'), [(1, 0), (2, 0), (13, 7)])
+@pytest.mark.parametrize(('epochs', 'warmup'), [(1, 1), (2, 1), (13, 7)])
 def test_schedule_is_counted_in_steps(epochs: int, warmup: int) -> None:
     cfg = load_recipe('patch-random', CONFIGS)
     apply_protocol(cfg, parse_protocol('cpu', epochs, 11 * 64, None)[0], 50_000)

@@ -76,7 +76,7 @@ def test_missing_pieces_are_named(root, tmp_path):
 
 
 def test_without_the_data_set_skip_connections_are_still_shown(root, tmp_path):
-    options = {'train_dataloader.dataset': dict(type='PreparedCIFAR10', data_root=str(tmp_path / 'nowhere'))}
+    options = {'train_dataloader.dataset': dict(_delete_=True, type='PreparedCIFAR10', data_root='/nowhere')}
     _, missing = make_page(write_run(root, tmp_path), options=options)
     assert list(missing) == PARTS[:-1]
 
