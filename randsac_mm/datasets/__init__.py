@@ -4,9 +4,9 @@ from .batch_crops import BatchRandomResizedCrop
 from .cache import CachedImages
 from .cifar import PreparedCIFAR10
 from .digits import Digits
-from .images import UnreadableImageError, find_fault, find_image_files, fit_image, read_image
+from .images import UnreadableImageError, find_fault, find_image_files, fit_image, read_image, read_mask
 from .in_memory import InMemoryDataset, WholeBatch, collate_whole_batch
-from .transforms import LoadImageStrict
+from .transforms import LoadImageStrict, LoadMaskStrict, use_strict_readers
 from .unlabelled import UnlabelledImageFolder
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     'Digits',
     'InMemoryDataset',
     'LoadImageStrict',
+    'LoadMaskStrict',
     'PreparedCIFAR10',
     'UnlabelledImageFolder',
     'UnreadableImageError',
@@ -24,4 +25,6 @@ __all__ = [
     'find_image_files',
     'fit_image',
     'read_image',
+    'read_mask',
+    'use_strict_readers',
 ]
