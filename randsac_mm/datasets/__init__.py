@@ -4,18 +4,20 @@ from .batch_crops import BatchRandomResizedCrop
 from .cache import CachedImages
 from .cifar import PreparedCIFAR10
 from .digits import Digits
+from .folders import LabelledImageFolder, SegmentationFolder, UnlabelledImageFolder
 from .images import UnreadableImageError, find_fault, find_image_files, fit_image, read_image
 from .in_memory import InMemoryDataset, WholeBatch, collate_whole_batch
 from .transforms import LoadImageStrict
-from .unlabelled import UnlabelledImageFolder
 
 __all__ = [
     'BatchRandomResizedCrop',
     'CachedImages',
     'Digits',
     'InMemoryDataset',
+    'LabelledImageFolder',
     'LoadImageStrict',
     'PreparedCIFAR10',
+    'SegmentationFolder',
     'UnlabelledImageFolder',
     'UnreadableImageError',
     'WholeBatch',
