@@ -63,8 +63,9 @@ class _Folder:
             for path, reason in faults.items():
                 self._skip('unreadable', path, reason)
             entries = [entry for entry in entries if not {entry['img_path'], entry.get('seg_map_path')} & faults.keys()]
-        others = self.skipped.pop('of other types', [])
-        self.skipped[f'of other types ({_count_types(others)})'] = others
+        if others := self.skipped.pop('of other types', []):
+            counts = Counter(os.path.splitext(name)[1].lower() or 'no ending' for name in others).most_common(5)
+            self.skipped[f'of other types ({", ".join(f"{ending} {count:,}" for ending, count in counts)})'] = others
         total = sum(map(len, self.skipped.values()))
         kinds = [f'  {len(v):,} {kind}:\n    ' + _shorten(v, '\n    ') for kind, v in self.skipped.items() if v]
         text = '\n'.join([f'{self.data_root}: {len(entries):,} images, {total:,} skipped', *kinds])
@@ -72,7 +73,7 @@ class _Folder:
         if not entries:
             counts = ' and '.join(f'{len(names):,} {kind}' for kind, names in self.skipped.items())
             raise FileNotFoundError(
-                f'data_root={self.data_root!r} contains nothing that can be used, but {counts}; images end in '
+                f'no image in data_root={self.data_root!r} can be used, but {counts}: endings of images are '
                 f'{", ".join(IMG_EXTENSIONS)}'
             )
         return entries
@@ -119,9 +120,8 @@ class LabelledImageFolder(_Folder, BaseDataset):
 
     Args:
         data_root: The folder of the splits.
-        split: Name of a split's folder; default: ``data_prefix`` or ``'train'``.
+        split: Name of a split's folder; default: ``data_prefix``, as in mmpretrain's data sets, or ``'train'``.
         classes: The classes in the order of their labels; default: sorted.
-        data_prefix: The same as ``split``, as mmpretrain's data sets call it.
         **kwargs: Further arguments of :class:`UnlabelledImageFolder`.
 
     Raises:
@@ -130,14 +130,9 @@ class LabelledImageFolder(_Folder, BaseDataset):
             two, or the arguments contradict each other.
     """
 
-    def __init__(
-        self, data_root: str, split: str = '', classes: Sequence | None = None, data_prefix: str = '', **kwargs: Any
-    ) -> None:
-        if split and data_prefix not in ('', split):
-            raise ValueError(f'split={split!r} and data_prefix={data_prefix!r} name two folders: leave one out')
-        self.split = split or data_prefix or 'train'
-        classes = None if classes is None else _check_names(classes)
-        super().__init__(data_root, data_prefix=self.split, classes=classes, **kwargs)
+    def __init__(self, data_root: str, split: str = '', classes: Sequence | None = None, **kwargs: Any) -> None:
+        self.split = split or kwargs.pop('data_prefix', 'train')
+        super().__init__(data_root, data_prefix=self.split, classes=classes and _check_names(classes), **kwargs)
 
     def load_data_list(self) -> list[dict]:
         """Find the classes of ``train``, and find and check the images of the split."""
@@ -166,11 +161,9 @@ class LabelledImageFolder(_Folder, BaseDataset):
         if self.skipped['unreadable']:  # perhaps a class
             raise ValueError(f'{self.data_root}: {self.skipped["unreadable"][0]}: make the folder readable, or hide it')
         found = {os.path.join(folder, name): name.split(os.sep)[0] for name in names if os.sep in name}
-        loose = [name for name in names if os.sep not in name]
-        empty = sorted({name for name in next(os.walk(folder))[1] if name[0] != '.'} - set(found.values()))
-        for kind, skipped in (('in no class folder', loose), ('folders without images', empty)):
-            for name in skipped:
-                self._skip(kind, os.path.join(folder, name))
+        empty = {name for name in next(os.walk(folder))[1] if name[0] != '.'} - {*found.values()}
+        for name in [name for name in names if os.sep not in name] + sorted(empty):
+            self._skip('in no class folder, or folders without images', os.path.join(folder, name))
         return found
 
 
@@ -232,12 +225,8 @@ class SegmentationFolder(_Folder, EngineDataset):
         for stem in sorted(images.keys() ^ masks.keys()):
             kind = 'images without a mask' if stem in images else 'masks without an image'
             self._skip(kind, images.get(stem) or masks[stem])
-        return self._finish([{'img_path': images[s], 'seg_map_path': masks[s]} for s in images if s in masks])
-
-    def get_data_info(self, idx: int) -> dict:
-        """Return the paths of a sample, and what loading transforms need to know."""
-        meta = dict(mask_values=dict(self.mask_values), label_map=None, reduce_zero_label=False, seg_fields=[])
-        return {**super().get_data_info(idx), **meta}
+        meta = dict(mask_values=self.mask_values, label_map=None, reduce_zero_label=False, seg_fields=[])
+        return self._finish([{'img_path': images[s], 'seg_map_path': masks[s], **meta} for s in images if s in masks])
 
     def _find_by_stem(self, key: str, endings: tuple, folders: Sequence[str]) -> dict[str, str]:
         """Return the files in one of the folders, by relative name without ending."""
@@ -260,9 +249,3 @@ def _check_names(classes: Sequence[str]) -> tuple[str, ...]:
 def _shorten(names: Iterable[str], separator: str = ', ') -> str:
     names = [printable(name) for name in names]
     return separator.join(names[:_NAMED]) + (f' and {len(names) - _NAMED:,} more' if len(names) > _NAMED else '')
-
-
-def _count_types(paths: Iterable[str]) -> str:
-    """Count paths by ending, such as ``.txt 3, .json 1``."""
-    counts = Counter(os.path.splitext(path)[1].lower() or 'no ending' for path in paths)
-    return ', '.join(f'{ending} {count:,}' for ending, count in counts.most_common(5)) or 'none'
