@@ -4,19 +4,21 @@ from .batch_crops import BatchRandomResizedCrop
 from .cache import CachedImages
 from .cifar import PreparedCIFAR10
 from .digits import Digits
+from .folders import LabelledImageFolder, SegmentationFolder, UnlabelledImageFolder
 from .images import UnreadableImageError, find_fault, find_image_files, fit_image, read_image, read_mask
 from .in_memory import InMemoryDataset, WholeBatch, collate_whole_batch
 from .transforms import LoadImageStrict, LoadMaskStrict, use_strict_readers
-from .unlabelled import UnlabelledImageFolder
 
 __all__ = [
     'BatchRandomResizedCrop',
     'CachedImages',
     'Digits',
     'InMemoryDataset',
+    'LabelledImageFolder',
     'LoadImageStrict',
     'LoadMaskStrict',
     'PreparedCIFAR10',
+    'SegmentationFolder',
     'UnlabelledImageFolder',
     'UnreadableImageError',
     'WholeBatch',
