@@ -5,8 +5,6 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from functools import partial
-from multiprocessing.pool import ThreadPool
 from typing import Any
 
 from mmengine.dataset import BaseDataset as EngineDataset
@@ -15,11 +13,12 @@ from mmpretrain.datasets import BaseDataset
 
 from randsac_mm.registry import register
 
-from .images import IMG_EXTENSIONS, find_fault, log_progress, printable, walk_files
+from .images import IMG_EXTENSIONS, printable, walk_files
+from .report import name_some
+from .scan import scan_images
 
 MASK_EXTENSIONS = ('.bmp', '.gif', '.pgm', '.png', '.tif', '.tiff')
 _NAMED = 10  # files of a kind that the log names
-_CHECK_THREADS = 8  # more than cores, for network file systems
 _NO_CLASS = 255  # index of unlabelled pixels in models, padding and evaluators
 
 
@@ -56,10 +55,8 @@ class _Folder:
         """Return the entries whose files are sound, and log their number and what is skipped."""
         if self.check != 'none':
             paths = [entry[key] for key in ('img_path', 'seg_map_path') for entry in entries if key in entry]
-            with ThreadPool(_CHECK_THREADS) as pool:
-                reasons = pool.imap(partial(find_fault, decode=self.check == 'decode'), paths, chunksize=32)
-                reasons = log_progress(reasons, f'{self.data_root}: files checked', len(paths))
-                faults = {path: reason for path, reason in zip(paths, reasons, strict=True) if reason}
+            found = scan_images(paths, self.check == 'decode')
+            faults = {path: facts.fault for path, facts in zip(paths, found, strict=True) if facts.fault}
             for path, reason in faults.items():
                 self._skip('unreadable', path, reason)
             entries = [entry for entry in entries if not {entry['img_path'], entry.get('seg_map_path')} & faults.keys()]

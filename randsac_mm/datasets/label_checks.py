@@ -90,7 +90,7 @@ def check_masks(report: DataReport, dataset: Any, images: Sequence[ImageFacts], 
         say = report.errors if len(empty) == len(masks) else report.warnings
         say.append(f'{report.name}: {len(empty)} of {len(masks)} masks have no labelled pixel: {name_some(empty)}')
     known = _describe_values(index)
-    if len(classes) == 2 and set(values) == {0, 255} and not unknown:
+    if len(classes) == 2 and set(values) == {0, 255} and index.get(255) == _IGNORED:
         report.errors.append(
             f'{report.name}: the values of all masks are 0 and 255, and 255 is unlabelled, so that {classes[1]!r} never '
             'occurs: set values=(0, 255), unlabelled=None in SegmentationFolder'

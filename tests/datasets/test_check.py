@@ -187,7 +187,7 @@ CLASSES: dict[str, tuple[Sequence[str], Sequence[str], dict[str, Any], list[str]
     'a class that val lacks': ('abc', 'ac', {'heads': 3}, ['val_dataloader', 'train_dataloader', 'b']),
     'a class that val lacks, ours': ('abc', 'ac', {'heads': 3, 'kind': 'LabelledImageFolder'}, []),
     'a class that only val has': ('ac', 'abc', {'heads': 2}, ['b']),
-    'a class that only val has, ours': ('ac', 'abc', {'heads': 2, 'kind': 'LabelledImageFolder'}, ["'b'"]),
+    'a class that only val has, ours': ('ac', 'abc', {'heads': 2, 'kind': 'LabelledImageFolder'}, ['val: b']),
     'a hidden folder': (['.ipynb_checkpoints', 'a', 'b'], 'ab', {'heads': 3}, ['.ipynb_checkpoints']),
     'a hidden folder, ours': (['.cache', 'a', 'b'], 'ab', {'heads': 2, 'kind': 'LabelledImageFolder'}, []),
     'one class': ('a', 'a', {'heads': 1}, ['1 class']),
