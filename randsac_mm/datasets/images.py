@@ -99,24 +99,25 @@ def read_mask(path: str | os.PathLike) -> np.ndarray:
             integer from 0 a pixel: colours, transparency, floating-point values. The message names file and mode.
     """
     with _open(path) as (image, raw_mode, _):
-        lossy = image.format in ('JPEG', 'MPO', 'WEBP') or 'jpeg' in image.info.get('compression', '')
-        if lossy or 'I' in raw_mode.partition(';')[2] or image.tile[0][0].startswith('ppm'):
-            raise ValueError(f'{image.format} of mode {raw_mode} is not read number by number; save masks as PNG')
-        if getattr(image, 'n_frames', 1) > 1:
-            raise ValueError(f'{image.n_frames} frames; save one mask a file')
+        frames = getattr(image, 'n_frames', 1)
+        lossy = image.format in ('JPEG', 'MPO', 'WEBP') or 'jpeg' in str(image.info.get('compression'))
+        changed = 'I' in raw_mode.partition(';')[2] or (image.format == 'PPM' and image.tile[0][0] != 'raw')
+        if lossy or changed or frames > 1:  # Pillow inverts or scales what is changed
+            raise ValueError(
+                f'{image.format}, mode {raw_mode}, {frames} frames: save each mask as a PNG of 8 or 16 bits'
+            )
         image.load()
-        values = np.asarray(image)
-        alpha = int(image.mode in ('LA', 'PA', 'RGBA'))
+        values, alpha = np.asarray(image), int(image.mode in ('LA', 'PA', 'RGBA'))
         if (alpha or image.mode == 'RGB') and ';16' not in raw_mode:
             colours, opacity = np.split(values, [values.shape[2] - alpha], axis=2)
             if (opacity == 255).all() and (colours == colours[..., :1]).all():
                 values = colours[..., 0]
         if values.ndim == 3 or values.min() < 0:
             raise ValueError(
-                f'mode {image.mode} with colours, transparency or negative values; a mask has one number from 0 a '
-                'pixel: convert colours to numbers of classes'
+                f'mode {image.mode} is not one number from 0 a pixel: convert colours to numbers of classes'
             )
-        values = values // {'L;2': 85, 'L;4': 17}.get(raw_mode[:3], 1)  # Pillow's factors for grey of 2 and 4 bits
+        if raw_mode[:3] in ('L;2', 'L;4'):  # grey of 2 and 4 bits, which Pillow scales to 8
+            values = values // (85 if raw_mode[2] == '2' else 17)
         return _turn(values.astype(np.uint8 if values.max() <= 255 else np.int32), image)
 
 
@@ -227,14 +228,14 @@ def _to_8_bits(values: np.ndarray) -> np.ndarray:
 
 def _to_used_bits(image: Image.Image, file: BinaryIO) -> Image.Image:
     """Return 16-bit colours, of which Pillow has read the upper bytes, by the bits that they use."""
-    upper = np.asarray(image)
-    if upper[..., :3].max() >= 1 << 6:  # more than 14 bits, so it is right
+    upper, clear = np.asarray(image), 'transparency' in image.info
+    if upper[..., :3].max() >= 1 << 6 and not clear:  # more than 14 bits, so it is right
         return image
     file.seek(0)
     pixels = cv2.imdecode(np.frombuffer(file.read(), np.uint8), cv2.IMREAD_UNCHANGED)
     pixels = cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB if upper.shape[2] == 3 else cv2.COLOR_BGRA2RGBA)
-    if 'transparency' in image.info or not np.array_equal(pixels >> 8, upper):  # cv2 may not turn a TIFF
-        raise ValueError('16-bit colours of which at most 14 bits are used; convert the file to 8 bits')
+    if clear or not np.array_equal(pixels >> 8, upper):  # cv2 may not turn a TIFF
+        raise ValueError('16-bit colours of this kind cannot be read; convert the file to 8 bits')
     return Image.fromarray(np.dstack([_to_8_bits(pixels[..., :3]), upper[..., 3:]]))
 
 

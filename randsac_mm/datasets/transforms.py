@@ -13,12 +13,11 @@ from randsac_mm.registry import register
 
 from .images import UnreadableImageError, printable, read_image, read_mask
 
-_LOCAL = (None, {'backend': 'disk'}, {'backend': 'local'})
-# Values of the libraries' options that ours have as well, or that change nothing.
-_OPTIONS = {
+# Values of the libraries' options that ours have as well (first line), or that change nothing.
+_OPTIONS: dict[str, tuple] = {
     **dict(color_type=('color', 'grayscale'), reduce_zero_label=(None, True, False)),
     **dict(imdecode_backend=('cv2', 'pillow', None), to_float32=(False,), ignore_empty=(False,)),
-    **dict(backend_args=_LOCAL, file_client_args=_LOCAL),
+    **dict.fromkeys(['backend_args', 'file_client_args'], (None, {'backend': 'disk'}, {'backend': 'local'})),
 }
 
 
@@ -71,7 +70,7 @@ class LoadMaskStrict(BaseTransform):
     in mmseg, and values above 255 stay above 255.
 
     Required keys: ``seg_map_path``, without which nothing is done, as in prediction; ``ori_shape``. Added key:
-    ``gt_seg_map``, (H, W), uint8, or int32 if a value is above 255, of the size of the file; ``seg_fields`` grows.
+    ``gt_seg_map``, (H, W), uint8, or int32 if a value is above 255.
 
     Args:
         reduce_zero_label: What the data set says about it, as in mmseg; None: whatever it says.
@@ -88,34 +87,28 @@ class LoadMaskStrict(BaseTransform):
             return results
         mask, size, reduce = read_mask(path), tuple(results['ori_shape'][:2]), bool(results.get('reduce_zero_label'))
         if mask.shape != size:
-            advice = 'masks and images must have one size'
-            if mask.shape == size[::-1]:
-                advice = 'the photograph is turned by EXIF and the mask fits its raw pixels: turn the mask the same way'
+            turned = 'the image is turned by EXIF, the mask fits its raw pixels: turn it the same way'
+            advice = turned if mask.shape == size[::-1] else 'masks and images must have one size'
             raise ValueError(f'{printable(path)}: mask of {mask.shape}, image of {size} (height, width); {advice}')
         if self.reduce_zero_label not in (None, reduce):
             raise ValueError(f'reduce_zero_label={self.reduce_zero_label} in the pipeline, {reduce} in the data set')
         if results.get('mask_values') is not None:
             mask = _number(mask, results['mask_values'], path)
-        else:
-            if reduce:
-                mask = np.select([mask == 0, mask < 255], [np.uint8(255), mask - 1], mask).astype(mask.dtype)
-            stored = mask.copy()
-            for old, new in (results.get('label_map') or {}).items():
-                mask[stored == old] = new
+        elif reduce:
+            mask = np.select([mask == 0, mask < 255], [np.uint8(255), mask - 1], mask).astype(mask.dtype)
+        stored = mask.copy()
+        for old, new in (results.get('label_map') or {}).items():
+            mask[stored == old] = new
         results['gt_seg_map'] = mask
         results.setdefault('seg_fields', []).append('gt_seg_map')
         return results
 
-    def __repr__(self) -> str:
-        return f'{type(self).__name__}(reduce_zero_label={self.reduce_zero_label})'
-
 
 def _number(mask: np.ndarray, values: dict[int, int], path: str) -> np.ndarray:
     """Replace values by indices of classes, uint8; raise ValueError for a value that is none of them."""
-    beyond = max(values) + 1
-    table = np.full(beyond + 1, -1, np.int16)
+    table = np.full(max(values) + 2, -1, np.int16)
     table[list(values)] = list(values.values())
-    labels = table[np.minimum(mask.astype(np.int32), beyond)]
+    labels = table[np.minimum(mask.astype(np.int32), len(table) - 1)]
     if labels.min() < 0:
         counts = zip(*np.unique(mask[labels < 0], return_counts=True), strict=True)
         found = ', '.join(f'{value} in {count} pixels' for value, count in list(counts)[:5])
@@ -136,18 +129,20 @@ def use_strict_readers(cfg: Config) -> None:
 
 def _replace_readers(node: Any, scope: str | None) -> None:
     if isinstance(node, dict) and 'type' in node:
-        kind = node['type']  # in Python-style configs a class
-        name = kind if isinstance(kind, str) else f'{kind.__module__.partition(".")[0]}.{kind.__name__}'
-        library, _, name = name.rpartition('.')
-        if name == 'LoadImageFromFile' or (name == 'LoadAnnotations' and (library or scope) == 'mmseg'):
-            ours = 'LoadImageStrict' if name == 'LoadImageFromFile' else 'LoadMaskStrict'
-            other = [f'{k}={v!r}' for k, v in node.items() if k != 'type' and v not in _OPTIONS.get(k, ())]
-            if other:
-                print_log(f'{name}({", ".join(other)}) is not replaced by {ours}', 'current', logging.WARNING)
-            else:
-                kept = {key: node[key] for key in ('color_type', 'reduce_zero_label') if key in node}
-                node.clear()
-                node.update(type=ours, **kept)
+        kind = node['type']
+        if isinstance(kind, type):  # in Python-style configs
+            kind = f'{kind.__module__.partition(".")[0]}.{kind.__name__}'
+        library, _, name = str(kind).rpartition('.')
+        image, mask = name == 'LoadImageFromFile', name == 'LoadAnnotations' and (library or scope) == 'mmseg'
+        other = [
+            f'{key}={value!r}' for key, value in node.items() if key != 'type' and value not in _OPTIONS.get(key, ())
+        ]
+        if (image or mask) and other:
+            print_log(f'{name}({", ".join(other)}) is not replaced by a strict reader', 'current', logging.WARNING)
+        elif image or mask:
+            kept = {key: node[key] for key in ('color_type', 'reduce_zero_label') if key in node}
+            node.clear()
+            node.update(type='LoadImageStrict' if image else 'LoadMaskStrict', **kept)
     for value in node.values() if isinstance(node, Config | dict) else node:
         if isinstance(value, dict | list | tuple):
             _replace_readers(value, scope)

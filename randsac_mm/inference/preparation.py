@@ -41,19 +41,15 @@ def find_scope(cfg: Config) -> str:
 
 
 def prepare(cfg: Config, scope: str) -> Callable[[dict], dict]:
-    """Change a config in place for prediction, and return the transform that reads an image file as its pipeline does.
+    """Change a config in place for prediction of arrays, without initial weights and logging.
 
-    There are no initial weights and no logging, and the pipeline begins with what the inferencers take for arrays.
-
-    Raises:
-        ValueError: If the pipeline does not begin with a transform that loads an image.
+    Returns:
+        The first transform of its pipeline, which reads an image file.
     """
     use_strict_readers(cfg)
     pipeline = cfg.test_dataloader.dataset.pipeline
-    if pipeline[0].type.rpartition('.')[2] not in ('LoadImageStrict', 'LoadImageFromFile'):
-        raise ValueError(f'test_dataloader.dataset.pipeline begins with {pipeline[0].type}: begin with LoadImageStrict')
     load = TRANSFORMS.build(pipeline[0])
-    pipeline[0] = ConfigDict(type='LoadImageFromFile')
+    pipeline[0] = ConfigDict(type='LoadImageFromFile')  # where the inferencers put arrays in
     _drop_initial_weights(cfg.model)
     kept = {'type': _VISUALIZERS[scope], **{k: v for k, v in (cfg.get('visualizer') or {}).items() if k == 'alpha'}}
     cfg.visualizer = ConfigDict(kept, vis_backends=[])
