@@ -1,5 +1,6 @@
 """A sheet of samples of a data set with their labels drawn, so that people can look."""
 
+import colorsys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,10 @@ from randsac_mm.datasets import LoadMaskStrict, read_image
 from randsac_mm.datasets.check import build_dataset
 from randsac_mm.datasets.report import DataReport, find_datasets
 
-from .figures import DPI, INK, rank_colours, save_figure, show
+from .figures import DPI, INK, save_figure, show
 
-_COLUMNS, _ROWS, _SIDE, _LEGEND = 4, 3, 300, 30  # samples, pixels of a panel, classes that the legend names
+_SAMPLES, _COLUMNS = 12, 4
+_SIDE, _LEGEND = 300, 25  # pixels of a panel, classes that the legend names
 
 
 def draw_label_sheets(cfg: Config, reports: Sequence[DataReport], folder: Path) -> list[Path]:
@@ -39,20 +41,25 @@ def draw_label_sheets(cfg: Config, reports: Sequence[DataReport], folder: Path) 
 
 def _draw_sheet(dataset: Any, report: DataReport, path: Path) -> Path:
     entries, classes = dataset.data_list, report.facts.get('classes', {})
-    colours, names = rank_colours(len(classes)), list(classes)
-    figure = Figure(figsize=((_COLUMNS + 1) * _SIDE / DPI, _ROWS * _SIDE / DPI), dpi=DPI, layout='constrained')
-    panels = figure.subplots(_ROWS, _COLUMNS + 1)
+    names = list(classes)
+    # Neighbouring labels get hues far from each other.
+    colours = np.array([colorsys.hsv_to_rgb(label * 0.618034 % 1, 0.9, 0.85) for label in range(len(names))])
+    chosen = np.unique(np.linspace(0, len(entries) - 1, _SAMPLES).astype(int))
+    rows = -(-len(chosen) // _COLUMNS)
+    size = (_COLUMNS + 1) * _SIDE / DPI, max(rows, 2) * _SIDE / DPI
+    figure = Figure(figsize=size, dpi=DPI, layout='constrained')
+    panels = figure.subplots(rows, _COLUMNS + 1, squeeze=False)
     for axes in panels.ravel():
         axes.axis('off')
-    chosen = np.unique(np.linspace(0, len(entries) - 1, _COLUMNS * _ROWS).astype(int))
     for axes, number in zip(panels[:, :_COLUMNS].ravel(), chosen, strict=False):
         _draw_sample(axes, entries[number], names, colours)
-    lines = [f'{name}: ' + ', '.join(f'{n:,} {what}' for what, n in classes[name].items()) for name in names[:_LEGEND]]
-    if len(names) > _LEGEND:
-        lines.append(f'and {len(names) - _LEGEND} more classes')
-    for number, line in enumerate([f'{len(entries):,} images', *lines]):
-        colour = INK if not 1 <= number <= len(names) else colours[number - 1]
-        panels[0, -1].text(0, 1 - number * 0.09, line, color=colour, size=8, va='top', clip_on=False)
+    common = sorted(range(len(names)), key=lambda label: list(classes[names[label]].values())[::-1], reverse=True)
+    lines = [(f'{len(entries):,} images, {len(names)} classes', INK)]
+    for label in common[:_LEGEND]:
+        counts = ', '.join(f'{count:,} {unit}' for unit, count in classes[names[label]].items())
+        lines.append((f'{names[label]}: {counts}', colours[label]))
+    for number, (line, colour) in enumerate(lines):
+        panels[0, -1].text(0, 1 - number * 0.07, line, color=colour, size=8, va='top', clip_on=False)
     return save_figure(figure, path)
 
 
@@ -60,7 +67,6 @@ def _draw_sample(axes: Axes, entry: Mapping[str, Any], names: list[str], colours
     image = read_image(entry['img_path'])
     size, title = image.shape[:2], Path(entry['img_path']).name
     show(axes, image, size)
-    axes.set(xlim=(0, size[1]), ylim=(size[0], 0), aspect='equal')
     if isinstance(entry.get('gt_label'), int):
         title = f'{names[entry["gt_label"]]} ({title})'
     if 'seg_map_path' in entry:
@@ -81,4 +87,5 @@ def _draw_sample(axes: Axes, entry: Mapping[str, Any], names: list[str], colours
             from pycocotools.mask import decode  # only detection needs it
 
             show(axes, np.concatenate([np.broadcast_to(colour, (*size, 3)), 0.4 * decode(mask)[..., None]], 2), size)
+    axes.set(xlim=(0, size[1]), ylim=(size[0], 0), aspect='equal')
     axes.set_title(title, fontsize=7, pad=3, color=INK)
