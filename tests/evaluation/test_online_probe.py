@@ -168,13 +168,31 @@ COLOUR['backbone']['in_channels'] = 3
 @pytest.mark.parametrize(
     ('change', 'options', 'message'),
     [
-        (dict(max_train=6), {}, 'k=20 .* 6'),
+        (dict(max_train=19), {}, 'k=20 .* 19'),
+        (dict(max_train=6), {}, r'\[6, 7, 8, 9\].* 6 training'),
         (dict(max_test=0), {}, 'test of OnlineProbeHook.* 0 images'),
         ({}, dict(model=COLOUR), r'\(101, 1, 8, 8\)'),
     ],
 )
 def test_what_cannot_be_probed_is_refused_before_any_step(tmp_path, change, options, message):
     runner = Runner(**run_config(tmp_path, {**PROBE, **change}, **options))
+    with pytest.raises(ValueError, match=message):
+        runner.train()
+    assert runner.iter == 0
+
+
+class Animals(Noisy):
+    """Images of some classes."""
+
+    def __init__(self, *classes):
+        super().__init__()
+        self.metainfo = dict(classes=classes)
+
+
+@pytest.mark.parametrize(('other', 'message'), [('ant bee dog', "'cat', 'dog'"), ('ant cat bee', 'order')])
+def test_train_and_test_of_different_classes_are_refused(tmp_path, other, message):
+    probe = dict(PROBE, train=Animals('ant', 'bee', 'cat'), test=Animals(*other.split()))
+    runner = Runner(**run_config(tmp_path, probe))
     with pytest.raises(ValueError, match=message):
         runner.train()
     assert runner.iter == 0
