@@ -157,6 +157,8 @@ def test_a_class_without_held_out_images_keeps_its_label(tmp_path: Path) -> None
     assert data.name == f'3 classes in {tmp_path}'
     assert data.train.labels.tolist() == [0, 0, 1, 1, 2, 2]
     assert data.test.labels.tolist() == [1, 1, 2, 2]
+    dataset = dict(type='LabelledImageFolder', data_root='mine')
+    assert find_labelled(Config(dict(train_dataloader=dict(dataset=dataset)))) == 'mine'
 
 
 @pytest.mark.parametrize(
@@ -170,11 +172,6 @@ def test_a_class_without_held_out_images_keeps_its_label(tmp_path: Path) -> None
 )
 def test_data_of_a_config(name: str, where: str) -> None:
     assert find_labelled(Config.fromfile(CONFIGS / f'{name}.py')) == where
-
-
-def test_data_of_class_folders() -> None:
-    dataset = dict(type='LabelledImageFolder', data_root='mine', split='train')
-    assert find_labelled(Config(dict(train_dataloader=dict(dataset=dataset)))) == 'mine'
 
 
 def test_data_of_an_unlabelled_config() -> None:

@@ -181,18 +181,11 @@ def test_what_cannot_be_probed_is_refused_before_any_step(tmp_path, change, opti
     assert runner.iter == 0
 
 
-class Animals(Noisy):
-    """Images of some classes."""
-
-    def __init__(self, *classes):
-        super().__init__()
-        self.metainfo = dict(classes=classes)
-
-
 @pytest.mark.parametrize(('other', 'message'), [('ant bee dog', "'cat', 'dog'"), ('ant cat bee', 'order')])
 def test_train_and_test_of_different_classes_are_refused(tmp_path, other, message):
-    probe = dict(PROBE, train=Animals('ant', 'bee', 'cat'), test=Animals(*other.split()))
-    runner = Runner(**run_config(tmp_path, probe))
+    train, test = Noisy(), Noisy()
+    train.metainfo, test.metainfo = dict(classes=('ant', 'bee', 'cat')), dict(classes=other.split())
+    runner = Runner(**run_config(tmp_path, dict(PROBE, train=train, test=test)))
     with pytest.raises(ValueError, match=message):
         runner.train()
     assert runner.iter == 0
