@@ -1,0 +1,67 @@
+"""What a check finds in a data set."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+_NAMED = 10
+
+
+@dataclass
+class DataReport:
+    """What a check finds in a data set.
+
+    Attributes:
+        name: The key of the data set in the config, such as ``'train_dataloader.dataset'``.
+        facts: What is in it, in plain values for JSON.
+        errors: Why it must not be used: a line each, that begins with the file or key.
+        warnings: What is left out or looks wrong: a line each.
+    """
+
+    name: str
+    facts: dict[str, Any] = field(default_factory=dict)
+    errors: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+
+def name_some(names: Sequence[Any]) -> str:
+    """Return the first ten of several names, and how many more there are.
+
+    Example:
+        >>> name_some(['a.png', 'b.png'])
+        'a.png, b.png'
+    """
+    more = f' and {len(names) - _NAMED:,} more' if len(names) > _NAMED else ''
+    return ', '.join(map(str, names[:_NAMED])) + more
+
+
+def find_datasets(cfg: Mapping[str, Any], parts: Sequence[str] = ('train', 'val', 'test')) -> dict[str, Any]:
+    """Return the data sets of a config without their wrappers: the nodes of the config itself, by key.
+
+    Args:
+        cfg: The config.
+        parts: Which data loaders; with ``'train'`` also the data sets of ``OnlineProbeHook``.
+
+    Example:
+        >>> loader = dict(dataset=dict(type='RepeatDataset', times=2, dataset=dict(type='Digits')))
+        >>> find_datasets(dict(train_dataloader=loader))
+        {'train_dataloader.dataset.dataset': {'type': 'Digits'}}
+    """
+    found: dict[str, Any] = {}
+
+    def walk(key: str, node: Any) -> None:
+        inner = {'dataset': node.get('dataset')} if isinstance(node.get('dataset'), dict) else {}
+        inner |= {f'datasets.{index}': part for index, part in enumerate(node.get('datasets') or ())}
+        for name, part in inner.items():
+            walk(f'{key}.{name}', part)
+        if not inner:
+            found[key] = node
+
+    for part in parts:
+        if (cfg.get(f'{part}_dataloader') or {}).get('dataset'):
+            walk(f'{part}_dataloader.dataset', cfg[f'{part}_dataloader']['dataset'])
+    for index, hook in enumerate(cfg.get('custom_hooks') or ()):
+        if 'train' in parts and str(hook.get('type')).endswith('OnlineProbeHook'):
+            for part in ('train', 'test'):
+                walk(f'custom_hooks.{index}.{part}', hook[part])
+    return found
