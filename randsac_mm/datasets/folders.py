@@ -3,10 +3,8 @@
 import logging
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from colorsys import hsv_to_rgb
-from functools import partial
-from multiprocessing.pool import ThreadPool
 from typing import Any
 
 from mmengine.dataset import BaseDataset as EngineDataset
@@ -15,11 +13,11 @@ from mmpretrain.datasets import BaseDataset
 
 from randsac_mm.registry import register
 
-from .images import IMG_EXTENSIONS, find_fault, log_progress, printable, walk_files
+from .images import IMG_EXTENSIONS, printable, walk_files
+from .report import name_some
+from .scan import scan_images
 
 MASK_EXTENSIONS = ('.bmp', '.gif', '.pgm', '.png', '.tif', '.tiff')
-_NAMED = 10  # files of a kind that the log names
-_CHECK_THREADS = 8  # more than cores, for network file systems
 _NO_CLASS = 255  # index of unlabelled pixels in models, padding and evaluators
 
 
@@ -56,18 +54,16 @@ class _Folder:
         """Return the entries whose files are sound, and log their number and what is skipped."""
         keys = ('img_path', 'seg_map_path') if self.check != 'none' else ()
         paths = [entry[key] for key in keys for entry in entries if key in entry]
-        with ThreadPool(_CHECK_THREADS) as pool:
-            reasons = pool.imap(partial(find_fault, decode=self.check == 'decode'), paths, chunksize=32)
-            reasons = log_progress(reasons, f'{self.data_root}: files checked', len(paths))
-            faults = {path: reason for path, reason in zip(paths, reasons, strict=True) if reason}
-        for path, reason in faults.items():
-            self._skip('unreadable', path, reason)
+        facts = scan_images(paths, decode=self.check == 'decode')
+        faults = {path: fact.fault for path, fact in zip(paths, facts, strict=True) if fact.fault}
+        for path, fault in faults.items():
+            self._skip('unreadable', path, fault)
         entries = [entry for entry in entries if not {entry['img_path'], entry.get('seg_map_path')} & faults.keys()]
         if others := self.skipped.pop('of other types', []):
             counts = Counter(os.path.splitext(name)[1].lower() or 'no ending' for name in others).most_common(5)
             self.skipped[f'of other types ({", ".join(f"{ending} {count:,}" for ending, count in counts)})'] = others
         total = sum(map(len, self.skipped.values()))
-        kinds = [f'  {len(v):,} {kind}:\n    ' + _shorten(v, '\n    ') for kind, v in self.skipped.items() if v]
+        kinds = [f'  {len(names):,} {kind}: {name_some(names)}' for kind, names in self.skipped.items() if names]
         text = '\n'.join([f'{self.data_root}: {len(entries):,} images, {total:,} skipped', *kinds])
         print_log(text, 'current', logging.WARNING if total else logging.INFO)
         if not entries:
@@ -137,14 +133,14 @@ class LabelledImageFolder(_Folder, BaseDataset):
         if len(classes) < 2:
             raise ValueError(f'{train} has {len(classes)} folders with images: two or more are needed, one for a class')
         if absent := set(classes) - set(known.values()):
-            raise ValueError(f'{_shorten(sorted(absent))} of classes have no image in {train}')
+            raise ValueError(f'{name_some(sorted(absent))} of classes have no image in {train}')
         if strange := set(found.values()) - set(classes):
-            raise ValueError(f'{folder}: {_shorten(sorted(strange))} are no classes; classes are {_shorten(classes)}')
+            raise ValueError(f'{folder}: {name_some(sorted(strange))} are no classes; classes are {name_some(classes)}')
         labels = {name: label for label, name in enumerate(classes)}
         entries = self._finish([{'img_path': path, 'gt_label': labels[name]} for path, name in found.items()])
         if absent := sorted(set(range(len(classes))) - {entry['gt_label'] for entry in entries}):
             text = f'{folder} has no image of {len(absent)} of {len(classes)} classes; all keep their labels'
-            print_log(f'{text}: {_shorten(classes[label] for label in absent)}', 'current', logging.WARNING)
+            print_log(f'{text}: {name_some([classes[label] for label in absent])}', 'current', logging.WARNING)
         return entries
 
     def _find_by_class(self, folder: str) -> dict[str, str]:
@@ -234,10 +230,5 @@ def _check_names(classes: Sequence[str]) -> tuple[str, ...]:
     if isinstance(classes, str):
         raise ValueError(f'classes={classes!r} is one text, not several names: is a comma missing?')
     if len(set(classes)) < len(classes):
-        raise ValueError(f'classes contain {_shorten(sorted({c for c in classes if classes.count(c) > 1}))} twice')
+        raise ValueError(f'classes contain {name_some(sorted({c for c in classes if classes.count(c) > 1}))} twice')
     return tuple(classes)
-
-
-def _shorten(names: Iterable[str], separator: str = ', ') -> str:
-    names = [printable(name) for name in names]
-    return separator.join(names[:_NAMED]) + (f' and {len(names) - _NAMED:,} more' if len(names) > _NAMED else '')
