@@ -24,4 +24,6 @@ if __name__ == '__main__':
     parser.add_argument('config', help='config of any training')
     parser.add_argument('--all', action='store_true', help='decode every image completely')
     parser.add_argument('--json', type=Path, metavar='FILE.json', help='also write the report there')
-    parser.add_argument('--sheet', type=Path, metavar='DIR', help='draw samples of each data set with their labels there')
+    parser.add_argument(
+        '--sheet', type=Path, metavar='DIR', help='draw samples of each data set with their labels there'
+    )

@@ -22,7 +22,9 @@ _ARRAYS = ('Digits', 'PreparedCIFAR10', 'CIFAR10', 'CIFAR100')  # of known conte
 _OF_CACHE = ('source', 'short_side', 'cache_dir')  # arguments of CachedImages that are not its source's
 
 
-def check_config(cfg: Config, parts: Sequence[str] = ('train', 'val', 'test'), decode: bool = False) -> list[DataReport]:
+def check_config(
+    cfg: Config, parts: Sequence[str] = ('train', 'val', 'test'), decode: bool = False
+) -> list[DataReport]:
     """Check the data sets of a config against their files, and model, loaders and evaluators against the data sets.
 
     Every annotation is read, and of every image its header. What was found is remembered, see

@@ -1,10 +1,10 @@
 """Folders of images: without labels, with a folder for each class, or with a mask for each image."""
 
-import colorsys
 import logging
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from colorsys import hsv_to_rgb
 from typing import Any
 
 from mmengine.dataset import BaseDataset as EngineDataset
@@ -18,7 +18,6 @@ from .report import name_some
 from .scan import scan_images
 
 MASK_EXTENSIONS = ('.bmp', '.gif', '.pgm', '.png', '.tif', '.tiff')
-_NAMED = 10  # files of a kind that the log names
 _NO_CLASS = 255  # index of unlabelled pixels in models, padding and evaluators
 
 
@@ -53,26 +52,23 @@ class _Folder:
 
     def _finish(self, entries: list[dict]) -> list[dict]:
         """Return the entries whose files are sound, and log their number and what is skipped."""
-        if self.check != 'none':
-            paths = [entry[key] for key in ('img_path', 'seg_map_path') for entry in entries if key in entry]
-            found = scan_images(paths, self.check == 'decode')
-            faults = {path: facts.fault for path, facts in zip(paths, found, strict=True) if facts.fault}
-            for path, reason in faults.items():
-                self._skip('unreadable', path, reason)
-            entries = [entry for entry in entries if not {entry['img_path'], entry.get('seg_map_path')} & faults.keys()]
+        keys = ('img_path', 'seg_map_path') if self.check != 'none' else ()
+        paths = [entry[key] for key in keys for entry in entries if key in entry]
+        facts = scan_images(paths, decode=self.check == 'decode')
+        faults = {path: fact.fault for path, fact in zip(paths, facts, strict=True) if fact.fault}
+        for path, fault in faults.items():
+            self._skip('unreadable', path, fault)
+        entries = [entry for entry in entries if not {entry['img_path'], entry.get('seg_map_path')} & faults.keys()]
         if others := self.skipped.pop('of other types', []):
             counts = Counter(os.path.splitext(name)[1].lower() or 'no ending' for name in others).most_common(5)
             self.skipped[f'of other types ({", ".join(f"{ending} {count:,}" for ending, count in counts)})'] = others
         total = sum(map(len, self.skipped.values()))
-        kinds = [f'  {len(v):,} {kind}:\n    ' + _shorten(v, '\n    ') for kind, v in self.skipped.items() if v]
+        kinds = [f'  {len(names):,} {kind}: {name_some(names)}' for kind, names in self.skipped.items() if names]
         text = '\n'.join([f'{self.data_root}: {len(entries):,} images, {total:,} skipped', *kinds])
         print_log(text, 'current', logging.WARNING if total else logging.INFO)
         if not entries:
             counts = ' and '.join(f'{len(names):,} {kind}' for kind, names in self.skipped.items())
-            raise FileNotFoundError(
-                f'no image in data_root={self.data_root!r} can be used, but {counts}: endings of images are '
-                f'{", ".join(IMG_EXTENSIONS)}'
-            )
+            raise FileNotFoundError(f'no image of {self.data_root!r} can be used: {counts}; endings: {IMG_EXTENSIONS}')
         return entries
 
 
@@ -82,8 +78,7 @@ class UnlabelledImageFolder(_Folder, BaseDataset):
 
     Files are sorted by path. Hidden files and folders (``.name``) are skipped, links are followed, a folder that is
     reached twice is read once. Files that cannot be used are counted in the log, the first ten of a kind by name, and
-    skipped. No sample is ever replaced by another: a file that fails later, in training, is an error with its name.
-    (mmengine's own datasets take a random other sample whenever a pipeline returns None.)
+    skipped. A file that fails later is an error with its name; mmengine's own data sets take another sample instead.
 
     Args:
         data_root: The folder. It must be on a local or mounted file system.
@@ -123,8 +118,7 @@ class LabelledImageFolder(_Folder, BaseDataset):
 
     Raises:
         FileNotFoundError: If ``train`` or the split is not a folder, or the split contains no readable image.
-        ValueError: If a folder is no class or cannot be read, a class has no image in ``train``, there are fewer than
-            two, or the arguments contradict each other.
+        ValueError: If a folder is unreadable or no class, or ``classes`` are not two or more folders of ``train``.
     """
 
     def __init__(self, data_root: str, split: str = '', classes: Sequence | None = None, **kwargs: Any) -> None:
@@ -134,21 +128,19 @@ class LabelledImageFolder(_Folder, BaseDataset):
     def load_data_list(self) -> list[dict]:
         """Find the classes of ``train``, and find and check the images of the split."""
         folder, train = (os.path.join(self.data_root, split) for split in (self.split, 'train'))
-        known = found = self._find_by_class(train)
-        if self.split != 'train':
-            found = self._find_by_class(folder)
+        known, found = self._find_by_class(train), self._find_by_class(folder)
         classes = self._metainfo.setdefault('classes', tuple(sorted(set(known.values()))))
         if len(classes) < 2:
             raise ValueError(f'{train} has {len(classes)} folders with images: two or more are needed, one for a class')
         if absent := set(classes) - set(known.values()):
-            raise ValueError(f'{_shorten(sorted(absent))} of classes have no image in {train}')
+            raise ValueError(f'{name_some(sorted(absent))} of classes have no image in {train}')
         if strange := set(found.values()) - set(classes):
-            raise ValueError(f'{folder}: {_shorten(sorted(strange))} are no classes; classes are {_shorten(classes)}')
+            raise ValueError(f'{folder}: {name_some(sorted(strange))} are no classes; classes are {name_some(classes)}')
         labels = {name: label for label, name in enumerate(classes)}
         entries = self._finish([{'img_path': path, 'gt_label': labels[name]} for path, name in found.items()])
         if absent := sorted(set(range(len(classes))) - {entry['gt_label'] for entry in entries}):
             text = f'{folder} has no image of {len(absent)} of {len(classes)} classes; all keep their labels'
-            print_log(f'{text}: {_shorten(classes[label] for label in absent)}', 'current', logging.WARNING)
+            print_log(f'{text}: {name_some([classes[label] for label in absent])}', 'current', logging.WARNING)
         return entries
 
     def _find_by_class(self, folder: str) -> dict[str, str]:
@@ -198,8 +190,7 @@ class SegmentationFolder(_Folder, EngineDataset):
         classes, count = _check_names(classes), len(classes)
         values = range(count) if values is None else values
         unlabelled = () if unlabelled is None else (unlabelled,) if isinstance(unlabelled, int) else unlabelled
-        rgb = [colorsys.hsv_to_rgb(i * 0.618034 % 1, 0.8, 0.95) for i in range(count)]  # hues by the golden ratio
-        palette = [[round(255 * part) for part in colour] for colour in rgb] if palette is None else palette
+        palette = palette or [[int(255 * x) for x in hsv_to_rgb(i * 0.618034 % 1, 0.8, 1)] for i in range(count)]
         if not 2 <= count <= _NO_CLASS:
             raise ValueError(f'{count} classes: name 2 (such as background and yours) to {_NO_CLASS}')
         if not len(values) == len(set(values)) == len(palette) == count:
@@ -239,10 +230,5 @@ def _check_names(classes: Sequence[str]) -> tuple[str, ...]:
     if isinstance(classes, str):
         raise ValueError(f'classes={classes!r} is one text, not several names: is a comma missing?')
     if len(set(classes)) < len(classes):
-        raise ValueError(f'classes contain {_shorten(sorted({c for c in classes if classes.count(c) > 1}))} twice')
+        raise ValueError(f'classes contain {name_some(sorted({c for c in classes if classes.count(c) > 1}))} twice')
     return tuple(classes)
-
-
-def _shorten(names: Iterable[str], separator: str = ', ') -> str:
-    names = [printable(name) for name in names]
-    return separator.join(names[:_NAMED]) + (f' and {len(names) - _NAMED:,} more' if len(names) > _NAMED else '')

@@ -44,7 +44,9 @@ def check_classes(report: DataReport, dataset: Any) -> None:
         )
     outside = sorted(label for label in counts if not 0 <= label < len(classes))
     if outside:
-        report.errors.append(f'{report.name}: labels {name_some(outside)} are no class: there are {len(classes)}, from 0')
+        report.errors.append(
+            f'{report.name}: labels {name_some(outside)} are no class: there are {len(classes)}, from 0'
+        )
     _add_classes(report, classes, {label: {'images': count} for label, count in counts.items()})
 
 
@@ -85,7 +87,9 @@ def check_masks(report: DataReport, dataset: Any, images: Sequence[ImageFacts], 
     if faults:
         report.errors.append(f'{report.name}: {len(faults)} of {len(masks)} masks cannot be used: {name_some(faults)}')
     if sizes:
-        report.errors.append(f'{report.name}: {len(sizes)} masks have another size than their image: {name_some(sizes)}')
+        report.errors.append(
+            f'{report.name}: {len(sizes)} masks have another size than their image: {name_some(sizes)}'
+        )
     if empty:
         say = report.errors if len(empty) == len(masks) else report.warnings
         say.append(f'{report.name}: {len(empty)} of {len(masks)} masks have no labelled pixel: {name_some(empty)}')
@@ -137,7 +141,9 @@ def _describe_size(path: str, mask: MaskFacts, image: ImageFacts) -> str:
     height, width = image.upright_size
     text = f'{path} ({mask.width} x {mask.height}, image {width} x {height}'
     raw = image.orientation >= 5 and (mask.height, mask.width) == (image.height, image.width)
-    return text + (': it belongs to the raw pixels of a photograph that EXIF turns; turn the mask as well)' if raw else ')')
+    return text + (
+        ': it belongs to the raw pixels of a photograph that EXIF turns; turn the mask as well)' if raw else ')'
+    )
 
 
 def _describe_values(index: Mapping[int, int]) -> str:
@@ -153,8 +159,10 @@ def _add_classes(report: DataReport, classes: Sequence[str], counts: Mapping[int
     report.facts['classes'] = {name: dict(counts.get(label, {'images': 0})) for label, name in enumerate(classes)}
     absent = [name for label, name in enumerate(classes) if label not in counts]
     if len(classes) < 2:
-        report.errors.append(f'{report.name}: {len(classes)} class ({name_some(classes)}): name two or more, or there is '
-                             'nothing to tell apart; background is a class')
+        report.errors.append(
+            f'{report.name}: {len(classes)} class ({name_some(classes)}): name two or more, or there is '
+            'nothing to tell apart; background is a class'
+        )
     elif len(absent) == len(classes) - 1 and report.name.startswith('train'):
         report.errors.append(f'{report.name}: of {len(classes)} classes only one occurs; absent: {name_some(absent)}')
     elif absent:

@@ -65,7 +65,9 @@ def find_ignored_label(cfg: Mapping[str, Any], report: DataReport) -> int:
     model, ignored = cfg.get('model') or {}, 255
     heads = {key: model[key] for key in ('decode_head', 'auxiliary_head') if model.get(key)}
     nodes = {f'model.{key}': head for key, head in heads.items() if isinstance(head, dict)}
-    nodes |= {key: node for part in ('val_evaluator', 'test_evaluator') for key, node in _find(part, cfg.get(part), 'type')}
+    nodes |= {
+        key: node for part in ('val_evaluator', 'test_evaluator') for key, node in _find(part, cfg.get(part), 'type')
+    }
     found = {f'{key.removesuffix(".type")}.ignore_index': node.get('ignore_index', 255) for key, node in nodes.items()}
     found['model.data_preprocessor.seg_pad_val'] = (model.get('data_preprocessor') or {}).get('seg_pad_val', 255)
     if len(set(found.values())) == 1:

@@ -72,7 +72,9 @@ def format_report(report: DataReport, brief: bool = False) -> str:
     facts = report.facts
     lines = [f'{report.name}: ' + ', '.join(_describe(facts))]
     if facts.get('classes') and not brief:
-        units = [unit for unit in ('images', 'instances', 'pixels') if any(unit in c for c in facts['classes'].values())]
+        units = [
+            unit for unit in ('images', 'instances', 'pixels') if any(unit in c for c in facts['classes'].values())
+        ]
         width = max(map(len, facts['classes'])) + 2
         lines.append(f'  {"class":<{width}}' + ''.join(f'{unit:>16}' for unit in units))
         for name, counts in facts['classes'].items():
@@ -86,7 +88,10 @@ def _describe(facts: Mapping[str, Any]) -> list[str]:
     words += [f'{key}={value}' for key, value in facts.get('num_classes', {}).items()]
     if 'images' in facts:
         modes = ', '.join(f'{mode} {count:,}' for mode, count in facts['modes'].items())
-        words += [f'{facts["images"]:,} images ({modes})', f'sides {facts["shortest_side"]} to {facts["longest_side"]} px']
+        words += [
+            f'{facts["images"]:,} images ({modes})',
+            f'sides {facts["shortest_side"]} to {facts["longest_side"]} px',
+        ]
         words += [f'{facts["turned_by_exif"]:,} turned by EXIF'] if facts['turned_by_exif'] else []
         words += [f'{sum(map(len, facts["skipped"].values())):,} files skipped']
     if 'unlabelled_pixels' in facts:

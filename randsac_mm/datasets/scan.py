@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
@@ -53,7 +54,7 @@ def scan_images(paths: Sequence[str], decode: bool = False) -> list[ImageFacts]:
 def scan_files(kind: str, paths: Sequence[str], read: Callable[[str], Sequence]) -> list[Sequence]:
     """Return what ``read`` returns for each file, plain values; what is remembered of an unchanged file is not read.
 
-    A file is unchanged if its size and its time of modification are. The memory of a kind and of a folder is a file in
+    A file is unchanged if its size, time and permissions (ctime) are. The memory of a kind and of a folder is a file in
     ``~/.cache/randsac_mm/scans`` (or below ``XDG_CACHE_HOME``); a damaged one is made anew.
     """
     if not paths:
@@ -103,7 +104,7 @@ def _stamp(path: str) -> list[int] | None:
         found = os.stat(path)
     except OSError:
         return None
-    return [found.st_size, found.st_mtime_ns]
+    return [found.st_size, found.st_mtime_ns, found.st_ctime_ns]  # ctime: permissions as well
 
 
 def _read_header(path: str, decode: bool) -> tuple[Any, ...]:
@@ -111,5 +112,9 @@ def _read_header(path: str, decode: bool) -> tuple[Any, ...]:
     if fault is not None:
         return (fault,)
     with Image.open(path) as image:
-        orientation = image.getexif().get(_ORIENTATION, 1)
+        if image.format == 'PNG' and b'eXIf' in Path(path).read_bytes():
+            with suppress(Exception):  # pixels that are damaged in the middle
+                image.load()  # EXIF may come behind the pixels
+        # Not PNG's own getexif, which decodes the pixels of every file to look for it.
+        orientation = Image.Image.getexif(image).get(_ORIENTATION, 1)
         return None, image.mode, image.height, image.width, orientation if orientation in range(1, 9) else 1

@@ -12,6 +12,7 @@ from mmengine.hooks import Hook, LoggerHook
 from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapper
 from mmengine.runner import IterBasedTrainLoop, Runner
+from mmpretrain.registry import DATASETS
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import Dataset
@@ -50,8 +51,8 @@ class OnlineProbeHook(Hook):
         max_test: The same for ``test``.
 
     Raises:
-        ValueError: If ``interval`` is below 1; before training, if the data sets cannot be used, the loop counts no
-            epochs, or the model is sharded over processes.
+        ValueError: If ``interval`` is below 1; before training, if the data sets cannot be used or have different
+            classes, the loop counts no epochs, or the model is sharded over processes.
 
     Example:
         >>> hook = OnlineProbeHook(dict(type='Digits', split='train'), dict(type='Digits', split='test'), interval=5)
@@ -105,9 +106,16 @@ class OnlineProbeHook(Hook):
         )
 
     def _read(self) -> None:
+        parts = [DATASETS.build(part) if isinstance(part, dict) else part for part in (self.train, self.test)]
+        for part in parts:
+            getattr(part, 'full_init', list)()  # which may find the classes
+        train, test = (list(getattr(part, 'metainfo', {}).get('classes') or ()) for part in parts)
+        if train and test and train != test:
+            names = sorted({*train} ^ {*test})[:10] or 'their order'
+            raise ValueError(f'train and test of OnlineProbeHook differ in classes: {names}; use LabelledImageFolder')
         self._images = (
-            load_images(self.train, 'train of OnlineProbeHook', self.max_train),
-            load_images(self.test, 'test of OnlineProbeHook', self.max_test),
+            load_images(parts[0], 'train of OnlineProbeHook', self.max_train),
+            load_images(parts[1], 'test of OnlineProbeHook', self.max_test),
         )
 
     def _probe(self, runner: Runner) -> None:

@@ -165,7 +165,9 @@ def folders(root: Path, part: str, *classes: str) -> None:
         Image.new('RGB', SIZE).save(root / part / name / '0.JPG')
 
 
-def classification(root: Path, heads: int, val: str | None = 'val', kind: str = 'CustomDataset', **others: Any) -> Config:
+def classification(
+    root: Path, heads: int, val: str | None = 'val', kind: str = 'CustomDataset', **others: Any
+) -> Config:
     """A config of mmpretrain with class folders in train and val."""
 
     def loader(part: str) -> dict:
