@@ -4,10 +4,12 @@ Importing this package registers its types, so ``custom_imports = dict(imports=[
 another OpenMMLab project needs. Neither mmseg, mmdet nor mmcv's compiled ops are imported.
 """
 
+from typing import Any
+
 from .version import __version__
 
 try:
-    import mmengine  # noqa: F401
+    import mmengine.logging
     import mmpretrain  # noqa: F401
 except ImportError as error:
     raise ImportError(
@@ -16,6 +18,17 @@ except ImportError as error:
         '"pip install -r requirements/stock.txt" for the stock OpenMMLab releases'
     ) from error
 
-from . import datasets, engine, evaluation, models, transfer  # noqa: F401
+_print_log = mmengine.logging.print_log
+
+
+def _print_log_by_level(msg: Any, logger: Any = None, level: int = 20) -> None:
+    if logger is not None or level >= 20:  # logging.INFO
+        _print_log(msg, logger, level)
+
+
+# Without a logger mmengine's prints every level, and OneDL's libraries print a line of DEBUG when they are imported.
+mmengine.logging.print_log = _print_log_by_level
+
+from . import datasets, engine, evaluation, models, transfer  # noqa: E402, F401
 
 __all__ = ['__version__']

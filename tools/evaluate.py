@@ -9,20 +9,29 @@ Example:
 """
 
 import argparse
-import sys
 from pathlib import Path
 
-from mmengine.config import DictAction
 from mmengine.registry import init_default_scope
 
 from randsac_mm.engine.launch import load_config
 from randsac_mm.engine.origin import describe_origin
+from randsac_mm.engine.tool import make_parser, run_tool
 from randsac_mm.evaluation.evaluate import evaluate_checkpoint, format_accuracy
 from randsac_mm.files import write_json
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def work(args: argparse.Namespace) -> str:
+    cfg = load_config(args.config, args.cfg_options, None, 'none')
+    init_default_scope('mmpretrain')
+    options = dict(where=args.data, subset=args.subset, raw=args.raw, untrained=args.untrained, seed=args.seed)
+    report = evaluate_checkpoint(cfg, args.checkpoint, **options)
+    if args.out:
+        write_json(args.out, {**describe_origin(), 'config': args.config, **report})
+    return format_accuracy(report)
+
+
+if __name__ == '__main__':
+    parser = make_parser(__doc__)
     parser.add_argument('config', help='config that the checkpoint was trained with')
     parser.add_argument('checkpoint', help='checkpoint of pre-training or of any other run; its backbone must fit')
     parser.add_argument('--data', metavar='digits|DIR', help="labelled data (default: the config's)")
@@ -31,19 +40,4 @@ def main() -> None:
     parser.add_argument('--raw', action='store_true', help='evaluate raw pixels as well')
     parser.add_argument('--untrained', action='store_true', help='evaluate the same encoder without training as well')
     parser.add_argument('--out', type=Path, metavar='FILE.json', help='also write the figures there')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='change the config')
-    args = parser.parse_args()
-    try:
-        cfg = load_config(args.config, args.cfg_options, None, 'none')
-        init_default_scope('mmpretrain')
-        options = dict(where=args.data, subset=args.subset, raw=args.raw, untrained=args.untrained, seed=args.seed)
-        report = evaluate_checkpoint(cfg, args.checkpoint, **options)
-    except (FileNotFoundError, ValueError) as error:
-        sys.exit(f'evaluate.py: error: {error}')
-    print(format_accuracy(report))
-    if args.out:
-        write_json(args.out, {**describe_origin(), 'config': args.config, **report})
-
-
-if __name__ == '__main__':
-    main()
+    run_tool(parser, work)

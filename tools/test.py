@@ -6,37 +6,23 @@ Example:
 """
 
 import argparse
-import os
-import sys
 from pathlib import Path
 
 import mmengine
-from mmengine.config import DictAction
 from mmengine.evaluator import DumpResults
 
 from randsac_mm.engine import launch
 from randsac_mm.engine.distributed import leave_process_group
+from randsac_mm.engine.tool import make_parser, run_tool
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('config', help='config file with a test_dataloader')
-    parser.add_argument('checkpoint', help='checkpoint whose weights fit the config, every one of them')
-    parser.add_argument('--work-dir', help='folder for logs (default: ./work_dirs/NAME_OF_CONFIG)')
-    parser.add_argument('--out', help='also write FILE.json: the metrics, or FILE.pkl: every prediction')
-    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm'], default='none')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='change the config')
-    # torch.distributed.launch passes it, in one spelling or the other; torchrun sets the variable itself.
-    parser.add_argument('--local_rank', '--local-rank', default='0', help=argparse.SUPPRESS)
-    args = parser.parse_args()
-    os.environ.setdefault('LOCAL_RANK', args.local_rank)
+def work(args: argparse.Namespace) -> None:
     if args.out and Path(args.out).suffix not in ('.json', '.pkl'):
-        parser.error(f'--out {args.out}: its name must end in .json (metrics) or .pkl (predictions)')
-    try:
-        cfg = launch.load_config(args.config, args.cfg_options, args.work_dir, args.launcher)
-        runner = launch.build_test_runner(cfg, args.checkpoint)
-    except (FileNotFoundError, ValueError) as error:
-        sys.exit(f'test.py: error: {error}')
+        raise ValueError(f'--out {args.out}: its name must end in .json (metrics) or .pkl (predictions)')
+    cfg = launch.load_config(args.config, args.cfg_options, args.work_dir, args.launcher)
+    if not args.no_check:
+        launch.check_data(cfg, 'test')
+    runner = launch.build_test_runner(cfg, args.checkpoint)
     if args.out and args.out.endswith('.pkl'):
         runner.test_evaluator.metrics.append(DumpResults(out_file_path=args.out))
     metrics = runner.test()
@@ -47,4 +33,10 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    parser = make_parser(__doc__, launcher=True)
+    parser.add_argument('config', help='config file with a test_dataloader')
+    parser.add_argument('checkpoint', help='checkpoint whose weights fit the config, every one of them')
+    parser.add_argument('--work-dir', help='folder for logs (default: ./work_dirs/NAME_OF_CONFIG)')
+    parser.add_argument('--out', help='also write FILE.json: the metrics, or FILE.pkl: every prediction')
+    parser.add_argument('--no-check', action='store_true', help='do not check the data set before the test')
+    run_tool(parser, work)

@@ -9,49 +9,28 @@ Examples:
 """
 
 import argparse
-import os
-import sys
-
-from mmengine.config import DictAction
 
 from randsac_mm.engine import launch
 from randsac_mm.engine.distributed import leave_process_group
 from randsac_mm.engine.schedule import set_epochs
+from randsac_mm.engine.tool import make_parser, run_tool
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('config', help='config file')
-    parser.add_argument('--work-dir', help='folder for logs and checkpoints (default: ./work_dirs/NAME_OF_CONFIG)')
-    text = 'continue from the last checkpoint in the work dir ("auto": or start a new run), or from a file or work dir'
-    parser.add_argument('--resume', nargs='?', const='latest', metavar='auto|CHECKPOINT', help=text)
-    parser.add_argument('--epochs', type=int, help='number of epochs; warm-up and decay of the lr follow')
-    parser.add_argument('--amp', action='store_true', help='compute in bfloat16, on CPU or GPU')
-    parser.add_argument('--auto-scale-lr', action='store_true', help='scale the lr by actual over intended batch size')
-    parser.add_argument('--no-validate', action='store_true', help='train without validating')
-    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm'], default='none')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='as a.b.c=1 d="[1,2]"')
-    # torch.distributed.launch passes it, in one spelling or the other; torchrun sets the variable itself.
-    parser.add_argument('--local_rank', '--local-rank', default='0', help=argparse.SUPPRESS)
-    args = parser.parse_args()
-    os.environ.setdefault('LOCAL_RANK', args.local_rank)
-    try:
-        cfg = launch.load_config(args.config, args.cfg_options, args.work_dir, args.launcher)
-        if args.epochs is not None:
-            set_epochs(cfg, args.epochs)
-        if args.no_validate:
-            cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
-        if args.amp:
-            launch.use_amp(cfg)
-        if args.auto_scale_lr:
-            launch.use_auto_scale_lr(cfg)
-        resume = args.resume or ('latest' if cfg.get('resume') and not cfg.get('load_from') else None)
-        resumed = launch.use_resume(cfg, resume) if resume else True
-        launch.prepare_cpu_processes(cfg)
-    except (FileNotFoundError, ValueError) as error:
-        sys.exit(f'train.py: error: {error}')
-
+def work(args: argparse.Namespace) -> None:
+    cfg = launch.load_config(args.config, args.cfg_options, args.work_dir, args.launcher)
+    if args.epochs is not None:
+        set_epochs(cfg, args.epochs)
+    if args.no_validate:
+        cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
+    if args.amp:
+        launch.use_amp(cfg)
+    if args.auto_scale_lr:
+        launch.use_auto_scale_lr(cfg)
+    resume = args.resume or ('latest' if cfg.get('resume') and not cfg.get('load_from') else None)
+    resumed = launch.use_resume(cfg, resume) if resume else True
+    text = '' if args.no_check else launch.check_data(cfg, 'train', 'val')
     runner = launch.build_runner(cfg)
+    runner.logger.info(text)
     if not resumed:
         runner.logger.warning(f'--resume auto: no checkpoint in {runner.work_dir}, so this is a new run from the start')
     runner.train()
@@ -60,4 +39,14 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    parser = make_parser(__doc__, launcher=True)
+    parser.add_argument('config', help='config file')
+    parser.add_argument('--work-dir', help='folder for logs and checkpoints (default: ./work_dirs/NAME_OF_CONFIG)')
+    text = 'continue from the last checkpoint in the work dir ("auto": or start a new run), or from a file or work dir'
+    parser.add_argument('--resume', nargs='?', const='latest', metavar='auto|CHECKPOINT', help=text)
+    parser.add_argument('--epochs', type=int, help='number of epochs; warm-up and decay of the lr follow')
+    parser.add_argument('--amp', action='store_true', help='compute in bfloat16, on CPU or GPU')
+    parser.add_argument('--auto-scale-lr', action='store_true', help='scale the lr by actual over intended batch size')
+    parser.add_argument('--no-validate', action='store_true', help='train without validating')
+    parser.add_argument('--no-check', action='store_true', help='do not check the data sets before the training')
+    run_tool(parser, work)

@@ -14,7 +14,7 @@ from mmengine.hooks import CheckpointHook
 from randsac_mm.engine import random_state
 from randsac_mm.engine.fast_forward import ResumedBatches, samplers
 from randsac_mm.engine.plain import from_plain, to_plain
-from randsac_mm.engine.schedule import check_schedules
+from randsac_mm.engine.schedule import check_optimizer, check_schedules, use_new_schedule
 from randsac_mm.files import atomic_write
 from randsac_mm.registry import register
 
@@ -36,12 +36,13 @@ class ResumableCheckpointHook(CheckpointHook):
         interval: Epochs, or iterations, between checkpoints; -1: only at the end.
         by_epoch: Whether ``interval`` counts epochs.
         max_keep_ckpts: Checkpoints to keep, at least 2; -1: all.
-        keep_schedule: Resume even if the config's schedules differ from the checkpoint's, and keep the latter.
+        keep_schedule: Resume even if the config's schedules, learning rate, weight decay or betas differ from the
+            checkpoint's, and keep the latter.
+        new_schedule: Resume with those of the config: from this step on as if the run had had them from the start.
         **kwargs: Every other option of mmengine's ``CheckpointHook``, among them ``save_best``.
 
     Raises:
-        ValueError: If ``max_keep_ckpts`` is 1.
-        TypeError: If an option is unknown.
+        ValueError: If ``max_keep_ckpts`` is 1, an option is unknown, or both kinds of schedule are chosen.
     """
 
     def __init__(
@@ -50,14 +51,19 @@ class ResumableCheckpointHook(CheckpointHook):
         by_epoch: bool = True,
         max_keep_ckpts: int = -1,
         keep_schedule: bool = False,
+        new_schedule: bool = False,
         **kwargs: Any,
     ) -> None:
         if max_keep_ckpts == 1:
             raise ValueError('max_keep_ckpts=1 would leave none if the only one is damaged: use 2 or more, or -1')
         super().__init__(interval=interval, by_epoch=by_epoch, max_keep_ckpts=max_keep_ckpts, **kwargs)
         if self.args:  # mmengine would fail at the first checkpoint
-            raise TypeError(f'ResumableCheckpointHook has no option {", ".join(sorted(self.args))}')
-        self.keep_schedule = keep_schedule
+            raise ValueError(f'ResumableCheckpointHook has no option {", ".join(sorted(self.args))}')
+        if keep_schedule and new_schedule:
+            raise ValueError(
+                "keep_schedule=True keeps the checkpoint's, new_schedule=True takes the config's: choose one"
+            )
+        self.keep_schedule, self.new_schedule = keep_schedule, new_schedule
         self._loaded_meta: dict[str, Any] = {}
         self._saving_meta: dict[str, Any] = {}
         self._training_state: dict[str, Any] | None = None
@@ -77,10 +83,16 @@ class ResumableCheckpointHook(CheckpointHook):
         for key in list(checkpoint):
             checkpoint[key] = from_plain(checkpoint[key])
         self._loaded_meta = checkpoint.get('meta', {})
-        if getattr(runner, '_resume', False) and not self.keep_schedule:
-            info = checkpoint.get('message_hub', {}).get('runtime_info', {})
-            limits = {'max_epochs': runner.max_epochs, 'max_iters': runner.max_iters}
-            check_schedules(runner.param_schedulers, checkpoint.get('param_schedulers'), limits, info)
+        if not getattr(runner, '_resume', False) or self.keep_schedule:
+            return
+        if self.new_schedule:
+            use_new_schedule(runner, checkpoint)
+            return
+        info = checkpoint.get('message_hub', {}).get('runtime_info', {})
+        limits = {'max_epochs': runner.max_epochs, 'max_iters': runner.max_iters}
+        check_schedules(runner.param_schedulers, checkpoint.get('param_schedulers'), limits, info)
+        if 'optimizer' in checkpoint:
+            check_optimizer(runner.optim_wrapper, checkpoint['optimizer'])
 
     def before_train(self, runner: Any) -> None:
         """Prepare the folder and, in a resumed run, restore the random states where it continues."""

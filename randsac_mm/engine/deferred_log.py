@@ -63,8 +63,9 @@ class DeferredHistory(HistoryBuffer):
         for iteration, value in zip(iterations, values, strict=True):
             if self._finite_name is not None and not math.isfinite(value):
                 raise FloatingPointError(
-                    f'{self._finite_name} is {value} in iteration {iteration}. Resume from an earlier checkpoint with '
-                    'a lower learning rate, a longer warm-up or optim_wrapper.clip_grad=dict(max_norm=1.0)'
+                    f'{self._finite_name} is {value} in iteration {iteration}. Resume from an earlier checkpoint, with '
+                    'optim_wrapper.clip_grad.max_norm=1.0, or with default_hooks.checkpoint.new_schedule=True and a '
+                    'lower optim_wrapper.optimizer.lr'
                 )
 
     def __reduce_ex__(self, protocol: int) -> Any:  # copies, too, are made by it

@@ -1,44 +1,53 @@
 """From the command line to the runner: ``tools/train.py`` and ``tools/test.py``."""
 
+import logging
 import re
-from difflib import get_close_matches
-from inspect import signature
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from mmengine.config import Config
-from mmengine.dist import is_main_process
+from mmengine.dist import get_rank, is_main_process
 from mmengine.model import is_model_wrapper
 from mmengine.registry import RUNNERS
 from mmengine.runner import FlexibleRunner, Runner
 
 from randsac_mm.datasets import use_strict_readers
-from randsac_mm.engine.distributed import prepare_cpu_processes, replace_sync_bn
+from randsac_mm.datasets.check import check_config, raise_errors
+from randsac_mm.datasets.report import format_report
+from randsac_mm.engine.config_check import KNOWN_KEYS, check_keys, closest
+from randsac_mm.engine.distributed import connect, on_first_rank, prepare_cpu_processes, replace_sync_bn
+from randsac_mm.engine.options import parse_options
 from randsac_mm.engine.origin import write_origin
 from randsac_mm.engine.resources import fit_workers, keep_freed_memory
+from randsac_mm.engine.schedule import drop_fixed_schedules
 from randsac_mm.transfer.model_loading import load_model
 
-# Keys that no runner takes as an argument but that mmengine or OpenMMLab's libraries look up in a config.
-_OTHER_KEYS = {
-    'activation_checkpointing', 'auto_scale_lr', 'compile', 'custom_imports', 'efficient_conv_bn_eval',
-    'find_unused_parameters', 'launcher', 'load_from', 'model_wrapper_cfg', 'resume', 'runner_type', 'strategy',
-    'sync_bn', 'tta_model', 'tta_pipeline', 'work_dir',
-}  # fmt: skip
+
+class _QuietStart:
+    """Runner that writes environment, config and list of hooks to the log file, not to the terminal."""
+
+    def _log_env(self, *args: Any) -> None:
+        for handler in _consoles(self):
+            handler.addFilter(_is_warning)  # until the runner is built
+        super()._log_env(*args)
 
 
-def load_config(path: str, options: dict[str, Any] | None, work_dir: str | None, launcher: str) -> Config:
+def load_config(
+    path: str, options: Mapping[str, Any] | Sequence[str] | None, work_dir: str | None, launcher: str
+) -> Config:
     """Read a config and apply the command line to it.
 
     Args:
         path: The config file.
-        options: ``--cfg-options``, parsed: dotted keys and values.
+        options: ``--cfg-options``: texts ``KEY=VALUE``, or dotted keys with their values.
         work_dir: ``--work-dir``; without it the config's, or else ``./work_dirs/<name of the config>``.
         launcher: ``--launcher``.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If the file is no config, or neither the config nor mmengine knows the key of an option.
+        ValueError: If the file is no config, a key of the file or of an option is unknown, or an option does not fit.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f'there is no config {path}')
@@ -47,12 +56,14 @@ def load_config(path: str, options: dict[str, Any] | None, work_dir: str | None,
     cfg = Config.fromfile(path)
     if cfg.get('model') is None:
         raise ValueError(f'{path} has no model; use the config of a run, not one of the parts in _base_')
-    _check_options(cfg, options or {})
+    options = dict(options or {}) if isinstance(options or {}, Mapping) else parse_options(cfg, options)
+    _check_options(cfg, options)
     try:
-        cfg.merge_from_dict(options or {})
-    except (AssertionError, KeyError, TypeError) as error:
+        cfg.merge_from_dict(options)
+    except (AssertionError, AttributeError, KeyError, TypeError) as error:
         raise ValueError(f'--cfg-options do not fit {path}: {error}') from error
-    fit_workers(cfg, options or {})
+    fit_workers(cfg, options)
+    check_keys(cfg)
     cfg.launcher = launcher
     if work_dir is not None:
         cfg.work_dir = work_dir
@@ -62,14 +73,12 @@ def load_config(path: str, options: dict[str, Any] | None, work_dir: str | None,
     return cfg
 
 
-def _check_options(cfg: Config, options: dict[str, Any]) -> None:
-    known = set(cfg) | set(signature(Runner).parameters) | set(signature(FlexibleRunner).parameters) | _OTHER_KEYS
+def _check_options(cfg: Config, options: Mapping[str, Any]) -> None:
+    known = KNOWN_KEYS.union(cfg)
     for option in options:
         first = option.split('.')[0]
         if first not in known:
-            close = get_close_matches(first, sorted(known), n=1)
-            hint = f'did you mean {close[0]}?' if close else f'it has {", ".join(sorted(cfg))}'
-            raise ValueError(f'--cfg-options {option}: the config has no {first}; {hint}')
+            raise ValueError(f'--cfg-options {option}: the config has no {first}; {closest(first, known, set(cfg))}')
 
 
 def use_amp(cfg: Config) -> None:
@@ -136,6 +145,26 @@ def find_checkpoint(work_dir: str | Path) -> Path | None:
     return max(numbered)[1] if numbered else None
 
 
+def check_data(cfg: Config, *parts: str) -> str:
+    """Check the data sets of a run, see :func:`~randsac_mm.datasets.check.check_config`; return a text for the log.
+
+    The first process reads the files, and the others what it remembers.
+
+    Raises:
+        ValueError: If there are errors, a line each; in other processes RuntimeError.
+    """
+    if cfg.get('strategy') is None:
+        connect(cfg)
+
+    def check() -> str:
+        reports = check_config(cfg, parts)
+        raise_errors(reports)
+        return '\n'.join(format_report(report, brief=True) for report in reports if report.name != 'model')
+
+    text = on_first_rank(check)
+    return text if get_rank() == 0 else check()
+
+
 def build_runner(cfg: Config) -> Runner | FlexibleRunner:
     """Build the runner of a config; ``FlexibleRunner`` if it has a strategy (FSDP, DeepSpeed)."""
     if cfg.get('strategy') is not None:
@@ -148,12 +177,35 @@ def build_runner(cfg: Config) -> Runner | FlexibleRunner:
                 cfg[name].pop('pin_memory', None)  # nothing to pin for; torch would warn in every epoch
     prepare_cpu_processes(cfg)
     note = replace_sync_bn(cfg)
-    runner = RUNNERS.build(cfg)
+    name = cfg.get('runner_type', 'Runner')
+    kind = RUNNERS.get(name)
+    runner = type(name, (_QuietStart, kind), {}).from_cfg(cfg)
+    for handler in _consoles(runner):
+        handler.removeFilter(_is_warning)
+    drop_fixed_schedules(runner)
+    _count_accumulation(runner)
     if is_main_process():
         write_origin(runner.log_dir)
     if note:
         runner.logger.warning(note)
     return runner
+
+
+def _consoles(runner: Any) -> list[logging.Handler]:
+    return [handler for handler in runner.logger.handlers if not isinstance(handler, logging.FileHandler)]
+
+
+def _is_warning(record: logging.LogRecord) -> bool:
+    return record.levelno >= logging.WARNING
+
+
+def _count_accumulation(runner: Any) -> None:
+    """Make ``auto_scale_lr``, which counts images and processes, count accumulated steps as well."""
+    wrapper = runner.cfg.get('optim_wrapper') or {}
+    counts = {part.get('accumulative_counts', 1) for part in (wrapper, *wrapper.values()) if isinstance(part, dict)}
+    scale = runner.strategy._auto_scale_lr if hasattr(runner, 'strategy') else runner.auto_scale_lr
+    if scale and scale.get('enable'):
+        scale['base_batch_size'] /= max(counts)
 
 
 def build_test_runner(cfg: Config, checkpoint: str) -> Runner:

@@ -30,11 +30,16 @@ def fit_workers(cfg: Config, options: Mapping[str, object]) -> None:
 
     That is one worker for each core of the process but one, which runs the training, and at most ``auto_num_workers``,
     since every worker keeps two batches in shared memory. Nothing changes without worker processes (0), or if the
-    options, ``--cfg-options``, set their number.
+    options, ``--cfg-options``, set their number. A data loader without workers loses its settings of workers, which
+    torch would refuse.
 
     Raises:
         ValueError: If ``auto_num_workers`` is not a positive integer or None.
     """
+    for name, loader in cfg.items():
+        if name.endswith('_dataloader') and isinstance(loader, dict) and not loader.get('num_workers'):
+            for setting in ('persistent_workers', 'prefetch_factor'):
+                loader.pop(setting, None)
     most = cfg.get('auto_num_workers')
     if most is None:
         return

@@ -1,14 +1,139 @@
-"""Schedules: another number of epochs, and a resumed run whose config no longer agrees with its checkpoint."""
+"""Schedules: another number of epochs, a warm-up of one step, a config that no longer agrees with its checkpoint."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from mmengine.config import Config
-from mmengine.optim import _ParamScheduler
+from mmengine.optim import ConstantParamScheduler, LinearParamScheduler, OptimWrapperDict, _ParamScheduler
 
 # What a config decides; the other entries of a scheduler's state are progress.
 _SETTINGS = ('begin', 'end', 'by_epoch', 'T_max', 'total_iters', 'total_steps', 'step_size', 'milestones', 'gamma')
 _UNLIMITED = int(1e9)  # mmengine's default `end`
+_SPEED_ONLY = ('params', 'foreach', 'fused', 'capturable', 'differentiable')  # change no result
+_ADVICE = (
+    'Restore the old values, or set default_hooks.checkpoint.keep_schedule=True to keep those of the checkpoint, or '
+    "new_schedule=True there to go on with the config's"
+)
+
+
+def drop_fixed_schedules(runner: Any) -> None:
+    """Drop schedules of one step when the runner builds them: they keep their first factor instead of ending.
+
+    mmengine's ``LinearLR(begin=0, end=1)`` never leaves its first value, nor does one that
+    ``convert_to_iter_based`` makes of an epoch of one batch. A warm-up that ends after the run is named in the log.
+    """
+    builder = getattr(runner, 'strategy', runner)
+    build = builder._build_param_scheduler
+
+    def build_moving(configs: Any, wrapper: Any, *options: dict) -> list:
+        configs = list(configs) if isinstance(configs, Sequence) else [configs]
+        before = [dict(group) for group in wrapper.param_groups]
+        built = build(configs, wrapper, *map(dict, options))
+        one_step = [_is_linear(s, ConstantParamScheduler) and s.total_iters < 1 for s in built]
+        if any(one_step):
+            runner.logger.warning('param_scheduler: dropped a schedule of one step, which would never end')
+            for group, values in zip(wrapper.param_groups, before, strict=True):
+                group.update(values)
+            moving = [config for config, fixed in zip(configs, one_step, strict=True) if not fixed]
+            built = build(moving, wrapper, *map(dict, options))
+        for s in built:
+            length = runner.max_epochs if s.by_epoch else runner.max_iters
+            if _is_linear(s) and s.begin < length < s.end < _UNLIMITED and s.start_factor < s.end_factor:
+                unit = 'epoch' if s.by_epoch else 'step'
+                runner.logger.warning(f'param_scheduler: the warm-up ends at {unit} {s.end}, the run at {length}')
+        return built
+
+    builder._build_param_scheduler = build_moving
+
+
+def _is_linear(scheduler: Any, *others: type) -> bool:
+    return isinstance(scheduler, (LinearParamScheduler, *others))
+
+
+def check_optimizer(wrapper: Any, saved: Mapping[str, Any]) -> None:
+    """Compare the settings of the optimiser with those of the checkpoint, which mmengine would silently keep.
+
+    Args:
+        wrapper: ``runner.optim_wrapper``.
+        saved: ``checkpoint['optimizer']``.
+
+    Raises:
+        ValueError: If the number of parameter groups differs, or a number in one of them: lr, weight decay, betas, ...
+    """
+    changes: dict[str, list[str]] = {}
+    for new, old in _groups(wrapper, saved):
+        for key in new:
+            now, before = (group.get(f'initial_{key}', group.get(key)) for group in (new, old))
+            skipped = key in _SPEED_ONLY or key.startswith('initial_') or (key == 'betas' and 'momentum' in old)
+            if not skipped and _differ(now, before):  # a schedule of Adam's momentum changes betas
+                changes.setdefault(key, []).append(f'{key} is {now}, not {before}')
+    if changes:
+        texts = [
+            found[0] + (f' (and in {len(found) - 1} more groups)' if found[1:] else '') for found in changes.values()
+        ]
+        raise ValueError(
+            f"cannot resume, the config's optimiser differs from the checkpoint's: {'; '.join(texts)}. {_ADVICE}"
+        )
+
+
+def _differ(now: Any, before: Any) -> bool:
+    """Compare numbers, or sequences of them; what only one side has is a difference unless it is a switch."""
+    values = [value if isinstance(value, (tuple, list)) else (value,) for value in (now, before)]
+    if not all(isinstance(value, (int, float)) for value in values[0]) or (before is None and isinstance(now, bool)):
+        return False
+    return len(values[0]) != len(values[1]) or not all(
+        isinstance(old, (int, float)) and math.isclose(new, old, rel_tol=1e-6) for new, old in zip(*values, strict=True)
+    )
+
+
+def _groups(wrapper: Any, saved: Mapping[str, Any]) -> Iterator[tuple[dict, dict]]:
+    """Yield the built and the saved settings of each parameter group of one optimiser, or of several."""
+    if isinstance(wrapper, OptimWrapperDict):
+        for name, part in wrapper.items():
+            yield from _groups(part, saved.get(name, {}))
+        return
+    groups = saved.get('param_groups', []) + [saved[key] for key in ('base_param_settings',) if saved.get(key)]
+    if len(wrapper.param_groups) != len(groups):
+        raise ValueError(
+            f'cannot resume, the optimiser has {len(wrapper.param_groups)} parameter groups, the checkpoint '
+            f'{len(groups)}: restore the model and optim_wrapper of the checkpoint, or start anew from its weights'
+        )
+    yield from zip(wrapper.param_groups, groups, strict=True)
+
+
+def use_new_schedule(runner: Any, checkpoint: dict) -> None:
+    """Replace the settings of optimiser and schedules in a loaded checkpoint by the config's, at the same step.
+
+    The schedules of the config are run from the start to that step, so that the rest of the training gets the values of
+    a run that had them from the start. The optimiser's averages stay.
+
+    Raises:
+        ValueError: If a schedule depends on results of validation.
+    """
+    schedulers = _flat(runner.param_schedulers)
+    if any(getattr(s, 'need_val_args', False) for s in schedulers):
+        raise ValueError('new_schedule=True: a schedule that depends on validation cannot be run from the start')
+    for s in schedulers:
+        s.optimizer._global_step = 0  # as after a step of the optimiser, else each schedule would warn
+    meta, has_epochs = checkpoint['meta'], not hasattr(runner.train_loop, 'dataloader_iterator')
+    epochs, steps = (meta['epoch'], len(runner.train_dataloader)) if has_epochs else (1, meta['iter'])
+    by_step, by_epoch = ([s for s in schedulers if s.by_epoch == kind] for kind in (False, True))
+    for _ in range(epochs):
+        for _ in range(steps):
+            for s in by_step:
+                s.step()
+        for s in by_epoch if has_epochs else ():
+            s.step()
+    for new, old in _groups(runner.optim_wrapper, checkpoint['optimizer']):
+        parameters = old['params']
+        old.clear()
+        old.update(new, params=parameters)
+    if isinstance(runner.param_schedulers, dict):
+        states = {name: [s.state_dict() for s in group] for name, group in runner.param_schedulers.items()}
+    else:
+        states = [s.state_dict() for s in schedulers]
+    checkpoint['param_schedulers'] = states
 
 
 def check_schedules(schedulers: Any, saved: Any, limits: Mapping[str, int], saved_limits: Mapping[str, Any]) -> None:
@@ -38,10 +163,7 @@ def check_schedules(schedulers: Any, saved: Any, limits: Mapping[str, int], save
         if before and before != now and before <= old.get('end', _UNLIMITED) < _UNLIMITED and not changes:
             changes.append(f'{limit} is {now}, not {before}, where the schedule ends')
     if changes:
-        raise ValueError(
-            f'cannot resume, the config differs from the checkpoint: {"; ".join(changes)}. Restore the old values, use '
-            'default_hooks.checkpoint.keep_schedule=True, or start anew from these weights (load_from, no --resume)'
-        )
+        raise ValueError(f'cannot resume, the config differs from the checkpoint: {"; ".join(changes)}. {_ADVICE}')
 
 
 def set_epochs(
@@ -55,7 +177,7 @@ def set_epochs(
         cfg: The config; it is changed.
         epochs: The number of epochs, at least 2 if there is a warm-up, else at least 1.
         steps_per_epoch: Count the schedule in steps, of which an epoch has that many. Then one epoch is enough, and a
-            warm-up of less than 2 steps is omitted (``LinearLR`` would keep its first value for ever).
+            warm-up of less than one step is omitted; see :func:`drop_fixed_schedules` for one of a single step.
         warmup_share: Share of the warm-up in a run with ``steps_per_epoch``; None: as in the config.
 
     Raises:
@@ -80,7 +202,7 @@ def set_epochs(
     else:
         end = epochs * steps_per_epoch
         warmup = round(end * (warm / before if warmup_share is None else warmup_share))
-        if len(entries) < 2 or warmup < 2:
+        if len(entries) < 2 or not warmup:
             entries, warmup = entries[-1:], 0
         cfg.param_scheduler = entries
         for entry in entries:

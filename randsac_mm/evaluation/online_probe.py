@@ -1,13 +1,12 @@
 """The online probe: accuracy of the encoder's features while pre-training runs."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
-from mmengine.dist import broadcast_object_list, get_rank
 from mmengine.hooks import Hook, LoggerHook
 from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapper
@@ -18,13 +17,12 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import Dataset
 
 from randsac_mm.engine import random_state
+from randsac_mm.engine.distributed import on_first_rank
 from randsac_mm.registry import register
 
 from .evaluate import Scores, evaluate_features
 from .features import extract_features, normalise
 from .labelled_images import load_images
-
-Result = TypeVar('Result')
 
 _DONE = 'probe_step'  # in the message hub, and thereby in checkpoints: the last step that was probed
 
@@ -169,23 +167,6 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
         for module, code in compiled:
             module._compiled_call_impl = code
         random_state.restore(states)
-
-
-def on_first_rank(work: Callable[[], Result]) -> Result:
-    """Run something on the first rank and return its result on all; if it fails, the others raise RuntimeError."""
-    outcome: list[Any] = [None, None]
-    failure = None
-    if get_rank() == 0:
-        try:
-            outcome[0] = work()
-        except Exception as error:  # the others wait for an answer
-            failure, outcome[1] = error, f'failed on rank 0: {type(error).__name__}: {error}'
-    broadcast_object_list(outcome)
-    if failure is not None:
-        raise failure
-    if outcome[1] is not None:
-        raise RuntimeError(outcome[1])
-    return outcome[0]
 
 
 def _unwrap(module: nn.Module) -> nn.Module:

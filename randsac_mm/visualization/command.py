@@ -1,15 +1,15 @@
 """What the tools for pictures of a checkpoint share: the command line, the model and its images, the JSON result."""
 
 import argparse
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmpretrain.registry import MODELS
 
+from randsac_mm.engine import tool
 from randsac_mm.engine.launch import load_config
 from randsac_mm.files import write_json
 from randsac_mm.models import RandSAC
@@ -20,26 +20,21 @@ from .inputs import choose_images
 
 def make_parser(doc: str, num: int | None = None) -> argparse.ArgumentParser:
     """Make a parser with ``--cfg-options`` and, if there is a default number of images, options that choose images."""
-    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='change the config')
+    parser = tool.make_parser(doc)
     parser.add_argument('--out', type=Path, required=True, help='folder, or file, to write')
     if num is not None:
         text = "image files or folders (default: the config's data set)"
         parser.add_argument('--images', type=Path, nargs='+', default=[], help=text)
-        parser.add_argument('--num', type=int, default=num, help=f'number of images (default: {num})')
+        parser.add_argument('--num', type=at_least_one, default=num, help=f'number of images (default: {num})')
         parser.add_argument('--seed', type=int, default=0, help='of serializations and choice of images (default: 0)')
     return parser
 
 
-def run_tool(parser: argparse.ArgumentParser, work: Callable[[argparse.Namespace], str]) -> None:
-    """Read the command line, work, print the result; users' mistakes end the program with one line."""
-    args = parser.parse_args()
-    if getattr(args, 'num', 1) < 1:
-        parser.error(f'--num {args.num} must be at least 1')
-    try:
-        print(work(args))
-    except (FileNotFoundError, ValueError) as error:
-        sys.exit(f'{parser.prog}: error: {error}')
+def at_least_one(text: str) -> int:
+    """Read the number of images of a command line."""
+    if int(text) < 1:
+        raise argparse.ArgumentTypeError(f'{text} must be at least 1')
+    return int(text)
 
 
 def run_picture_tool(
@@ -65,7 +60,7 @@ def run_picture_tool(
 
     parser.add_argument('config', help='config of the pre-training run')
     parser.add_argument('checkpoint', help='its checkpoint; every tensor must fit')
-    run_tool(parser, work)
+    tool.run_tool(parser, work)
 
 
 def build_model(cfg: Config, checkpoint: str | Path) -> RandSAC:

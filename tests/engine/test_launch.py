@@ -163,5 +163,5 @@ def test_strategies_combine_with_a_config(config_file, tmp_path, name):
     assert cfg.strategy.type.lower() == f'{name}strategy'
     if name == 'fsdp':  # DeepSpeed is not installed
         runner = launch.build_runner(cfg)
-        assert type(runner) is FlexibleRunner
+        assert isinstance(runner, FlexibleRunner)
         assert runner.strategy._is_full_state_dict()

@@ -7,30 +7,28 @@ Example:
 """
 
 import argparse
-import sys
 
-from mmengine.config import DictAction
 from mmengine.registry import init_default_scope
 from mmpretrain.registry import MODELS
 
 from randsac_mm.complexity import measure, report
 from randsac_mm.engine.launch import load_config
+from randsac_mm.engine.tool import make_parser, run_tool
 from randsac_mm.models import RandSAC
 
+
+def work(args: argparse.Namespace) -> str:
+    cfg = load_config(args.config, args.cfg_options, None, 'none')
+    init_default_scope('mmpretrain')
+    model = MODELS.build(cfg.model)
+    if not isinstance(model, RandSAC):
+        raise ValueError(f'{args.config} builds a {type(model).__name__}, not a RandSAC model')
+    measured = measure(model.eval()) if args.measure else {}
+    return report(model) + '\nmeasured: ' * args.measure + ', '.join(f'{part} {n:,}' for part, n in measured.items())
+
+
 if __name__ == '__main__':
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = make_parser(__doc__)
     parser.add_argument('config', help='config of a pre-training run')
     parser.add_argument('--measure', action='store_true', help='also count what is executed by running the model once')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='change the config')
-    args = parser.parse_args()
-    try:
-        cfg = load_config(args.config, args.cfg_options, None, 'none')
-        init_default_scope('mmpretrain')
-        model = MODELS.build(cfg.model)
-    except (FileNotFoundError, ValueError) as error:
-        sys.exit(f'complexity.py: error: {error}')
-    if not isinstance(model, RandSAC):
-        sys.exit(f'complexity.py: error: {args.config} builds a {type(model).__name__}, not a RandSAC model')
-    print(report(model))
-    if args.measure:
-        print('measured:', ', '.join(f'{part} {count:,}' for part, count in measure(model.eval()).items()))
+    run_tool(parser, work)

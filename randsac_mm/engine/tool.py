@@ -1,0 +1,72 @@
+"""What the scripts of tools/ share: options of the command line, and mistakes of users that end them with one line."""
+
+import argparse
+import logging
+import os
+import re
+import sys
+import time
+import traceback
+from collections.abc import Callable
+
+from mmengine.logging import MMLogger
+
+# Other errors that a config or data set causes: mmengine's and torch's.
+_MISTAKES = re.compile(
+    r'is not in the .* registry|__init__\(\) (got an unexpected|missing)|Target -?\d+ is out of bounds'
+)
+
+
+def make_parser(doc: str | None, *, config: bool = True, launcher: bool = False) -> argparse.ArgumentParser:
+    """Make a parser with ``--traceback`` and, for tools of a config or of several processes, what these need."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--traceback', action='store_true', help='after an error, also show where it was raised')
+    if config:
+        text = 'change the config: a.b.c=1 d=1,2; where it has a string, the value is that text'
+        parser.add_argument('--cfg-options', nargs='+', action='extend', default=[], metavar='KEY=VALUE', help=text)
+    if launcher:
+        parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm'], default='none')
+        # torch.distributed.launch passes it, in one spelling or the other; torchrun sets the variable itself.
+        parser.add_argument('--local_rank', '--local-rank', default='0', help=argparse.SUPPRESS)
+    return parser
+
+
+def run_tool(parser: argparse.ArgumentParser, work: Callable[[argparse.Namespace], str | None]) -> None:
+    """Read the command line, work, and print the result, if any.
+
+    An error in data, config or command line ends the process with exit status 1 and a line ``TOOL: error: ...``. The
+    traceback goes to the log file, if the run has one, and with ``--traceback`` to the terminal. Other exceptions are
+    faults of the program and keep theirs.
+    """
+    args = parser.parse_args()
+    if 'local_rank' in args:
+        os.environ.setdefault('LOCAL_RANK', args.local_rank)
+    try:
+        result = work(args)
+    except Exception as error:
+        logger = MMLogger.get_current_instance()
+        for handler in logger.handlers:
+            if isinstance(handler, logging.FileHandler):
+                text = ('the run ended with an error', (), sys.exc_info())
+                handler.handle(logger.makeRecord(logger.name, logging.ERROR, __file__, 0, *text))
+        if not isinstance(error, (ValueError, OSError, ImportError, FloatingPointError)) and not (
+            _MISTAKES.search(str(error))
+        ):
+            raise
+        if args.traceback:
+            traceback.print_exc()
+        rank = int(os.environ.get('RANK') or os.environ.get('SLURM_PROCID') or 0)
+        if rank:  # the first process ends with the same error, and all others with it, unless it is this one's own
+            time.sleep(10)
+        sys.exit(f'{parser.prog}: error: {"" if not rank else f"process {rank}: "}{describe(error)}')
+    if result is not None:
+        print(result)
+
+
+def describe(error: Exception) -> str:
+    """Return the message of an error in at most two lines, also of one that a worker of a data loader passed on."""
+    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+    if text.startswith('Caught '):
+        text = re.split(r'^[\w.]*Error: ', text, flags=re.MULTILINE)[-1]
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return '\n'.join(lines[:2]) or type(error).__name__
