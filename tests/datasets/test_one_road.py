@@ -10,7 +10,7 @@ from mmengine.config import Config
 from mmengine.registry import TRANSFORMS, DefaultScope
 from mmpretrain.registry import DATASETS
 
-from randsac_mm.datasets import LoadImageStrict, read_image, use_strict_readers
+from randsac_mm.datasets import read_image, use_strict_readers
 from randsac_mm.engine.launch import load_config
 from randsac_mm.evaluation.labelled_images import load_labelled
 
@@ -102,9 +102,3 @@ def test_entries_with_other_options_stay_with_a_warning(option, monkeypatch):
     assert cfg.pipeline == [dict(type='LoadImageFromFile', **option)]
     assert len(logged) == 1
     assert next(iter(option)) in logged[0]
-
-
-@pytest.mark.parametrize('scope', ['mmengine', 'mmpretrain', 'mmseg', 'mmdet', 'randsac_mm'])
-def test_the_readers_have_plain_names_everywhere(scope):
-    with DefaultScope.overwrite_default_scope(scope):
-        assert type(TRANSFORMS.build(IMAGE)) is LoadImageStrict
