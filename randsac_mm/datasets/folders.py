@@ -40,7 +40,7 @@ class _Folder:
     def _find(self, folder: str, key: str, endings: tuple = IMG_EXTENSIONS, skip: Sequence = ()) -> list[str]:
         """Return the files below a folder that end so, relative to it and sorted; note all others."""
         if not os.path.isdir(folder):
-            raise FileNotFoundError(f'{key}: {folder!r} is not a folder: set it to that of your images')
+            raise FileNotFoundError(f'{key}={folder!r} is not a folder: set it to that of your images')
         files = sorted(walk_files(folder, lambda e: self._skip('unreadable', e.filename, e.strerror), skip))
         for name in files:
             if not name.lower().endswith(endings):
@@ -219,7 +219,7 @@ class SegmentationFolder(_Folder, EngineDataset):
     def _find_by_stem(self, key: str, endings: tuple, folders: Sequence[str]) -> dict[str, str]:
         """Return the files in one of the folders, by relative name without ending."""
         found: dict[str, str] = {}
-        for name in self._find(self.data_prefix[key], f'data_prefix {key}', endings, folders):
+        for name in self._find(self.data_prefix[key], f'data_prefix.{key}', endings, folders):
             stem, path = os.path.splitext(name)[0], os.path.join(self.data_prefix[key], name)
             if found.setdefault(stem, path) != path:
                 raise ValueError(f'{printable(found[stem])} and {printable(path)} have one name: keep one of them')
