@@ -25,7 +25,7 @@ _VERSION = 1  # of the copies: to be raised when the rules change
 
 
 def prepare_coco(cfg: Mapping[str, Any], parts: Sequence[str] = ('train', 'val', 'test')) -> list[DataReport]:
-    """Check the annotation files of every ``CocoDataset`` of a config, and put the paths of cleaned copies in their place.
+    """Check the annotation files of every ``CocoDataset`` of a config, and put in cleaned copies where needed.
 
     The data sets of a loader and its ``CocoMetric`` then read the same file, with labels in the order of the classes.
     ``indices`` leave the config, because the copy has only those images.
@@ -43,7 +43,7 @@ def prepare_coco(cfg: Mapping[str, Any], parts: Sequence[str] = ('train', 'val',
         prepared = {}
         datasets = {key: node for key, node in find_datasets(cfg, [part]).items() if [*_find([node], 'CocoDataset')]}
         for key, dataset in datasets.items():
-            root, report = dataset.get('data_root') or '', DataReport(key)
+            root = dataset.get('data_root') or ''
             path = os.path.join(root, dataset['ann_file'])
             folder = os.path.join(root, (dataset.get('data_prefix') or {}).get('img', ''))
             options = dict(
@@ -53,19 +53,20 @@ def prepare_coco(cfg: Mapping[str, Any], parts: Sequence[str] = ('train', 'val',
                 filter_cfg=None if dataset.get('test_mode') else dataset.get('filter_cfg'),
                 indices=dataset.get('indices'),
             )
-            try:
-                query = (path, folder, _read_classes(dataset), options)
-                if repr(query) not in known:
-                    reports.append(report)
-                    known[repr(query)] = _open(*query)
-                target, report.facts, warnings = known[repr(query)]
-                report.warnings = [f'{path}: {line}' for line in warnings]
-                prepared[os.path.abspath(path)] = dataset['ann_file'] = target
+            query = repr((path, folder, dataset.get('metainfo'), options))
+            if query not in known:
+                reports.append(report := DataReport(key))
+                known[query] = None
+                try:
+                    known[query], report.facts, warnings = _open(path, folder, _read_classes(dataset), options)
+                    report.warnings = [f'{path}: {line}' for line in warnings]
+                except FileNotFoundError:
+                    report.errors.append(f'{path}: there is no such file, see {key}.ann_file and data_root')
+                except (OSError, ValueError) as error:
+                    report.errors.append(f'{path}: {error}')
+            if known[query]:
+                prepared[os.path.abspath(path)] = dataset['ann_file'] = known[query]
                 dataset.pop('indices', None)
-            except FileNotFoundError:
-                report.errors.append(f'{path}: there is no such file, see {key}.ann_file and data_root')
-            except (OSError, ValueError) as error:
-                report.errors.append(f'{path}: {error}')
         for metric in metrics if 0 < len(datasets) == len(prepared) else []:
             if os.path.abspath(metric['ann_file']) in prepared:
                 metric['ann_file'] = prepared[os.path.abspath(metric['ann_file'])]
@@ -100,8 +101,8 @@ def clean_coco(
         The annotations, ``data`` itself if nothing had to change; facts; warnings.
 
     Raises:
-        ValueError: If the format is another, a class has no category, ids of images or categories are missing or repeat,
-            sizes are not those of the images, boxes are corners, or nothing is left to read.
+        ValueError: If the format is another, a class has no category, ids of images or categories are missing or
+            repeat, sizes are not those of the images, boxes are corners, or nothing is left to read.
     """
     _check_format(data)
     notes, repaired, formats = defaultdict(list), Counter(), defaultdict(list)
@@ -133,11 +134,14 @@ def clean_coco(
     for record in annotations:
         if record['category_id'] in labels and not record['iscrowd'] and min(record['bbox'][2:]) >= 1:
             objects[record['image_id']].append(record)
-    if filter_cfg and filter_cfg.get('filter_empty_gt'):
+    filter_cfg = filter_cfg or {}
+    if filter_cfg.get('filter_empty_gt'):
         of_class = {record['image_id'] for record in annotations if record['category_id'] in labels}
         notes['images skipped, with nothing but crowds'] = [key for key in chosen if key in of_class - objects.keys()]
         chosen = [key for key in chosen if key not in of_class - objects.keys()]
     kept = {key: images[key] for key in chosen if images[key]}
+    small = [key for key, image in kept.items() if _short_side(image) < filter_cfg.get('min_size', 0)]
+    notes['images smaller than filter_cfg.min_size, which leaves them out'] = small
     annotations = [record for record in annotations if record['image_id'] in kept]
     # COCO's evaluation takes the id 0 for "no match".
     ids = [record.get('id') for record in annotations]
@@ -145,8 +149,8 @@ def clean_coco(
         annotations = [update(record, repaired, id=number) for number, record in enumerate(annotations, 1)]
     facts = _summarize(kept, objects, annotations, names, classes) | {'repaired': dict(repaired)}
     warnings = [f'{reason}: {len(found):,} ({name_some(found)})' for reason, found in notes.items() if found]
-    if not kept or (labelled and not objects):
-        raise ValueError(f'no {"object of any class" if kept else "image"} is left. {"; ".join(warnings)}')
+    if len(small) == len(kept) or (labelled and not objects):
+        raise ValueError(f'no {"image" if objects else "object of a class"} is left. {"; ".join(warnings)}')
     clean = dict(images=list(kept.values()), annotations=annotations, categories=categories)
     if 'info' in data and all(list(map(id, data[key])) == list(map(id, records)) for key, records in clean.items()):
         return data, facts, warnings
@@ -196,7 +200,7 @@ def _check_images(records: list[dict], scan: Callable, notes: dict[str, list], r
         found[key] = {}
         if facts.fault is not None:
             notes['images skipped, because they cannot be read'].append(f'{name}: {facts.fault}')
-        elif None not in stated and stated != (height, width):
+        elif all(stated) and stated != (height, width):
             wrong.append(f'{name} is {stated[1]:g} x {stated[0]:g} px here, but {width} x {height} px as it is read')
             if stated == (facts.height, facts.width):
                 wrong[-1] += ', turned by EXIF: remove the EXIF orientation of photographs that are annotated as stored'
@@ -219,7 +223,7 @@ def _choose(images: dict, annotations: list[dict], labels: list, filter_cfg: Map
         key
         for key, image in images.items()
         if (key in full or not filter_cfg.get('filter_empty_gt'))
-        and (not image or min(image['height'], image['width']) >= filter_cfg.get('min_size', 0))
+        and (not image or _short_side(image) >= filter_cfg.get('min_size', 0))
     ]
     if isinstance(indices, int):
         return left[:indices] if indices >= 0 else left[indices:]
@@ -229,6 +233,10 @@ def _choose(images: dict, annotations: list[dict], labels: list, filter_cfg: Map
             f'indices must each be another one of {len(left)} images, but are {name_some(beyond or indices)}'
         )
     return [left[index] for index in indices]
+
+
+def _short_side(image: dict) -> int:
+    return min(image['height'], image['width'])
 
 
 def _summarize(images: dict, objects: dict, annotations: list[dict], names: dict, classes: Sequence[str]) -> dict:

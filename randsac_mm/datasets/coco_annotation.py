@@ -101,7 +101,7 @@ def _clean_mask(mask: Any, height: int, width: int) -> list | dict:
         polygons = [polygon for polygon in map(_clean_polygon, parts) if polygon is not None]
         if not polygons:
             raise SkippedError('with polygons of less than three points')
-        return mask if len(polygons) == len(mask) and all(a is b for a, b in zip(polygons, mask)) else polygons
+        return polygons
     counts = mask.get('counts') if isinstance(mask, dict) else None
     if not isinstance(counts, (list, str)) or mask.get('size') != [height, width]:
         raise SkippedError('with an RLE mask of another size than the image')

@@ -14,7 +14,9 @@ from .report import name_some
 from .scan import scan_images
 
 
-def masks_to_coco(images: str | os.PathLike, masks: str | os.PathLike, classes: Sequence[str]) -> tuple[dict, list[str]]:
+def masks_to_coco(
+    images: str | os.PathLike, masks: str | os.PathLike, classes: Sequence[str]
+) -> tuple[dict, list[str]]:
     """Return the annotations of a folder of images and a folder of instance masks.
 
     The mask of ``images/a.jpg`` is the file ``masks/a.png``, whose values number the instances (0: background), or it
@@ -42,7 +44,9 @@ def masks_to_coco(images: str | os.PathLike, masks: str | os.PathLike, classes: 
             image = next((start for start in starts if start in names), None)
             (alone if image is None else found[image]).append((category, path))
     if not found:
-        raise ValueError(f'{masks}: no mask is of one of the {len(paths):,} images in {images}: {name_some(list(names))}')
+        raise ValueError(
+            f'{masks}: no mask is of one of the {len(paths):,} images in {images}: {name_some(list(names))}'
+        )
     categories = [dict(id=number, name=name) for number, name in enumerate(classes, 1)]
     data: dict[str, Any] = dict(info={}, images=[], annotations=[], categories=categories)
     for (name, path), facts in zip(names.items(), scan_images([str(path) for path in paths]), strict=True):
@@ -60,7 +64,9 @@ def masks_to_coco(images: str | os.PathLike, masks: str | os.PathLike, classes: 
                 raise ValueError(f'{mask}: {pixels.shape[::-1]} px, but {path} is {width} x {height} px')
             instances = encode_instances(pixels)
             if len(instances) > 1 and several[category] > 1:
-                raise ValueError(f'{mask}: {len(instances)} values, but one of {several[category]} masks has one instance')
+                raise ValueError(
+                    f'{mask}: {len(instances)} values, but one of {several[category]} masks has one instance'
+                )
             for instance in instances:
                 ids = dict(id=len(data['annotations']) + 1, image_id=len(data['images']), category_id=category)
                 data['annotations'].append(ids | instance)
