@@ -17,7 +17,7 @@ from mmengine.registry import DATASETS
 
 from randsac_mm.files import atomic_write
 
-from .coco_annotation import SkippedError, clean_annotation, guess_format, to_key, to_number, update
+from .coco_annotation import SkippedError, clean_annotation, to_key, to_number, update
 from .report import DataReport, find_datasets, name_some
 from .scan import ImageFacts, cache_folder, scan_images
 
@@ -108,7 +108,7 @@ def clean_coco(
     notes, repaired, formats = defaultdict(list), Counter(), defaultdict(list)
     categories = _sort_categories(data['categories'], classes, repaired)
     names = {category['id']: category['name'] for category in categories}
-    labels = [category['id'] for category in categories if category['name'] in classes]
+    labels = {category['id'] for category in categories if category['name'] in classes}
     images = _check_images(data['images'], scan, notes, repaired)
     chosen = _choose(images, data['annotations'], labels, filter_cfg or {}, indices)
     annotations = []
@@ -116,10 +116,11 @@ def clean_coco(
         image, name = to_key(record.get('image_id')), record.get('id', f'number {place}')
         if image not in images:
             notes['annotations skipped, of an image that is not in the file'].append(name)
-        elif image in chosen and images[image]:
+        elif chosen.get(image):
             try:
-                annotations.append(clean_annotation(record, images[image], names, masks, repaired))
-                formats[guess_format(record.get('bbox'), annotations[-1], images[image])].append(name)
+                clean, kind = clean_annotation(record, images[image], names, masks, repaired)
+                annotations.append(clean)
+                formats[kind].append(name)
             except SkippedError as reason:
                 notes[f'annotations skipped, {reason}'].append(name)
     for kind, text in dict(
@@ -136,10 +137,10 @@ def clean_coco(
             objects[record['image_id']].append(record)
     filter_cfg = filter_cfg or {}
     if filter_cfg.get('filter_empty_gt'):
-        of_class = {record['image_id'] for record in annotations if record['category_id'] in labels}
-        notes['images skipped, with nothing but crowds'] = [key for key in chosen if key in of_class - objects.keys()]
-        chosen = [key for key in chosen if key not in of_class - objects.keys()]
-    kept = {key: images[key] for key in chosen if images[key]}
+        crowded = {record['image_id'] for record in annotations if record['category_id'] in labels} - objects.keys()
+        notes['images skipped, with nothing but crowds'] = list(crowded)
+        chosen = {key: image for key, image in chosen.items() if key not in crowded}
+    kept = {key: image for key, image in chosen.items() if image}
     small = [key for key, image in kept.items() if _short_side(image) < filter_cfg.get('min_size', 0)]
     notes['images smaller than filter_cfg.min_size, which leaves them out'] = small
     annotations = [record for record in annotations if record['image_id'] in kept]
@@ -214,10 +215,10 @@ def _check_images(records: list[dict], scan: Callable, notes: dict[str, list], r
     return found
 
 
-def _choose(images: dict, annotations: list[dict], labels: list, filter_cfg: Mapping, indices: Any) -> list:
-    """Return the ids of the images that mmengine would take by ``indices``."""
+def _choose(images: dict, annotations: list[dict], labels: set, filter_cfg: Mapping, indices: Any) -> dict:
+    """Return the images that mmengine would take by ``indices``, in its order."""
     if indices is None:
-        return list(images)
+        return images
     full = {to_key(record.get('image_id')) for record in annotations if to_key(record.get('category_id')) in labels}
     left = [
         key
@@ -226,13 +227,13 @@ def _choose(images: dict, annotations: list[dict], labels: list, filter_cfg: Map
         and (not image or _short_side(image) >= filter_cfg.get('min_size', 0))
     ]
     if isinstance(indices, int):
-        return left[:indices] if indices >= 0 else left[indices:]
+        left, indices = left[:indices] if indices >= 0 else left[indices:], range(min(abs(indices), len(left)))
     beyond = [index for index in indices if not -len(left) <= index < len(left)]
     if beyond or len(set(indices)) < len(indices):
         raise ValueError(
             f'indices must each be another one of {len(left)} images, but are {name_some(beyond or indices)}'
         )
-    return [left[index] for index in indices]
+    return {left[index]: images[left[index]] for index in indices}
 
 
 def _short_side(image: dict) -> int:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+from scipy.ndimage import label
 
 from .images import find_image_files
 from .report import name_some
@@ -24,8 +25,8 @@ def masks_to_coco(
     a folder of such masks, ``masks/CLASS``. An instance of several parts stays one; instances may touch or overlap.
 
     Returns:
-        The annotations, with masks as RLE, exact boxes (x, y, width, height) and areas in pixels. Lines about what is
-        left out: masks without image, and images without mask (one of zeros says that there is nothing).
+        The annotations, with masks as RLE, exact boxes (x, y, width, height) and areas in pixels. Lines about masks
+        without image, images without mask (one of zeros says that there is nothing), and masks that look semantic.
 
     Raises:
         ValueError: If no image has a mask, an image or mask cannot be read, a mask has another size than its image, or
@@ -35,7 +36,7 @@ def masks_to_coco(
     names = {os.path.splitext(path.relative_to(images).as_posix())[0]: path for path in paths}
     if len(names) < len(paths):
         raise ValueError(f'{images}: images that differ only in their ending, which one name of a mask would mean')
-    found, alone = defaultdict(list), []
+    found, alone, whole = defaultdict(list), [], []
     for category, name in enumerate(classes, 1):
         folder = Path(masks, name) if len(classes) > 1 else Path(masks)
         for path in find_image_files(folder):
@@ -67,11 +68,17 @@ def masks_to_coco(
                 raise ValueError(
                     f'{mask}: {len(instances)} values, but one of {several[category]} masks has one instance'
                 )
+            if several[category] == len(instances) == 1 and label(pixels)[1] > 1:
+                whole.append(mask)
             for instance in instances:
                 ids = dict(id=len(data['annotations']) + 1, image_id=len(data['images']), category_id=category)
                 data['annotations'].append(ids | instance)
-    notes = {'images without mask': [n for n in names if n not in found], 'masks without image': [p for _, p in alone]}
-    return data, [f'{text}, left out: {len(items):,} ({name_some(items)})' for text, items in notes.items() if items]
+    notes = {
+        'images without mask, left out': [name for name in names if name not in found],
+        'masks without image, left out': [mask for _, mask in alone],
+        'masks of one value in several parts, which become one instance': whole,
+    }
+    return data, [f'{text}: {len(items):,} ({name_some(items)})' for text, items in notes.items() if items]
 
 
 def encode_instances(labels: np.ndarray) -> list[dict[str, Any]]:
