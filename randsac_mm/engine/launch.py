@@ -13,6 +13,7 @@ from mmengine.model import is_model_wrapper
 from mmengine.registry import RUNNERS
 from mmengine.runner import FlexibleRunner, Runner
 
+from randsac_mm.datasets import use_strict_readers
 from randsac_mm.engine.distributed import prepare_cpu_processes, replace_sync_bn
 from randsac_mm.engine.origin import write_origin
 from randsac_mm.engine.resources import fit_workers, keep_freed_memory
@@ -57,6 +58,7 @@ def load_config(path: str, options: dict[str, Any] | None, work_dir: str | None,
         cfg.work_dir = work_dir
     elif cfg.get('work_dir') is None:
         cfg.work_dir = str(Path('work_dirs', Path(path).stem))
+    use_strict_readers(cfg)
     return cfg
 
 

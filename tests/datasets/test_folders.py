@@ -62,7 +62,7 @@ def test_finds_images_in_order_and_names_the_rest(photos, log):
     (record,) = log
     text = record.getMessage()
     assert record.levelname == 'WARNING'
-    for part in ('4 images, 5 files', '3 unreadable', f'{TRUNCATED}: ', f'{EMPTY}: empty', f'{TEXT}: ', 'README'):
+    for part in ('4 images, 5 skipped', '3 unreadable', f'{TRUNCATED}: ', f'{EMPTY}: empty', f'{TEXT}: ', 'README'):
         assert part in text
     assert '2 of other types (no ending 1, .txt 1)' in text
     assert 'hidden' not in text
