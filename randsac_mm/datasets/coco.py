@@ -109,7 +109,12 @@ def clean_coco(
     categories = _sort_categories(data['categories'], classes, repaired)
     names = {category['id']: category['name'] for category in categories}
     labels = {category['id'] for category in categories if category['name'] in classes}
-    images = _check_images(data['images'], scan, notes, repaired)
+    seen = dict(zip(files := [image['file_name'] for image in data['images']], scan(files), strict=True))
+    images = _check_images(data['images'], seen, notes, repaired)
+    readable = [found for found in seen.values() if not found.fault]
+    turned = sum(found.orientation > 1 for found in readable)
+    facts = {'type': 'CocoDataset', 'modes': dict(Counter(found.mode for found in readable)), 'turned_by_exif': turned}
+    facts['skipped'] = {'unreadable': [name for name, found in seen.items() if found.fault]}
     chosen = _choose(images, data['annotations'], labels, filter_cfg or {}, indices)
     annotations = []
     for place, record in enumerate(data['annotations'], 1):
@@ -123,13 +128,13 @@ def clean_coco(
                 formats[kind].append(name)
             except SkippedError as reason:
                 notes[f'annotations skipped, {reason}'].append(name)
-    for kind, text in dict(
-        corners='bbox looks like x1, y1, x2, y2 and must be x, y, width, height',
-        elsewhere='boxes are in other places than masks',
-    ).items():
+    texts = dict(
+        corners='look like corners (x1, y1, x2, y2), but must be x, y, width, height', elsewhere='are not at masks'
+    )
+    for kind, text in texts.items():
         if len(formats[kind]) * 2 > sum(map(len, formats.values())):
-            raise ValueError(f'{text}: annotations {name_some(formats[kind])}')
-    notes['boxes in other places than masks'] = formats['elsewhere']
+            raise ValueError(f'boxes {text}: annotations {name_some(formats[kind])}')
+    notes['boxes that are not at their masks'] = formats['elsewhere']
 
     objects = defaultdict(list)  # that can be trained on, by image
     for record in annotations:
@@ -148,7 +153,7 @@ def clean_coco(
     ids = [record.get('id') for record in annotations]
     if not all(type(number) is int and number > 0 for number in ids) or len(set(ids)) < len(ids):
         annotations = [update(record, repaired, id=number) for number, record in enumerate(annotations, 1)]
-    facts = _summarize(kept, objects, annotations, names, classes) | {'repaired': dict(repaired)}
+    facts |= _summarize(kept, objects, annotations, names, classes) | {'repaired': dict(repaired)}
     warnings = [f'{reason}: {len(found):,} ({name_some(found)})' for reason, found in notes.items() if found]
     if len(small) == len(kept) or (labelled and not objects):
         raise ValueError(f'no {"image" if objects else "object of a class"} is left. {"; ".join(warnings)}')
@@ -188,13 +193,14 @@ def _sort_categories(records: list[dict], classes: Sequence[str], repaired: Coun
     return [named[name] for name in classes] + [record for record in records if record['name'] not in classes]
 
 
-def _check_images(records: list[dict], scan: Callable, notes: dict[str, list], repaired: Counter) -> dict[Any, dict]:
+def _check_images(records: list[dict], seen: dict, notes: dict[str, list], repaired: Counter) -> dict[Any, dict]:
     """Return the images by id, with their sizes as read; an empty dict for one that cannot be read."""
     found: dict[Any, dict] = {}
     wrong = []
-    files = [record['file_name'] for record in records]
-    for record, name, facts in zip(records, files, scan(files), strict=True):
-        key, (height, width) = to_key(record['id']), facts.upright_size
+    for record in records:
+        name, key = record['file_name'], to_key(record['id'])
+        facts = seen[name]
+        height, width = facts.upright_size
         if key in found:
             raise ValueError(f'two images have the id {key}; one is {name}')
         stated = to_number(record.get('height')), to_number(record.get('width'))
@@ -210,8 +216,9 @@ def _check_images(records: list[dict], scan: Callable, notes: dict[str, list], r
             if facts.orientation > 1 and (facts.orientation < 5 or height == width):
                 notes['images turned by EXIF, where annotations must belong to the upright pixels'].append(name)
     if wrong:
-        raise ValueError(f'{wrong[0]} ({len(wrong):,} of {len(files):,} images)')
-    notes['files that are several images'] = [name for name, count in Counter(files).items() if count > 1]
+        raise ValueError(f'{wrong[0]} ({len(wrong):,} of {len(records):,} images)')
+    names = Counter(record['file_name'] for record in records)
+    notes['files that are several images'] = [name for name, count in names.items() if count > 1]
     return found
 
 
@@ -241,24 +248,24 @@ def _short_side(image: dict) -> int:
 
 
 def _summarize(images: dict, objects: dict, annotations: list[dict], names: dict, classes: Sequence[str]) -> dict:
-    """Return the facts of a report; areas in pixels."""
+    """Return the facts of a report."""
     sides = [side for image in images.values() for side in (image['height'], image['width'])]
-    per_class = {name: dict(images=0, instances=0, area=0) for name in classes}
+    found = {name: dict(images=0, instances=0, pixels=0) for name in classes}
     for records in objects.values():
         for record in records:
-            per_class[names[record['category_id']]]['instances'] += 1
-            per_class[names[record['category_id']]]['area'] += round(record['area'])
+            found[names[record['category_id']]]['instances'] += 1
+            found[names[record['category_id']]]['pixels'] += round(record['area'])
         for name in {names[record['category_id']] for record in records}:
-            per_class[name]['images'] += 1
+            found[name]['images'] += 1
     others = Counter(names[record['category_id']] for record in annotations)
     return {
         'images': len(images),
-        'images without objects': sum(not objects.get(key) for key in images),
-        'classes': per_class,
-        'categories that are no class': {name: count for name, count in others.items() if name not in classes},
-        'most instances in an image': max(map(len, objects.values()), default=0),
-        'longest side': max(sides, default=0),
-        'shortest side': min(sides, default=0),
+        'images_without_objects': sum(not objects.get(key) for key in images),
+        'shortest_side': min(sides, default=0),
+        'longest_side': max(sides, default=0),
+        'classes': found,
+        'other_categories': {name: count for name, count in others.items() if name not in classes},
+        'most_instances': max(map(len, objects.values()), default=0),
     }
 
 
@@ -286,7 +293,7 @@ def _open(path: str, folder: str, classes: tuple[str, ...], options: dict) -> tu
 
     def scan(names: list[str]) -> list[ImageFacts]:
         files[:] = names
-        return scan_images([os.path.join(folder, name) for name in names])
+        return scan_images([os.path.abspath(os.path.join(folder, name)) for name in names])
 
     try:
         known = json.loads(memory.read_bytes())

@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 from scipy.ndimage import label
 
-from .images import find_image_files
+from .images import find_image_files, read_mask
 from .report import name_some
 from .scan import scan_images
 
@@ -60,7 +59,7 @@ def masks_to_coco(
         data['images'].append(dict(id=len(data['images']) + 1, file_name=file_name, height=height, width=width))
         several = Counter(category for category, _ in found[name])
         for category, mask in found[name]:
-            pixels = np.asarray(Image.open(mask))
+            pixels = read_mask(mask)
             if pixels.shape != (height, width):
                 raise ValueError(f'{mask}: {pixels.shape[::-1]} px, but {path} is {width} x {height} px')
             instances = encode_instances(pixels)

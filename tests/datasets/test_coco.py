@@ -71,8 +71,8 @@ def test_a_sound_file_stays_as_it_is(segmentation):
     found, facts, warnings = clean(data)
     assert found is data
     assert warnings == []
-    assert facts['classes']['ball'] == dict(images=1, instances=1, area=600)
-    assert (facts['longest side'], facts['shortest side'], facts['images']) == (WIDTH, HEIGHT, 1)
+    assert facts['classes']['ball'] == dict(images=1, instances=1, pixels=600)
+    assert (facts['longest_side'], facts['shortest_side'], facts['images']) == (WIDTH, HEIGHT, 1)
 
 
 REPAIRED = {
@@ -215,7 +215,7 @@ ERRORS = {
     ),
     'corners, by masks': (file(*corners(*[(10, 20, 30, 50)] * 3)), 'x1, y1.*20, 21, 22'),
     'corners, by the image': (file(*corners(*IN_CORNERS, segmentation=[])), 'x1, y1.*20, 21, 22'),
-    'masks elsewhere': (file(*corners(*[(70, 5, 20, 10)] * 3)), 'other places.*20, 21, 22'),
+    'masks elsewhere': (file(*corners(*[(70, 5, 20, 10)] * 3)), 'masks.*20, 21, 22'),
     'nothing but skipped': (file(annotations=[annotation(bbox=[1, 2, 0, 0])]), 'zero size: 1'),
     'crowds only': (file(annotations=[annotation(iscrowd=1)]), 'object'),
 }
@@ -246,7 +246,7 @@ def test_labels_are_in_the_order_of_the_classes(classes, order):
     assert [category['name'] for category in found['categories'] if category['name'] in classes] == classes
     assert {c['id']: c['name'] for c in found['categories']} == {c['id']: c['name'] for c in data['categories']}
     assert (found is data) == ([name for name in order if name != 'tree'] == classes)
-    assert facts['categories that are no class'] == dict(tree=1)
+    assert facts['other_categories'] == dict(tree=1)
 
 
 def test_images_with_crowds_only_are_no_training_images():
