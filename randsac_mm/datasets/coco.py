@@ -39,17 +39,16 @@ def prepare_coco(cfg: Mapping[str, Any], parts: Sequence[str] = ('train', 'val',
     """
     reports, known = [], {}
     for part in parts:
-        metrics = [metric for metric in _find(cfg.get(f'{part}_evaluator'), 'CocoMetric') if metric.get('ann_file')]
+        metrics = list(_find(cfg.get(f'{part}_evaluator'), 'CocoMetric'))
         prepared = {}
         datasets = {key: node for key, node in find_datasets(cfg, [part]).items() if [*_find([node], 'CocoDataset')]}
         for key, dataset in datasets.items():
             root = dataset.get('data_root') or ''
-            path = os.path.join(root, dataset['ann_file'])
+            path = os.path.join(root, dataset.get('ann_file') or '')
             folder = os.path.join(root, (dataset.get('data_prefix') or {}).get('img', ''))
             options = dict(
                 masks=any(step.get('with_mask') for step in _find(dataset.get('pipeline'), 'LoadAnnotations'))
                 or any('segm' in metric.get('metric', 'bbox') for metric in metrics),
-                labelled=not any(metric.get('format_only') for metric in metrics),
                 filter_cfg=None if dataset.get('test_mode') else dataset.get('filter_cfg'),
                 indices=dataset.get('indices'),
             )
@@ -68,9 +67,10 @@ def prepare_coco(cfg: Mapping[str, Any], parts: Sequence[str] = ('train', 'val',
                 prepared[os.path.abspath(path)] = dataset['ann_file'] = known[query]
                 dataset.pop('indices', None)
         for metric in metrics if 0 < len(datasets) == len(prepared) else []:
-            if os.path.abspath(metric['ann_file']) in prepared:
-                metric['ann_file'] = prepared[os.path.abspath(metric['ann_file'])]
-            else:
+            path = os.path.abspath(metric.get('ann_file') or '')
+            if path in prepared:
+                metric['ann_file'] = prepared[path]
+            elif metric.get('ann_file'):
                 text = f'{part}_evaluator reads it, but {part}_dataloader {name_some(list(prepared))}; name one file'
                 reports.append(DataReport(f'{part}_evaluator', errors=[f'{metric["ann_file"]}: {text}']))
     return reports
@@ -81,7 +81,6 @@ def clean_coco(
     classes: Sequence[str],
     scan: Callable[[list[str]], Sequence[ImageFacts]],
     masks: bool = True,
-    labelled: bool = True,
     filter_cfg: Mapping[str, Any] | None = None,
     indices: int | Sequence[int] | None = None,
 ) -> tuple[dict[str, Any], dict[str, Any], list[str]]:
@@ -92,7 +91,6 @@ def clean_coco(
         classes: Names of the classes, in the order of the labels.
         scan: Returns the facts of image files, given by ``file_name``.
         masks: Whether an instance without mask is skipped.
-        labelled: Whether a file without objects is an error.
         filter_cfg: mmdet's, of a training set.
         indices: mmengine's: the first images (negative: the last), or places of images in the file, after
             ``filter_cfg``. The result has only these, in this order.
@@ -105,7 +103,7 @@ def clean_coco(
             repeat, sizes are not those of the images, boxes are corners, or nothing is left to read.
     """
     _check_format(data)
-    notes, repaired, formats = defaultdict(list), Counter(), defaultdict(list)
+    notes, repaired, formats, filter_cfg = defaultdict(list), Counter(), defaultdict(list), filter_cfg or {}
     categories = _sort_categories(data['categories'], classes, repaired)
     names = {category['id']: category['name'] for category in categories}
     labels = {category['id'] for category in categories if category['name'] in classes}
@@ -115,7 +113,7 @@ def clean_coco(
     turned = sum(found.orientation > 1 for found in readable)
     facts = {'type': 'CocoDataset', 'modes': dict(Counter(found.mode for found in readable)), 'turned_by_exif': turned}
     facts['skipped'] = {'unreadable': [name for name, found in seen.items() if found.fault]}
-    chosen = _choose(images, data['annotations'], labels, filter_cfg or {}, indices)
+    chosen = _choose(images, data['annotations'], labels, filter_cfg, indices)
     annotations = []
     for place, record in enumerate(data['annotations'], 1):
         image, name = to_key(record.get('image_id')), record.get('id', f'number {place}')
@@ -128,19 +126,18 @@ def clean_coco(
                 formats[kind].append(name)
             except SkippedError as reason:
                 notes[f'annotations skipped, {reason}'].append(name)
-    texts = dict(
-        corners='look like corners (x1, y1, x2, y2), but must be x, y, width, height', elsewhere='are not at masks'
-    )
-    for kind, text in texts.items():
+    for kind, text in (
+        ('corners', 'corners (x1, y1, x2, y2), not x, y, width, height'),
+        ('elsewhere', 'where masks are not'),
+    ):
         if len(formats[kind]) * 2 > sum(map(len, formats.values())):
-            raise ValueError(f'boxes {text}: annotations {name_some(formats[kind])}')
-    notes['boxes that are not at their masks'] = formats['elsewhere']
+            raise ValueError(f'boxes seem to be {text}: annotations {name_some(formats[kind])}')
+    notes['boxes where their masks are not'] = formats['elsewhere']
 
     objects = defaultdict(list)  # that can be trained on, by image
     for record in annotations:
         if record['category_id'] in labels and not record['iscrowd'] and min(record['bbox'][2:]) >= 1:
             objects[record['image_id']].append(record)
-    filter_cfg = filter_cfg or {}
     if filter_cfg.get('filter_empty_gt'):
         crowded = {record['image_id'] for record in annotations if record['category_id'] in labels} - objects.keys()
         notes['images skipped, with nothing but crowds'] = list(crowded)
@@ -155,7 +152,7 @@ def clean_coco(
         annotations = [update(record, repaired, id=number) for number, record in enumerate(annotations, 1)]
     facts |= _summarize(kept, objects, annotations, names, classes) | {'repaired': dict(repaired)}
     warnings = [f'{reason}: {len(found):,} ({name_some(found)})' for reason, found in notes.items() if found]
-    if len(small) == len(kept) or (labelled and not objects):
+    if len(small) == len(kept) or not objects:
         raise ValueError(f'no {"image" if objects else "object of a class"} is left. {"; ".join(warnings)}')
     clean = dict(images=list(kept.values()), annotations=annotations, categories=categories)
     if 'info' in data and all(list(map(id, data[key])) == list(map(id, records)) for key, records in clean.items()):
@@ -306,18 +303,12 @@ def _open(path: str, folder: str, classes: tuple[str, ...], options: dict) -> tu
     except ValueError as error:
         raise ValueError(f'no JSON file: {error}') from error
     clean, facts, warnings = clean_coco(data, classes, scan, **options)
-    known = dict(target=path, facts=facts, warnings=warnings, files=files, images=_digest(scan(files)))
-    if clean is not data:
-        known['target'] = str(copy)
-        known['facts']['cleaned copy'] = str(copy)
-        _write(copy, clean)
-    _write(memory, known)
-    return known['target'], facts, warnings
-
-
-def _write(path: Path, content: dict) -> None:
-    with atomic_write(path) as temporary:
-        temporary.write_text(json.dumps(content))
+    target = path if clean is data else str(copy)
+    known = dict(target=target, facts=facts, warnings=warnings, files=files, images=_digest(scan(files)))
+    for name, content in [(copy, clean)] * (clean is not data) + [(memory, known)]:
+        with atomic_write(name) as temporary:
+            temporary.write_text(json.dumps(content))
+    return target, facts, warnings
 
 
 def _digest(values: Any) -> str:

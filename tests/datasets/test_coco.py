@@ -153,19 +153,12 @@ def test_ids_of_annotations_are_given_anew(number):
     assert [record['id'] for record in found['annotations']] == [1, 2, 3]
 
 
-@pytest.mark.parametrize('image', [dict(height=REMOVED, width=REMOVED), dict(height=0, width=WIDTH)], ids=str)
-def test_sizes_come_from_the_images(image):
-    found, _, _ = clean(file(image=image), scan=facts(WIDTH, HEIGHT, orientation=6))
-    assert (found['images'][0]['height'], found['images'][0]['width']) == (HEIGHT, WIDTH), 'upright'
-
-
-def test_sizes_become_whole_numbers():
-    found, _, _ = clean(file(image=dict(height=float(HEIGHT), width=str(WIDTH))))
-    assert [type(found['images'][0][key]) for key in ('height', 'width')] == [int, int]
-
-
-def test_info_is_added_for_the_evaluator():
-    assert clean(file(info=REMOVED))[0]['info'] == {}
+@pytest.mark.parametrize('size', [(REMOVED, REMOVED), (0, WIDTH), (float(HEIGHT), str(WIDTH))], ids=str)
+def test_sizes_come_from_the_upright_images_and_info_is_added(size):
+    data = file(image=dict(zip(('height', 'width'), size, strict=True)), info=REMOVED)
+    found, _, _ = clean(data, scan=facts(WIDTH, HEIGHT, orientation=6))
+    sizes = [found['images'][0][key] for key in ('height', 'width')]
+    assert (sizes, list(map(type, sizes)), found['info']) == ([HEIGHT, WIDTH], [int, int], {})
 
 
 def test_images_that_cannot_be_read_are_left_out():
@@ -209,13 +202,10 @@ ERRORS = {
     'categories of one name': (file(categories=[dict(id=n, name='ball') for n in (1, 3)]), 'name.*ball, ball'),
     'categories of one id': (file(categories=[dict(id=3, name=n) for n in ('ball', 'box')]), 'id.*3, 3'),
     'category without name': (file(categories=[dict(id=3), dict(id=1, name='box')]), 'name'),
-    'a class misspelt': (
-        file(categories=[dict(id=3, name='Balls'), dict(id=1, name='box')]),
-        "'ball'.*Balls, box.*mean",
-    ),
+    'a class misspelt': (file(categories=[dict(id=n, name=n) for n in ('Balls', 'box')]), "'ball'.*Balls, box.*mean"),
     'corners, by masks': (file(*corners(*[(10, 20, 30, 50)] * 3)), 'x1, y1.*20, 21, 22'),
     'corners, by the image': (file(*corners(*IN_CORNERS, segmentation=[])), 'x1, y1.*20, 21, 22'),
-    'masks elsewhere': (file(*corners(*[(70, 5, 20, 10)] * 3)), 'masks.*20, 21, 22'),
+    'masks elsewhere': (file(*corners(*[(70, 5, 20, 10)] * 3)), 'masks are not.*20, 21, 22'),
     'nothing but skipped': (file(annotations=[annotation(bbox=[1, 2, 0, 0])]), 'zero size: 1'),
     'crowds only': (file(annotations=[annotation(iscrowd=1)]), 'object'),
 }
@@ -227,9 +217,11 @@ def test_what_cannot_be_right_is_refused(data, named):
         clean_coco(data, ('ball', 'box'), facts(), masks=False)
 
 
-def test_no_image_that_can_be_read_is_an_error():
+def test_no_image_that_can_be_used_is_an_error():
     with pytest.raises(ValueError, match=r'a\.png: gone'):
         clean_coco(file(), ('box',), facts(fault='gone'))
+    with pytest.raises(ValueError, match='min_size'):
+        clean_coco(file(), ('box',), facts(), filter_cfg=dict(min_size=HEIGHT + 1))
 
 
 def test_boxes_beyond_the_image_are_no_corners_if_others_are_sizes():
@@ -258,20 +250,11 @@ def test_images_with_crowds_only_are_no_training_images():
     assert clean(data)[0] is data, 'in evaluation they count'
 
 
-def test_images_that_are_too_small_are_named():
-    with pytest.raises(ValueError, match='min_size'):
-        clean_coco(file(), ('box',), facts(), filter_cfg=dict(min_size=HEIGHT + 1))
+SUBSETS = [(2, {}, [11, 12]), (-2, {}, [13, 14]), ([3, 0], {}, [14, 11]), ([-1], {}, [14])]
 
 
 @pytest.mark.parametrize(
-    ('indices', 'filter_cfg', 'expected'),
-    [
-        (2, None, [11, 12]),
-        (-2, None, [13, 14]),
-        ([3, 0], None, [14, 11]),
-        ([-1], None, [14]),
-        ([1, 0], dict(filter_empty_gt=True), [13, 11]),
-    ],
+    ('indices', 'filter_cfg', 'expected'), [*SUBSETS, ([1, 0], dict(filter_empty_gt=True), [13, 11])]
 )
 def test_a_subset_is_mmengines(indices, filter_cfg, expected):
     images = [dict(id=n, file_name=f'{n}.png', height=HEIGHT, width=WIDTH) for n in (11, 12, 13, 14)]
