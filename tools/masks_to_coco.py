@@ -13,7 +13,9 @@ from randsac_mm.files import write_json
 if __name__ == '__main__':
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('images', help='folder of images')
-    text = 'folder of masks: a.png of numbered instances, a/*.png or a_*.png of one each; with several classes CLASS/...'
+    text = (
+        'folder of masks: a.png of numbered instances, a/*.png or a_*.png of one each; with several classes CLASS/...'
+    )
     parser.add_argument('masks', help=text)
     parser.add_argument('--out', required=True, metavar='FILE.json', help='file to write')
     parser.add_argument('--classes', nargs='+', default=['object'], metavar='NAME', help='names (default: object)')

@@ -17,7 +17,7 @@ from mmengine.registry import DATASETS
 
 from randsac_mm.files import atomic_write
 
-from .coco_annotation import SkippedError, clean_annotation, guess_format, to_key, to_number, update
+from .coco_annotation import SkippedError, clean_annotation, to_key, to_number, update
 from .report import DataReport, find_datasets, name_some
 from .scan import ImageFacts, cache_folder, scan_images
 
@@ -25,7 +25,7 @@ _VERSION = 1  # of the copies: to be raised when the rules change
 
 
 def prepare_coco(cfg: Mapping[str, Any], parts: Sequence[str] = ('train', 'val', 'test')) -> list[DataReport]:
-    """Check the annotation files of every ``CocoDataset`` of a config, and put the paths of cleaned copies in their place.
+    """Check the annotation files of every ``CocoDataset`` of a config, and put in cleaned copies where needed.
 
     The data sets of a loader and its ``CocoMetric`` then read the same file, with labels in the order of the classes.
     ``indices`` leave the config, because the copy has only those images.
@@ -39,37 +39,38 @@ def prepare_coco(cfg: Mapping[str, Any], parts: Sequence[str] = ('train', 'val',
     """
     reports, known = [], {}
     for part in parts:
-        metrics = [metric for metric in _find(cfg.get(f'{part}_evaluator'), 'CocoMetric') if metric.get('ann_file')]
+        metrics = list(_find(cfg.get(f'{part}_evaluator'), 'CocoMetric'))
         prepared = {}
         datasets = {key: node for key, node in find_datasets(cfg, [part]).items() if [*_find([node], 'CocoDataset')]}
         for key, dataset in datasets.items():
-            root, report = dataset.get('data_root') or '', DataReport(key)
-            path = os.path.join(root, dataset['ann_file'])
+            root = dataset.get('data_root') or ''
+            path = os.path.join(root, dataset.get('ann_file') or '')
             folder = os.path.join(root, (dataset.get('data_prefix') or {}).get('img', ''))
             options = dict(
                 masks=any(step.get('with_mask') for step in _find(dataset.get('pipeline'), 'LoadAnnotations'))
                 or any('segm' in metric.get('metric', 'bbox') for metric in metrics),
-                labelled=not any(metric.get('format_only') for metric in metrics),
                 filter_cfg=None if dataset.get('test_mode') else dataset.get('filter_cfg'),
                 indices=dataset.get('indices'),
             )
-            try:
-                query = (path, folder, _read_classes(dataset), options)
-                if repr(query) not in known:
-                    reports.append(report)
-                    known[repr(query)] = _open(*query)
-                target, report.facts, warnings = known[repr(query)]
-                report.warnings = [f'{path}: {line}' for line in warnings]
-                prepared[os.path.abspath(path)] = dataset['ann_file'] = target
+            query = repr((path, folder, dataset.get('metainfo'), options))
+            if query not in known:
+                reports.append(report := DataReport(key))
+                known[query] = None
+                try:
+                    known[query], report.facts, warnings = _open(path, folder, _read_classes(dataset), options)
+                    report.warnings = [f'{path}: {line}' for line in warnings]
+                except FileNotFoundError:
+                    report.errors.append(f'{path}: there is no such file, see {key}.ann_file and data_root')
+                except (OSError, ValueError) as error:
+                    report.errors.append(f'{path}: {error}')
+            if known[query]:
+                prepared[os.path.abspath(path)] = dataset['ann_file'] = known[query]
                 dataset.pop('indices', None)
-            except FileNotFoundError:
-                report.errors.append(f'{path}: there is no such file, see {key}.ann_file and data_root')
-            except (OSError, ValueError) as error:
-                report.errors.append(f'{path}: {error}')
         for metric in metrics if 0 < len(datasets) == len(prepared) else []:
-            if os.path.abspath(metric['ann_file']) in prepared:
-                metric['ann_file'] = prepared[os.path.abspath(metric['ann_file'])]
-            else:
+            path = os.path.abspath(metric.get('ann_file') or '')
+            if path in prepared:
+                metric['ann_file'] = prepared[path]
+            elif metric.get('ann_file'):
                 text = f'{part}_evaluator reads it, but {part}_dataloader {name_some(list(prepared))}; name one file'
                 reports.append(DataReport(f'{part}_evaluator', errors=[f'{metric["ann_file"]}: {text}']))
     return reports
@@ -80,7 +81,6 @@ def clean_coco(
     classes: Sequence[str],
     scan: Callable[[list[str]], Sequence[ImageFacts]],
     masks: bool = True,
-    labelled: bool = True,
     filter_cfg: Mapping[str, Any] | None = None,
     indices: int | Sequence[int] | None = None,
 ) -> tuple[dict[str, Any], dict[str, Any], list[str]]:
@@ -91,7 +91,6 @@ def clean_coco(
         classes: Names of the classes, in the order of the labels.
         scan: Returns the facts of image files, given by ``file_name``.
         masks: Whether an instance without mask is skipped.
-        labelled: Whether a file without objects is an error.
         filter_cfg: mmdet's, of a training set.
         indices: mmengine's: the first images (negative: the last), or places of images in the file, after
             ``filter_cfg``. The result has only these, in this order.
@@ -100,53 +99,61 @@ def clean_coco(
         The annotations, ``data`` itself if nothing had to change; facts; warnings.
 
     Raises:
-        ValueError: If the format is another, a class has no category, ids of images or categories are missing or repeat,
-            sizes are not those of the images, boxes are corners, or nothing is left to read.
+        ValueError: If the format is another, a class has no category, ids of images or categories are missing or
+            repeat, sizes are not those of the images, boxes are corners, or nothing is left to read.
     """
     _check_format(data)
-    notes, repaired, formats = defaultdict(list), Counter(), defaultdict(list)
+    notes, repaired, formats, filter_cfg = defaultdict(list), Counter(), defaultdict(list), filter_cfg or {}
     categories = _sort_categories(data['categories'], classes, repaired)
     names = {category['id']: category['name'] for category in categories}
-    labels = [category['id'] for category in categories if category['name'] in classes]
-    images = _check_images(data['images'], scan, notes, repaired)
-    chosen = _choose(images, data['annotations'], labels, filter_cfg or {}, indices)
+    labels = {category['id'] for category in categories if category['name'] in classes}
+    seen = dict(zip(files := [image['file_name'] for image in data['images']], scan(files), strict=True))
+    images = _check_images(data['images'], seen, notes, repaired)
+    readable = [found for found in seen.values() if not found.fault]
+    turned = sum(found.orientation > 1 for found in readable)
+    facts = {'type': 'CocoDataset', 'modes': dict(Counter(found.mode for found in readable)), 'turned_by_exif': turned}
+    facts['skipped'] = {'unreadable': [name for name, found in seen.items() if found.fault]}
+    chosen = _choose(images, data['annotations'], labels, filter_cfg, indices)
     annotations = []
     for place, record in enumerate(data['annotations'], 1):
         image, name = to_key(record.get('image_id')), record.get('id', f'number {place}')
         if image not in images:
             notes['annotations skipped, of an image that is not in the file'].append(name)
-        elif image in chosen and images[image]:
+        elif chosen.get(image):
             try:
-                annotations.append(clean_annotation(record, images[image], names, masks, repaired))
-                formats[guess_format(record.get('bbox'), annotations[-1], images[image])].append(name)
+                clean, kind = clean_annotation(record, images[image], names, masks, repaired)
+                annotations.append(clean)
+                formats[kind].append(name)
             except SkippedError as reason:
                 notes[f'annotations skipped, {reason}'].append(name)
-    for kind, text in dict(
-        corners='bbox looks like x1, y1, x2, y2 and must be x, y, width, height',
-        elsewhere='boxes are in other places than masks',
-    ).items():
+    for kind, text in (
+        ('corners', 'corners (x1, y1, x2, y2), not x, y, width, height'),
+        ('elsewhere', 'where masks are not'),
+    ):
         if len(formats[kind]) * 2 > sum(map(len, formats.values())):
-            raise ValueError(f'{text}: annotations {name_some(formats[kind])}')
-    notes['boxes in other places than masks'] = formats['elsewhere']
+            raise ValueError(f'boxes seem to be {text}: annotations {name_some(formats[kind])}')
+    notes['boxes where their masks are not'] = formats['elsewhere']
 
     objects = defaultdict(list)  # that can be trained on, by image
     for record in annotations:
         if record['category_id'] in labels and not record['iscrowd'] and min(record['bbox'][2:]) >= 1:
             objects[record['image_id']].append(record)
-    if filter_cfg and filter_cfg.get('filter_empty_gt'):
-        of_class = {record['image_id'] for record in annotations if record['category_id'] in labels}
-        notes['images skipped, with nothing but crowds'] = [key for key in chosen if key in of_class - objects.keys()]
-        chosen = [key for key in chosen if key not in of_class - objects.keys()]
-    kept = {key: images[key] for key in chosen if images[key]}
+    if filter_cfg.get('filter_empty_gt'):
+        crowded = {record['image_id'] for record in annotations if record['category_id'] in labels} - objects.keys()
+        notes['images skipped, with nothing but crowds'] = list(crowded)
+        chosen = {key: image for key, image in chosen.items() if key not in crowded}
+    kept = {key: image for key, image in chosen.items() if image}
+    small = [key for key, image in kept.items() if _short_side(image) < filter_cfg.get('min_size', 0)]
+    notes['images smaller than filter_cfg.min_size, which leaves them out'] = small
     annotations = [record for record in annotations if record['image_id'] in kept]
     # COCO's evaluation takes the id 0 for "no match".
     ids = [record.get('id') for record in annotations]
     if not all(type(number) is int and number > 0 for number in ids) or len(set(ids)) < len(ids):
         annotations = [update(record, repaired, id=number) for number, record in enumerate(annotations, 1)]
-    facts = _summarize(kept, objects, annotations, names, classes) | {'repaired': dict(repaired)}
+    facts |= _summarize(kept, objects, annotations, names, classes) | {'repaired': dict(repaired)}
     warnings = [f'{reason}: {len(found):,} ({name_some(found)})' for reason, found in notes.items() if found]
-    if not kept or (labelled and not objects):
-        raise ValueError(f'no {"object of any class" if kept else "image"} is left. {"; ".join(warnings)}')
+    if len(small) == len(kept) or not objects:
+        raise ValueError(f'no {"image" if objects else "object of a class"} is left. {"; ".join(warnings)}')
     clean = dict(images=list(kept.values()), annotations=annotations, categories=categories)
     if 'info' in data and all(list(map(id, data[key])) == list(map(id, records)) for key, records in clean.items()):
         return data, facts, warnings
@@ -183,20 +190,21 @@ def _sort_categories(records: list[dict], classes: Sequence[str], repaired: Coun
     return [named[name] for name in classes] + [record for record in records if record['name'] not in classes]
 
 
-def _check_images(records: list[dict], scan: Callable, notes: dict[str, list], repaired: Counter) -> dict[Any, dict]:
+def _check_images(records: list[dict], seen: dict, notes: dict[str, list], repaired: Counter) -> dict[Any, dict]:
     """Return the images by id, with their sizes as read; an empty dict for one that cannot be read."""
     found: dict[Any, dict] = {}
     wrong = []
-    files = [record['file_name'] for record in records]
-    for record, name, facts in zip(records, files, scan(files), strict=True):
-        key, (height, width) = to_key(record['id']), facts.upright_size
+    for record in records:
+        name, key = record['file_name'], to_key(record['id'])
+        facts = seen[name]
+        height, width = facts.upright_size
         if key in found:
             raise ValueError(f'two images have the id {key}; one is {name}')
         stated = to_number(record.get('height')), to_number(record.get('width'))
         found[key] = {}
         if facts.fault is not None:
             notes['images skipped, because they cannot be read'].append(f'{name}: {facts.fault}')
-        elif None not in stated and stated != (height, width):
+        elif all(stated) and stated != (height, width):
             wrong.append(f'{name} is {stated[1]:g} x {stated[0]:g} px here, but {width} x {height} px as it is read')
             if stated == (facts.height, facts.width):
                 wrong[-1] += ', turned by EXIF: remove the EXIF orientation of photographs that are annotated as stored'
@@ -205,51 +213,56 @@ def _check_images(records: list[dict], scan: Callable, notes: dict[str, list], r
             if facts.orientation > 1 and (facts.orientation < 5 or height == width):
                 notes['images turned by EXIF, where annotations must belong to the upright pixels'].append(name)
     if wrong:
-        raise ValueError(f'{wrong[0]} ({len(wrong):,} of {len(files):,} images)')
-    notes['files that are several images'] = [name for name, count in Counter(files).items() if count > 1]
+        raise ValueError(f'{wrong[0]} ({len(wrong):,} of {len(records):,} images)')
+    names = Counter(record['file_name'] for record in records)
+    notes['files that are several images'] = [name for name, count in names.items() if count > 1]
     return found
 
 
-def _choose(images: dict, annotations: list[dict], labels: list, filter_cfg: Mapping, indices: Any) -> list:
-    """Return the ids of the images that mmengine would take by ``indices``."""
+def _choose(images: dict, annotations: list[dict], labels: set, filter_cfg: Mapping, indices: Any) -> dict:
+    """Return the images that mmengine would take by ``indices``, in its order."""
     if indices is None:
-        return list(images)
+        return images
     full = {to_key(record.get('image_id')) for record in annotations if to_key(record.get('category_id')) in labels}
     left = [
         key
         for key, image in images.items()
         if (key in full or not filter_cfg.get('filter_empty_gt'))
-        and (not image or min(image['height'], image['width']) >= filter_cfg.get('min_size', 0))
+        and (not image or _short_side(image) >= filter_cfg.get('min_size', 0))
     ]
     if isinstance(indices, int):
-        return left[:indices] if indices >= 0 else left[indices:]
+        left, indices = left[:indices] if indices >= 0 else left[indices:], range(min(abs(indices), len(left)))
     beyond = [index for index in indices if not -len(left) <= index < len(left)]
     if beyond or len(set(indices)) < len(indices):
         raise ValueError(
             f'indices must each be another one of {len(left)} images, but are {name_some(beyond or indices)}'
         )
-    return [left[index] for index in indices]
+    return {left[index]: images[left[index]] for index in indices}
+
+
+def _short_side(image: dict) -> int:
+    return min(image['height'], image['width'])
 
 
 def _summarize(images: dict, objects: dict, annotations: list[dict], names: dict, classes: Sequence[str]) -> dict:
-    """Return the facts of a report; areas in pixels."""
+    """Return the facts of a report."""
     sides = [side for image in images.values() for side in (image['height'], image['width'])]
-    per_class = {name: dict(images=0, instances=0, area=0) for name in classes}
+    found = {name: dict(images=0, instances=0, pixels=0) for name in classes}
     for records in objects.values():
         for record in records:
-            per_class[names[record['category_id']]]['instances'] += 1
-            per_class[names[record['category_id']]]['area'] += round(record['area'])
+            found[names[record['category_id']]]['instances'] += 1
+            found[names[record['category_id']]]['pixels'] += round(record['area'])
         for name in {names[record['category_id']] for record in records}:
-            per_class[name]['images'] += 1
+            found[name]['images'] += 1
     others = Counter(names[record['category_id']] for record in annotations)
     return {
         'images': len(images),
-        'images without objects': sum(not objects.get(key) for key in images),
-        'classes': per_class,
-        'categories that are no class': {name: count for name, count in others.items() if name not in classes},
-        'most instances in an image': max(map(len, objects.values()), default=0),
-        'longest side': max(sides, default=0),
-        'shortest side': min(sides, default=0),
+        'images_without_objects': sum(not objects.get(key) for key in images),
+        'shortest_side': min(sides, default=0),
+        'longest_side': max(sides, default=0),
+        'classes': found,
+        'other_categories': {name: count for name, count in others.items() if name not in classes},
+        'most_instances': max(map(len, objects.values()), default=0),
     }
 
 
@@ -277,7 +290,7 @@ def _open(path: str, folder: str, classes: tuple[str, ...], options: dict) -> tu
 
     def scan(names: list[str]) -> list[ImageFacts]:
         files[:] = names
-        return scan_images([os.path.join(folder, name) for name in names])
+        return scan_images([os.path.abspath(os.path.join(folder, name)) for name in names])
 
     try:
         known = json.loads(memory.read_bytes())
@@ -290,18 +303,12 @@ def _open(path: str, folder: str, classes: tuple[str, ...], options: dict) -> tu
     except ValueError as error:
         raise ValueError(f'no JSON file: {error}') from error
     clean, facts, warnings = clean_coco(data, classes, scan, **options)
-    known = dict(target=path, facts=facts, warnings=warnings, files=files, images=_digest(scan(files)))
-    if clean is not data:
-        known['target'] = str(copy)
-        known['facts']['cleaned copy'] = str(copy)
-        _write(copy, clean)
-    _write(memory, known)
-    return known['target'], facts, warnings
-
-
-def _write(path: Path, content: dict) -> None:
-    with atomic_write(path) as temporary:
-        temporary.write_text(json.dumps(content))
+    target = path if clean is data else str(copy)
+    known = dict(target=target, facts=facts, warnings=warnings, files=files, images=_digest(scan(files)))
+    for name, content in [(copy, clean)] * (clean is not data) + [(memory, known)]:
+        with atomic_write(name) as temporary:
+            temporary.write_text(json.dumps(content))
+    return target, facts, warnings
 
 
 def _digest(values: Any) -> str:

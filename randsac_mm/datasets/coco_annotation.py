@@ -1,4 +1,4 @@
-"""One annotation in COCO's format: computed where it is incomplete, left out where it means nothing."""
+"""One annotation in COCO's format: computed where it is incomplete, skipped where it means nothing."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -7,67 +7,53 @@ from typing import Any
 
 
 class SkippedError(ValueError):
-    """An annotation is left out. The message completes "annotations skipped, ..."."""
+    """An annotation is skipped. The message completes "annotations skipped, ..."."""
 
 
-def clean_annotation(record: dict, image: dict, categories: Mapping, masks: bool, repaired: Counter) -> dict:
-    """Return an annotation with box, mask, area, ``iscrowd`` and whole ids; ``record`` itself if it has them already.
+def clean_annotation(record: dict, image: dict, names: Mapping, masks: bool, repaired: Counter) -> tuple[dict, str]:
+    """Return an annotation with whole ids, box, mask, area and ``iscrowd``; ``record`` itself if nothing changes.
 
     Args:
         record: The annotation.
         image: Its image, with the true ``height`` and ``width``.
-        categories: What has the ids of the categories as keys.
+        names: The categories, by id.
         masks: Whether it needs a mask.
         repaired: Counts the keys that are added or changed.
+
+    Returns:
+        The annotation, and what its box looks like, by the mask or else by the image: ``'sizes'``: x, y, width, height.
+        ``'corners'``: x1, y1, x2, y2. ``'either'``: a box without mask that would be inside the image as both.
+        ``'elsewhere'``: neither agrees with the mask.
 
     Raises:
         SkippedError: If it has no category, box or mask that can be used.
     """
-    if to_key(record.get('category_id')) not in categories:
+    category, height, width = to_key(record.get('category_id')), image['height'], image['width']
+    if category not in names:
         raise SkippedError('of a category that is not in the file')
-    height, width = image['height'], image['width']
     try:
         mask = _clean_mask(record.get('segmentation'), height, width)
     except SkippedError:
         if masks:
             raise
         mask = None
-    values = dict(
-        bbox=_clean_box(record.get('bbox'), mask, height, width),
-        iscrowd=int(bool(to_number(record.get('iscrowd')))),
-        image_id=image['id'],
-        category_id=to_key(record['category_id']),
-        area=to_number(record.get('area')) or 0,
-    )
-    if mask is not None:
-        values['segmentation'] = mask
-    if values['area'] <= 0:
-        values['area'] = _measure('area', mask, height, width) if mask else values['bbox'][2] * values['bbox'][3]
-        if values['area'] == 0:
+    crowd = int(bool(to_number(record.get('iscrowd'))))
+    around = None if mask is None or crowd else _surround(mask, height, width)
+    box = _to_numbers(record.get('bbox'), 4)
+    if box is None and mask is None:
+        raise SkippedError('without a box')
+    if box is None:
+        left, top, right, bottom = _surround(mask, height, width)
+        box = [left, top, right - left, bottom - top]
+    kind = 'sizes' if crowd else _guess(*box, around, height, width)
+    box = _clip(*box, height, width)
+    area = to_number(record.get('area')) or 0
+    if area <= 0:
+        area = _measure('area', mask, height, width) if mask else box[2] * box[3]
+        if area == 0:
             raise SkippedError('of area 0')
-    return update(record, repaired, **values)
-
-
-def guess_format(box: Any, annotation: dict, image: dict) -> str:
-    """Return what the numbers of a box are, judged by the mask or else by the image.
-
-    Returns:
-        ``'sizes'``: x, y, width, height. ``'corners'``: x1, y1, x2, y2. ``'elsewhere'``: neither agrees with the mask.
-        Without a mask ``'sizes'``, ``'corners'`` if only corners are in the image, ``'either'`` if both are.
-    """
-    mask, height, width = annotation.get('segmentation'), image['height'], image['width']
-    numbers = [to_number(value) for value in box] if isinstance(box, list) else []
-    if annotation['iscrowd'] or len(numbers) != 4 or None in numbers:
-        return 'sizes'
-    x, y, w, h = numbers
-    try:
-        around = _surround(_clean_mask(mask, height, width), height, width)
-    except SkippedError:
-        if not (x < w <= width + 1 and y < h <= height + 1):
-            return 'sizes'
-        return 'corners' if x + w > width + 1 or y + h > height + 1 else 'either'
-    as_sizes, as_corners = _overlap((x, y, x + w, y + h), around), _overlap((x, y, w, h), around)
-    return 'elsewhere' if max(as_sizes, as_corners) < 0.1 else 'corners' if as_corners > as_sizes else 'sizes'
+    values = dict(bbox=box, iscrowd=crowd, image_id=image['id'], category_id=category, area=area)
+    return update(record, repaired, **values, **({} if mask is None else dict(segmentation=mask))), kind
 
 
 def to_number(value: Any) -> Any:
@@ -80,7 +66,9 @@ def to_number(value: Any) -> Any:
 
 
 def to_key(value: Any) -> Any:
-    """Return an id: a whole number as int, also if it is written as a string; other strings; or None."""
+    """Return an id: a whole number as int, also if it is written as a string; another string; or None."""
+    if type(value) is int:
+        return value
     number = to_number(value)
     return int(number) if number is not None and number == int(number) else value if isinstance(value, str) else None
 
@@ -88,8 +76,20 @@ def to_key(value: Any) -> Any:
 def update(record: dict, repaired: Counter, **values: Any) -> dict:
     """Return a record with some values, and count the changed ones; the record itself if there are none."""
     new = {key: v for key, v in values.items() if type(record.get(key)) is not type(v) or record[key] != v}
-    repaired.update(new.keys())
+    for key in new:
+        repaired[key] += 1
     return {**record, **new} if new else record
+
+
+def _to_numbers(values: Any, length: int | None = None) -> list | None:
+    """Return a list of finite numbers of an even length, at least six without ``length``; or None."""
+    if not isinstance(values, list) or len(values) % 2 or (len(values) != length if length else len(values) < 6):
+        return None
+    try:
+        return values if isfinite(sum(values)) else None
+    except TypeError:
+        values = [to_number(value) for value in values]
+        return None if None in values else values
 
 
 def _clean_mask(mask: Any, height: int, width: int) -> list | dict:
@@ -97,49 +97,46 @@ def _clean_mask(mask: Any, height: int, width: int) -> list | dict:
     if not mask:
         raise SkippedError('without a mask')
     if isinstance(mask, list):
-        parts = mask if isinstance(mask[0], list) else [mask]
-        polygons = [polygon for polygon in map(_clean_polygon, parts) if polygon is not None]
-        if not polygons:
+        parts = [_to_numbers(part) for part in (mask if isinstance(mask[0], list) else [mask])]
+        if not any(parts):
             raise SkippedError('with polygons of less than three points')
-        return mask if len(polygons) == len(mask) and all(a is b for a, b in zip(polygons, mask)) else polygons
+        return [part for part in parts if part]
     counts = mask.get('counts') if isinstance(mask, dict) else None
     if not isinstance(counts, (list, str)) or mask.get('size') != [height, width]:
         raise SkippedError('with an RLE mask of another size than the image')
-    if isinstance(counts, list) and (
-        not all(type(n) is int and n >= 0 for n in counts) or sum(counts) != height * width
-    ):
+    runs = counts if isinstance(counts, list) else [height * width]
+    if not all(type(run) is int and run >= 0 for run in runs) or sum(runs) != height * width:
         raise SkippedError('with an RLE mask whose counts do not sum up to the image')
     if not _measure('area', mask, height, width):
         raise SkippedError('with an empty mask')
     return mask
 
 
-def _clean_polygon(points: Any) -> list | None:
-    if not isinstance(points, list) or len(points) < 6 or len(points) % 2:
-        return None
-    try:
-        return points if isfinite(sum(points)) else None
-    except TypeError:
-        points = [to_number(value) for value in points]
-        return None if None in points else points
-
-
-def _clean_box(box: Any, mask: list | dict | None, height: int, width: int) -> list:
-    """Return x, y, width and height inside the image; of the mask, if there is no box."""
-    numbers = [to_number(value) for value in box] if isinstance(box, list) else []
-    if len(numbers) != 4 or None in numbers:
-        if mask is None:
-            raise SkippedError('without a box')
-        left, top, right, bottom = _surround(mask, height, width)
-        numbers = [left, top, right - left, bottom - top]
-    x, y, w, h = numbers
+def _clip(x: float, y: float, w: float, h: float, height: int, width: int) -> list:
+    """Return x, y, width and height of the part of a box inside the image."""
     if w <= 0 or h <= 0:
         raise SkippedError('with a box of zero size')
     left, top, right, bottom = max(x, 0), max(y, 0), min(x + w, width), min(y + h, height)
     if left >= right or top >= bottom:
         raise SkippedError('with a box outside the image')
     beyond = max(-x, -y, x + w - width, y + h - height) > 1  # COCO's own leave it by fractions of a pixel
-    return [left, top, right - left, bottom - top] if beyond else numbers
+    return [left, top, right - left, bottom - top] if beyond else [x, y, w, h]
+
+
+def _guess(x: float, y: float, w: float, h: float, around: tuple | None, height: int, width: int) -> str:
+    """Return what the numbers of a box are, see :func:`clean_annotation`."""
+    if around is None:
+        if not (x < w <= width + 1 and y < h <= height + 1):
+            return 'sizes'
+        return 'corners' if x + w > width + 1 or y + h > height + 1 else 'either'
+    as_sizes, as_corners = _overlap((x, y, x + w, y + h), around), _overlap((x, y, w, h), around)
+    return 'elsewhere' if max(as_sizes, as_corners) < 0.1 else 'corners' if as_corners > as_sizes else 'sizes'
+
+
+def _overlap(a: tuple, b: tuple) -> float:
+    """Return the intersection over union of two boxes (x1, y1, x2, y2)."""
+    both = max(0, min(a[2], b[2]) - max(a[0], b[0])) * max(0, min(a[3], b[3]) - max(a[1], b[1]))
+    return both / max(1e-9, (a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - both)
 
 
 def _surround(mask: list | dict, height: int, width: int) -> tuple:
@@ -160,10 +157,3 @@ def _measure(what: str, mask: list | dict, height: int, width: int) -> Any:
     elif isinstance(mask['counts'], list):
         mask = coco.frPyObjects(mask, height, width)
     return getattr(coco, what)(mask).tolist()
-
-
-def _overlap(a: tuple, b: tuple) -> float:
-    """Return the intersection over union of two boxes (x1, y1, x2, y2)."""
-    sides = [max(0, min(a[i + 2], b[i + 2]) - max(a[i], b[i])) for i in (0, 1)]
-    both = sides[0] * sides[1]
-    return both / max(1e-9, (a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - both)

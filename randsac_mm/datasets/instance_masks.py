@@ -7,14 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from scipy.ndimage import label
 
-from .images import find_image_files
+from .images import find_image_files, read_mask
 from .report import name_some
 from .scan import scan_images
 
 
-def masks_to_coco(images: str | os.PathLike, masks: str | os.PathLike, classes: Sequence[str]) -> tuple[dict, list[str]]:
+def masks_to_coco(
+    images: str | os.PathLike, masks: str | os.PathLike, classes: Sequence[str]
+) -> tuple[dict, list[str]]:
     """Return the annotations of a folder of images and a folder of instance masks.
 
     The mask of ``images/a.jpg`` is the file ``masks/a.png``, whose values number the instances (0: background), or it
@@ -22,8 +24,8 @@ def masks_to_coco(images: str | os.PathLike, masks: str | os.PathLike, classes: 
     a folder of such masks, ``masks/CLASS``. An instance of several parts stays one; instances may touch or overlap.
 
     Returns:
-        The annotations, with masks as RLE, exact boxes (x, y, width, height) and areas in pixels. Lines about what is
-        left out: masks without image, and images without mask (one of zeros says that there is nothing).
+        The annotations, with masks as RLE, exact boxes (x, y, width, height) and areas in pixels. Lines about masks
+        without image, images without mask (one of zeros says that there is nothing), and masks that look semantic.
 
     Raises:
         ValueError: If no image has a mask, an image or mask cannot be read, a mask has another size than its image, or
@@ -33,7 +35,7 @@ def masks_to_coco(images: str | os.PathLike, masks: str | os.PathLike, classes: 
     names = {os.path.splitext(path.relative_to(images).as_posix())[0]: path for path in paths}
     if len(names) < len(paths):
         raise ValueError(f'{images}: images that differ only in their ending, which one name of a mask would mean')
-    found, alone = defaultdict(list), []
+    found, alone, whole = defaultdict(list), [], []
     for category, name in enumerate(classes, 1):
         folder = Path(masks, name) if len(classes) > 1 else Path(masks)
         for path in find_image_files(folder):
@@ -42,7 +44,9 @@ def masks_to_coco(images: str | os.PathLike, masks: str | os.PathLike, classes: 
             image = next((start for start in starts if start in names), None)
             (alone if image is None else found[image]).append((category, path))
     if not found:
-        raise ValueError(f'{masks}: no mask is of one of the {len(paths):,} images in {images}: {name_some(list(names))}')
+        raise ValueError(
+            f'{masks}: no mask is of one of the {len(paths):,} images in {images}: {name_some(list(names))}'
+        )
     categories = [dict(id=number, name=name) for number, name in enumerate(classes, 1)]
     data: dict[str, Any] = dict(info={}, images=[], annotations=[], categories=categories)
     for (name, path), facts in zip(names.items(), scan_images([str(path) for path in paths]), strict=True):
@@ -55,17 +59,25 @@ def masks_to_coco(images: str | os.PathLike, masks: str | os.PathLike, classes: 
         data['images'].append(dict(id=len(data['images']) + 1, file_name=file_name, height=height, width=width))
         several = Counter(category for category, _ in found[name])
         for category, mask in found[name]:
-            pixels = np.asarray(Image.open(mask))
+            pixels = read_mask(mask)
             if pixels.shape != (height, width):
                 raise ValueError(f'{mask}: {pixels.shape[::-1]} px, but {path} is {width} x {height} px')
             instances = encode_instances(pixels)
             if len(instances) > 1 and several[category] > 1:
-                raise ValueError(f'{mask}: {len(instances)} values, but one of {several[category]} masks has one instance')
+                raise ValueError(
+                    f'{mask}: {len(instances)} values, but one of {several[category]} masks has one instance'
+                )
+            if several[category] == len(instances) == 1 and label(pixels)[1] > 1:
+                whole.append(mask)
             for instance in instances:
                 ids = dict(id=len(data['annotations']) + 1, image_id=len(data['images']), category_id=category)
                 data['annotations'].append(ids | instance)
-    notes = {'images without mask': [n for n in names if n not in found], 'masks without image': [p for _, p in alone]}
-    return data, [f'{text}, left out: {len(items):,} ({name_some(items)})' for text, items in notes.items() if items]
+    notes = {
+        'images without mask, left out': [name for name in names if name not in found],
+        'masks without image, left out': [mask for _, mask in alone],
+        'masks of one value in several parts, which become one instance': whole,
+    }
+    return data, [f'{text}: {len(items):,} ({name_some(items)})' for text, items in notes.items() if items]
 
 
 def encode_instances(labels: np.ndarray) -> list[dict[str, Any]]:
