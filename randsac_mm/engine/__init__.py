@@ -6,7 +6,9 @@ Private parts of onedl-mmengine 0.10.12, mmengine 0.10.7 and torch 2.11 that it 
 * ``fast_forward.py``: ``_InfiniteDataloaderIterator._dataloader``, ``_iterator`` and ``_epoch``;
   ``InfiniteSampler._indices_of_rank``; torch's ``DataLoader._index_sampler``, ``_next_index`` of its iterator
 * ``deferred_log.py``: ``HistoryBuffer._log_history`` and ``_count_history``; ``OptimWrapper.clip_func``
-* ``schedule.py``: ``_ParamScheduler``; ``compile.py``: ``OptimWrapper._accumulative_counts``, torch's ``_dynamo``
+* ``launch.py``: ``_log_env`` of both runners, ``_auto_scale_lr`` of strategies
+* ``schedule.py``: ``_ParamScheduler``, ``_build_param_scheduler`` of runner and strategies
+* ``compile.py``: ``OptimWrapper._accumulative_counts``, torch's ``_dynamo``
 """
 
 from randsac_mm.engine.checkpoint import ResumableCheckpointHook

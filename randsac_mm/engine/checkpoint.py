@@ -83,15 +83,16 @@ class ResumableCheckpointHook(CheckpointHook):
         for key in list(checkpoint):
             checkpoint[key] = from_plain(checkpoint[key])
         self._loaded_meta = checkpoint.get('meta', {})
-        if not getattr(runner, '_resume', False) or self.keep_schedule:
+        if not getattr(runner, '_resume', False):
             return
         if self.new_schedule:
             use_new_schedule(runner, checkpoint)
             return
         info = checkpoint.get('message_hub', {}).get('runtime_info', {})
         limits = {'max_epochs': runner.max_epochs, 'max_iters': runner.max_iters}
-        check_schedules(runner.param_schedulers, checkpoint.get('param_schedulers'), limits, info)
-        if 'optimizer' in checkpoint:
+        saved = checkpoint.get('param_schedulers')
+        check_schedules(runner.param_schedulers, saved, limits, info, self.keep_schedule)
+        if 'optimizer' in checkpoint and not self.keep_schedule:
             check_optimizer(runner.optim_wrapper, checkpoint['optimizer'])
 
     def before_train(self, runner: Any) -> None:

@@ -34,6 +34,7 @@ _PARTS = {
     'visualizer': (('VISUALIZERS', 'VISBACKENDS'), ()),
     'cfg': (('LOOPS',), ('by_epoch',)),
 }
+_ALWAYS = frozenset({'type', '_scope_'})
 _NOT_BUILT = ('policies', 'dcn', 'plugins')  # their types get other keys from what reads them
 
 
@@ -57,10 +58,10 @@ def check_keys(cfg: Config) -> None:
         for path, part, scope in _typed(node, key, cfg.get('default_scope') or 'mmengine'):
             known = [_accepted(kind) for kind in _find_types(part['type'], registries, scope)]
             if known and None not in known:
-                known = {'type', '_scope_', *extra}.union(*known)
-                for name in set(part) - known:
+                known = _ALWAYS.union(extra, *known)
+                for name in sorted(set(part) - known):
                     kind = getattr(part['type'], '__name__', part['type'])
-                    raise ValueError(f'{path}: {kind} has no {name}; {closest(name, known)}')
+                    raise ValueError(f'{path}: {kind} has no {name}; {closest(name, known - _ALWAYS)}')
 
 
 def _default_type(key: str, node: dict) -> dict[str, Callable]:

@@ -24,13 +24,17 @@ from randsac_mm.engine.resources import fit_workers, keep_freed_memory
 from randsac_mm.engine.schedule import drop_fixed_schedules
 from randsac_mm.transfer.model_loading import load_model
 
+# How mmengine's long lists begin.
+_ONLY_IN_FILE = ('\n-----', 'Config:\n', 'Hooks will be executed', 'paramwise_options')
 
-class _QuietStart:
-    """Runner that writes environment, config and list of hooks to the log file, not to the terminal."""
+
+class _ShortOnTerminal:
+    """Runner that writes environment, config, hooks and parameter groups to the log file only."""
 
     def _log_env(self, *args: Any) -> None:
-        for handler in _consoles(self):
-            handler.addFilter(_is_warning)  # until the runner is built
+        for handler in self.logger.handlers:
+            if not isinstance(handler, logging.FileHandler):
+                handler.addFilter(lambda record: not record.getMessage().startswith(_ONLY_IN_FILE))
         super()._log_env(*args)
 
 
@@ -179,9 +183,7 @@ def build_runner(cfg: Config) -> Runner | FlexibleRunner:
     note = replace_sync_bn(cfg)
     name = cfg.get('runner_type', 'Runner')
     kind = RUNNERS.get(name)
-    runner = type(name, (_QuietStart, kind), {}).from_cfg(cfg)
-    for handler in _consoles(runner):
-        handler.removeFilter(_is_warning)
+    runner = type(name, (_ShortOnTerminal, kind), {}).from_cfg(cfg)
     drop_fixed_schedules(runner)
     _count_accumulation(runner)
     if is_main_process():
@@ -189,14 +191,6 @@ def build_runner(cfg: Config) -> Runner | FlexibleRunner:
     if note:
         runner.logger.warning(note)
     return runner
-
-
-def _consoles(runner: Any) -> list[logging.Handler]:
-    return [handler for handler in runner.logger.handlers if not isinstance(handler, logging.FileHandler)]
-
-
-def _is_warning(record: logging.LogRecord) -> bool:
-    return record.levelno >= logging.WARNING
 
 
 def _count_accumulation(runner: Any) -> None:

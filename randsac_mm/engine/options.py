@@ -65,28 +65,29 @@ def _parse(text: str) -> Any:
             return number(text)
     if text.lower() in _WORDS:
         return _WORDS[text.lower()]
+    parts = _split(text[1:-1]) if text[:1] + text[-1:] in ('()', '[]') else None
+    kind = tuple if parts is not None and text[0] == '(' else list
     with suppress(ValueError, SyntaxError, TypeError, MemoryError, RecursionError), warnings.catch_warnings():
         warnings.simplefilter('ignore')  # Python's, about texts such as '1if'
         value = ast.literal_eval(text)
         if isinstance(value, (str, *_FREE)):
-            return list(value) if isinstance(value, tuple) and text[0] != '(' else value
-    parts = _split(text[1:-1]) if text[:1] + text[-1:] in ('()', '[]') else None
-    kind = tuple if parts is not None and text[0] == '(' else list
-    parts = parts or _split(text) or []
-    with suppress(RecursionError):
-        return kind(map(_parse, parts)) if parts[1:] or (parts and parts[0] != text) else text
-    return text
+            return kind(value) if isinstance(value, tuple) else value
+    if parts is None:
+        parts = _split(text)
+        if not parts or parts == [text]:
+            return text
+    return kind(map(_parse, parts))
 
 
 def _split(text: str) -> list[str] | None:
-    """Split at the commas outside of brackets and quotes; None if one of these does not close."""
+    """Split at the commas outside of brackets and quotes; None if one of these does not close, or they are too deep."""
     parts, depth, quote = [''], 0, ''
     for char in text:
         if char in '\'"' and quote in ('', char):
             quote = '' if quote else char
         elif not quote:
             depth += (char in '([') - (char in ')]')
-        if depth < 0:
+        if not 0 <= depth < 50:
             return None
         if char == ',' and not depth and not quote:
             parts.append('')

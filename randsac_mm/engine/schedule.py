@@ -1,9 +1,9 @@
 """Schedules: another number of epochs, a warm-up of one step, a config that no longer agrees with its checkpoint."""
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from mmengine.config import Config
 from mmengine.optim import ConstantParamScheduler, LinearParamScheduler, OptimWrapperDict, _ParamScheduler
 
@@ -61,43 +61,38 @@ def check_optimizer(wrapper: Any, saved: Mapping[str, Any]) -> None:
     Raises:
         ValueError: If the number of parameter groups differs, or a number in one of them: lr, weight decay, betas, ...
     """
-    changes: dict[str, list[str]] = {}
+    changes: dict[str, str] = {}
     for new, old in _groups(wrapper, saved):
         for key in new:
-            now, before = (group.get(f'initial_{key}', group.get(key)) for group in (new, old))
             skipped = key in _SPEED_ONLY or key.startswith('initial_') or (key == 'betas' and 'momentum' in old)
+            now, before = (group.get(f'initial_{key}', group.get(key)) for group in (new, old))
             if not skipped and _differ(now, before):  # a schedule of Adam's momentum changes betas
-                changes.setdefault(key, []).append(f'{key} is {now}, not {before}')
+                changes.setdefault(key, f'{key} is {now}, not {before}')
     if changes:
-        texts = [
-            found[0] + (f' (and in {len(found) - 1} more groups)' if found[1:] else '') for found in changes.values()
-        ]
-        raise ValueError(
-            f"cannot resume, the config's optimiser differs from the checkpoint's: {'; '.join(texts)}. {_ADVICE}"
-        )
+        found = '; '.join(changes.values())
+        raise ValueError(f"cannot resume, the config's optimiser differs from the checkpoint's: {found}. {_ADVICE}")
 
 
 def _differ(now: Any, before: Any) -> bool:
-    """Compare numbers, or sequences of them; what only one side has is a difference unless it is a switch."""
-    values = [value if isinstance(value, (tuple, list)) else (value,) for value in (now, before)]
-    if not all(isinstance(value, (int, float)) for value in values[0]) or (before is None and isinstance(now, bool)):
+    """Compare numbers, or sequences of them; what the checkpoint lacks is a difference unless it is a switch."""
+    kinds = [np.asarray(value).dtype.kind for value in (now, before)]
+    if kinds[0] not in 'bif' or kinds == ['b', 'O']:
         return False
-    return len(values[0]) != len(values[1]) or not all(
-        isinstance(old, (int, float)) and math.isclose(new, old, rel_tol=1e-6) for new, old in zip(*values, strict=True)
-    )
+    return kinds[1] not in 'bif' or np.shape(now) != np.shape(before) or not np.allclose(now, before, rtol=1e-6, atol=0)
 
 
 def _groups(wrapper: Any, saved: Mapping[str, Any]) -> Iterator[tuple[dict, dict]]:
     """Yield the built and the saved settings of each parameter group of one optimiser, or of several."""
     if isinstance(wrapper, OptimWrapperDict):
         for name, part in wrapper.items():
-            yield from _groups(part, saved.get(name, {}))
+            yield from _groups(part, saved[name])
         return
-    groups = saved.get('param_groups', []) + [saved[key] for key in ('base_param_settings',) if saved.get(key)]
+    base = saved.get('base_param_settings')
+    groups = [*saved['param_groups'], *([base] if base else [])]
     if len(wrapper.param_groups) != len(groups):
         raise ValueError(
             f'cannot resume, the optimiser has {len(wrapper.param_groups)} parameter groups, the checkpoint '
-            f'{len(groups)}: restore the model and optim_wrapper of the checkpoint, or start anew from its weights'
+            f'{len(groups)}: restore model and optim_wrapper, or start anew from these weights (load_from, no --resume)'
         )
     yield from zip(wrapper.param_groups, groups, strict=True)
 
@@ -136,7 +131,9 @@ def use_new_schedule(runner: Any, checkpoint: dict) -> None:
     checkpoint['param_schedulers'] = states
 
 
-def check_schedules(schedulers: Any, saved: Any, limits: Mapping[str, int], saved_limits: Mapping[str, Any]) -> None:
+def check_schedules(
+    schedulers: Any, saved: Any, limits: Mapping[str, int], saved_limits: Mapping[str, Any], keep: bool = False
+) -> None:
     """Compare the schedules of the config with those of the checkpoint, which mmengine would silently keep.
 
     Args:
@@ -144,16 +141,18 @@ def check_schedules(schedulers: Any, saved: Any, limits: Mapping[str, int], save
         saved: ``checkpoint['param_schedulers']``: their saved states in the same arrangement.
         limits: ``max_epochs`` and ``max_iters`` of the config.
         saved_limits: The same of the run that wrote the checkpoint; may lack them.
+        keep: Compare only how many there are: without that the saved ones cannot be kept.
 
     Raises:
-        ValueError: If a setting differs, or the length of the training does while a schedule ends with it.
+        ValueError: If the number of schedules differs, or a setting, or the length of the training does while a
+            schedule ends with it.
     """
     built = [s for s in _flat(schedulers) if isinstance(s, _ParamScheduler)]
     states = _flat(saved)
     changes = []
     if built and states and len(built) != len(states):
         changes.append(f'param_scheduler has {len(built)} entries, not {len(states)}')
-    for index, (new, old) in enumerate(zip(built, states, strict=False)):
+    for index, (new, old) in enumerate(zip(built, () if keep else states, strict=False)):
         for key in _SETTINGS:
             ours = getattr(new, key, None)
             if key in old and ours is not None and ours != old[key]:

@@ -33,11 +33,11 @@ _ATTENTION_IMAGES = 2
 
 
 def make_report(
-    run: RunLog, probes: dict, images: Sequence[Path] = (), num: int = 4, seed: int = 0, options: dict | None = None
+    run: RunLog, probes: dict, images: Sequence[Path] = (), num: int = 4, seed: int = 0, options: Sequence[str] = ()
 ) -> tuple[str, dict[str, str]]:
     """Make the page of a run. What cannot be shown is named on it, with the reason.
 
-    ``probes`` are results of ``tools/evaluate.py`` by file name, ``options`` parsed ``--cfg-options``. For ``images``,
+    ``probes`` are results of ``tools/evaluate.py`` by file name, ``options`` are ``--cfg-options``. For ``images``,
     ``num`` and ``seed``, which is that of the serializations too, see :func:`choose_images`.
 
     Returns:
@@ -53,7 +53,7 @@ def make_report(
     return html, {title: part['missing'] for title, part in parts.items() if 'missing' in part}
 
 
-def _draw_parts(run: RunLog, images: Sequence[Path], num: int, seed: int, options: dict | None) -> dict[str, dict]:
+def _draw_parts(run: RunLog, images: Sequence[Path], num: int, seed: int, options: Sequence[str]) -> dict[str, dict]:
     """Draw every part: its result and its pictures, or why it is missing."""
 
     @functools.cache

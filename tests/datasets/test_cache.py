@@ -206,5 +206,5 @@ def test_the_tool_makes_the_cache_that_training_uses(photos, root, run_tool, mon
     calls = decoded(monkeypatch)
     run('train_dataloader.dataset.type=CachedImages')
     assert not calls
-    with pytest.raises(SystemExit, match=r'^cache_images: data_root=.*/none'):
+    with pytest.raises(SystemExit, match=r'^cache_images.py: error: data_root=.*/none'):
         run(f'train_dataloader.dataset.data_root={photos}/none')

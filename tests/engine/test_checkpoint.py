@@ -28,7 +28,7 @@ def test_every_checkpoint_loads_with_weights_only(tmp_path):
 def test_mistakes_in_options_are_refused():
     with pytest.raises(ValueError, match='max_keep_ckpts=1'):
         ResumableCheckpointHook(max_keep_ckpts=1)
-    with pytest.raises(TypeError, match='max_keep_checkpoints'):
+    with pytest.raises(ValueError, match='max_keep_checkpoints'):
         ResumableCheckpointHook(max_keep_checkpoints=3)
 
 

@@ -1,0 +1,122 @@
+"""Contract: a user's mistake ends a tool with one line; its traceback is in the log, or on request on the terminal."""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from engine.toy_engine import toy_config
+from mmengine.config import Config
+from PIL import Image
+from processes import run
+from torch._utils import ExceptionWrapper
+
+from randsac_mm.datasets.images import UnreadableImageError
+from randsac_mm.engine import tool
+
+SMOKE = Path(__file__).resolve().parents[2] / 'configs' / 'smoke'
+DATA = 'train_dataloader.dataset.dataset.data_root='
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """Two images and a damaged one, in a folder with a space in its name."""
+    folder = tmp_path / 'my photos'
+    folder.mkdir()
+    for name in 'abc':
+        Image.fromarray(np.random.randint(0, 255, (40, 50, 3), dtype=np.uint8)).save(folder / f'{name}.png')
+    (folder / 'c.png').write_bytes((folder / 'c.png').read_bytes()[:200])
+    return folder
+
+
+def mistake(run_tool, *arguments):
+    with pytest.raises(SystemExit) as end:
+        run_tool('train.py', *arguments)
+    return str(end.value)
+
+
+def logs(folder):
+    return ''.join(path.read_text() for path in folder.glob('*/*.log'))
+
+
+@pytest.mark.parametrize(
+    ('config', 'options', 'named', 'begun'),
+    [
+        ('randsac_vit_photos', [f'{DATA}/no where'], '/no where', True),
+        ('finetune_vit_digits', ['model.backbone.init_cfg.checkpoint=/none/epoch_9.pth'], r'/none/epoch_9\.pth', True),
+        ('randsac_vit_photos', ['load_from=/none/epoch_9.pth', f'{DATA}PHOTOS'], r'/none/epoch_9\.pth', True),
+        ('randsac_vit_photos', ['model.type=RandSCA'], 'RandSCA is not in', True),
+        ('randsac_vit_photos', ['model.neck.num_layer=2'], 'did you mean num_layers', False),
+        ('randsac_vit_photos', ['model={"_delete_":True,"type":"RandSAC"}'], "missing.*'backbone'", True),
+        ('finetune_vit_digits', ['model.backbone.init_cfg=None', 'model.head.num_classes=3'], '', True),
+    ],
+)  # fmt: skip
+def test_mistakes_end_training_with_one_line(run_tool, photos, tmp_path, capsys, config, options, named, begun):
+    options = [option.replace('PHOTOS', str(photos)) for option in options]
+    text = mistake(run_tool, SMOKE / f'{config}.py', '--work-dir', tmp_path / 'run', '--cfg-options', *options)
+    assert text.startswith('train.py: error: ')
+    assert len(text.splitlines()) <= 2
+    assert tool.re.search(named, text)
+    assert ('Traceback' in logs(tmp_path / 'run')) == begun
+    assert 'Traceback' not in ''.join(capsys.readouterr())
+
+
+@pytest.mark.slow
+def test_an_image_that_a_worker_cannot_read(photos, tmp_path):
+    options = ['train_dataloader.num_workers=1', 'train_dataloader.batch_size=2', f'{DATA}{photos}']
+    command = ['python', 'tools/train.py', SMOKE / 'randsac_vit_photos.py', '--work-dir', tmp_path / 'run']
+    text = run(*command, '--cfg-options', *options, ok=False)
+    assert [line for line in text.splitlines() if 'error: ' in line] == [text.splitlines()[-1]]
+    assert text.splitlines()[-1].startswith(f'train.py: error: {photos / "c.png"}')
+    for word in ('Traceback', 'OneDL', 'Config:', 'paramwise_options', 'sys.platform'):
+        assert word not in text
+        assert word in logs(tmp_path / 'run') or word == 'OneDL'
+
+
+def test_the_traceback_is_shown_on_request(run_tool, tmp_path, capsys):
+    Config(toy_config(tmp_path / 'run', epochs=1)).dump(tmp_path / 'toy.py')
+    text = mistake(run_tool, tmp_path / 'toy.py', '--resume', '--traceback')
+    assert 'there is no checkpoint' in text
+    assert 'Traceback' in capsys.readouterr().err
+
+
+def call(monkeypatch, work):
+    monkeypatch.setattr('sys.argv', ['tool.py'])
+    tool.run_tool(tool.make_parser('', config=False), work)
+
+
+def raising(error):
+    def work(args: argparse.Namespace):
+        raise error
+
+    return work
+
+
+@pytest.mark.parametrize('error', [RuntimeError('a fault'), KeyError('name'), TypeError('x'), KeyboardInterrupt()])
+def test_faults_of_the_program_keep_their_traceback(monkeypatch, error):
+    with pytest.raises(type(error)):
+        call(monkeypatch, raising(error))
+
+
+def test_another_process_says_which_it_is(monkeypatch):
+    monkeypatch.setenv('RANK', '3')
+    monkeypatch.setattr('time.sleep', lambda seconds: None)
+    with pytest.raises(SystemExit, match=r'^tool\.py: error: process 3: a\.png$'):
+        call(monkeypatch, raising(ValueError('a.png')))
+
+
+@pytest.mark.parametrize('kind', [ValueError, UnreadableImageError, FileNotFoundError, KeyError])
+def test_messages_of_workers(kind):
+    try:
+        raise kind('a.png: is damaged')
+    except kind:
+        passed_on = ExceptionWrapper(where='in DataLoader worker process 0')
+    with pytest.raises(kind) as error:
+        passed_on.reraise()
+    assert tool.describe(error.value).strip("'") == 'a.png: is damaged'
+
+
+def test_long_messages_are_cut_and_empty_ones_named():
+    assert tool.describe(ValueError('one\n\n two\nthree')) == 'one\ntwo'
+    assert tool.describe(torch.linalg.LinAlgError()) == 'LinAlgError'
