@@ -13,9 +13,11 @@ from randsac_mm.engine.tool import make_parser, run_tool
 
 
 def work(args: argparse.Namespace) -> str:
+    dataset = load_config(args.config, None, None, 'none').train_dataloader.dataset
+    if dataset.type != 'CachedImages':  # before the options, which may be CachedImages' own
+        kind = [f'train_dataloader.dataset.{key}' for key in ('type=CachedImages', f'source={dataset.type}')]
+        args.cfg_options = kind + args.cfg_options
     dataset = load_config(args.config, args.cfg_options, None, 'none').train_dataloader.dataset
-    if dataset.type != 'CachedImages':
-        dataset.update(type='CachedImages', source=dataset.type)
     images = DATASETS.build(dataset)
     options = f'source={dataset.get("source", "UnlabelledImageFolder")} train_dataloader.dataset.type=CachedImages'
     return f'{len(images):,} images in {images.folder}\nTo use them, add train_dataloader.dataset.{options}'

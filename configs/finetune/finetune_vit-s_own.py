@@ -1,5 +1,5 @@
-# Classification of images of your own: 500 to 50,000 of any size in class folders, one GPU. Copy this file beside itself
-# and change the lines under "Yours"; all that depends on them follows. docs/own_data.md says what may be in the folders.
+# Classification of your own images: 500 to 50,000 of any size in class folders, one GPU. Copy this file beside itself
+# and change the lines under "Yours"; all that depends on them follows. docs/own_data.md says what may be in the folder.
 #
 # Command:  cp configs/finetune/finetune_vit-s_own.py configs/finetune/my_data.py
 #           python tools/check_data.py configs/finetune/my_data.py --sheet pictures

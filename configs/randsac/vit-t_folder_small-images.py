@@ -1,4 +1,4 @@
-# Your own small images, 28 to 64 px, 500 to 50,000 of them: ViT-T with square segments at 32 px, as on CIFAR-10 (C.1.1).
+# Your own small images, 500 to 50,000 of 28 to 64 px: ViT-T with square segments at 32 px, as on CIFAR-10 (C.1.1).
 #
 # Command:  python tools/train.py configs/randsac/vit-t_folder_small-images.py \
 #               --cfg-options train_dataloader.dataset.data_root=/my/photos --auto-scale-lr

@@ -96,8 +96,8 @@ def check_masks(report: DataReport, dataset: Any, images: Sequence[ImageFacts], 
     known = _describe_values(index)
     if len(classes) == 2 and set(values) == {0, 255} and index.get(255) == _IGNORED:
         report.errors.append(
-            f'{report.name}: the values of all masks are 0 and 255, and 255 is unlabelled, so that {classes[1]!r} never '
-            'occurs: set values=(0, 255), unlabelled=None in SegmentationFolder'
+            f'{report.name}: the values of all masks are 0 and 255, and 255 is unlabelled, so that {classes[1]!r} is '
+            'absent: set values=(0, 255), unlabelled=None in SegmentationFolder'
         )
     for value, found in sorted(unknown.items()):
         path, pixels = found[0]

@@ -4,8 +4,6 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from mmengine.config import Config
-
 from .report import DataReport, name_some
 
 _POOLING = ('UPerHead', 'PSPHead', 'ClsBatchNormNeck')  # batch norm of one value an image
@@ -55,8 +53,8 @@ def check_loader(cfg: Mapping[str, Any], reports: Sequence[DataReport]) -> None:
     alone = batch == 1 or (not loader.get('drop_last') and not endless and images // processes % batch == 1)
     if pooling and norms and alone and (processes == 1 or norms != {'SyncBN'}):
         report.errors.append(
-            f'train_dataloader.batch_size={batch}: of {images} images a batch of one remains, and {pooling[0]} needs two '
-            'for its batch norm: choose another size, drop_last=True, or group norm (norm_cfg)'
+            f'train_dataloader.batch_size={batch}: of {images} images a batch of one remains, and {pooling[0]} needs '
+            'two for its batch norm: choose another size, drop_last=True, or group norm (norm_cfg)'
         )
 
 
@@ -74,8 +72,8 @@ def find_ignored_label(cfg: Mapping[str, Any], report: DataReport) -> int:
         ignored = found.popitem()[1]
     else:
         report.errors.append(
-            f'{", ".join(f"{key}={value}" for key, value in found.items())}: one label must be ignored everywhere. Leave '
-            'all at 255 and name the value of unlabelled pixels in the data sets: SegmentationFolder(unlabelled=...)'
+            f'{", ".join(f"{key}={value}" for key, value in found.items())}: one label must be ignored everywhere. '
+            'Leave all at 255 and name the value of unlabelled pixels in the data sets: SegmentationFolder(unlabelled=...)'
         )
     report.facts['ignored_label'] = ignored
     return ignored

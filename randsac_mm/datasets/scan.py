@@ -117,4 +117,7 @@ def _read_header(path: str, decode: bool) -> tuple[Any, ...]:
                 image.load()  # EXIF may come behind the pixels
         # Not PNG's own getexif, which decodes the pixels of every file to look for it.
         orientation = Image.Image.getexif(image).get(_ORIENTATION, 1)
-        return None, image.mode, image.height, image.width, orientation if orientation in range(1, 9) else 1
+        width, height = image.size
+        if image.format == 'TIFF':  # whose size Pillow turns when it opens the file
+            width, height = image.tag_v2[256], image.tag_v2[257]
+        return None, image.mode, height, width, orientation if orientation in range(1, 9) else 1

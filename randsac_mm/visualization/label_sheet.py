@@ -23,7 +23,7 @@ _SIDE, _LEGEND = 300, 25  # pixels of a panel, classes that the legend names
 
 
 def draw_label_sheets(cfg: Config, reports: Sequence[DataReport], folder: Path) -> list[Path]:
-    """Draw twelve samples of every data set, evenly spaced, with class, mask or instances, and the number of each class.
+    """Draw twelve samples of every data set with class, mask or instances, and the counts of each class.
 
     Args:
         cfg: The config.

@@ -82,7 +82,7 @@ SEGMENTATION: dict[str, tuple[Callable | None, dict[str, Any], Callable | None, 
     'halved images': (halve, MANY, None, ['3 masks have another size', 'ADE_val_00000001.png']),
     'turned photographs': (turn, MANY, lambda m: np.where(m == 0, 255, m - 1), []),
     'turned photographs, raw masks': (
-        lambda root: (turn(root), renumber(lambda mask: np.rot90(mask))(root)), MANY, None, ['raw pixels', 'EXIF', '.png']
+        lambda root: (turn(root), renumber(np.rot90)(root)), MANY, None, ['raw pixels', 'EXIF', '.png']
     ),
     '0/255 masks, values not named': (renumber(lambda m: (m > 0) * 255), TWO, None, ['0 and 255', 'values=(0, 255)']),
     '0/255 masks, values named': (
@@ -113,7 +113,7 @@ def outcome(task: str, version: str, cfg: Config, named: list[str]) -> list[dict
         samples = load(cfg)
         print(f'| {task} | {version} | right: {len(samples)} images |')
         return samples
-    with pytest.raises(ValueError, match='.') as caught:
+    with pytest.raises(ValueError, match='') as caught:
         load(cfg)
     text = str(caught.value).replace(str(Path(cfg.train_dataloader.dataset.data_root)), '')
     print(f'| {task} | {version} | refused: {text.splitlines()[0][:160]} |')
@@ -179,7 +179,7 @@ DETECTION: dict[str, tuple[Callable | None, list[str]]] = {
     'as it is': (None, []),
     'halved images': (halve, ['000000', 'jpg']),
     'turned photographs': (turn, []),
-    'turned photographs, raw annotations': (both(turn, each('images', lie_down)), ['raw', 'EXIF', 'jpg']),
+    'turned photographs, raw annotations': (both(turn, each('images', lie_down)), ['EXIF', 'jpg']),
     'swapped categories': (edit(lambda content: content['categories'].reverse()), []),
     'missing area': (each('annotations', lambda entry: entry.pop('area')), []),
     'missing iscrowd': (each('annotations', lambda entry: entry.pop('iscrowd')), []),
@@ -188,7 +188,7 @@ DETECTION: dict[str, tuple[Callable | None, list[str]]] = {
     'upper-case endings': (both(rename, new_ending('JPG')), []),
     '12 bits': (both(store_12_bits, new_ending('png')), []),
     'boxes as corners': (each('annotations', as_corners), ['corner', 'train.json']),
-    'a class of another name': (each('categories', lambda c: c.update(name=c['name'].replace('dog', 'hound'))), ['dog']),
+    'a class of another name': (each('categories', lambda c: c.update(name=c['name'].replace('ski', 'sli'))), ['skis']),
 }  # fmt: skip
 
 
@@ -221,7 +221,8 @@ def test_detection(shared_data: Path, tmp_path: Path, version: str) -> None:
         expected = sorted(
             (names[entry['category_id']], *np.round(entry['bbox'][:2]))
             for entry in original['annotations']
-            if entry['image_id'] == stems[Path(sample['data_samples'].img_path).stem] and not entry['iscrowd']
+            if entry['image_id'] == stems[Path(sample['data_samples'].img_path).stem]
+            and (not entry['iscrowd'] or version == 'missing iscrowd')
         )
         labels = [CocoDataset.METAINFO['classes'][label] for label in found.labels]
         corners = found.bboxes.tensor.numpy()[:, :2].round()
