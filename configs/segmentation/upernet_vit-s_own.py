@@ -1,5 +1,5 @@
 # UPerNet on your own photographs and masks: 500 to 50,000 images of any size, one GPU. Copy this file beside itself
-# and change the lines under "Yours"; all that depends on them follows. docs/own_data.md says what may be in the folders.
+# and change the lines under "Yours"; all that depends on them follows. docs/own_data.md says what the folders have.
 #
 # Command:  cp configs/segmentation/upernet_vit-s_own.py configs/segmentation/my_data.py
 #           python tools/check_data.py configs/segmentation/my_data.py --sheet pictures

@@ -136,6 +136,6 @@ def _compare_classes(report: DataReport, first: DataReport) -> None:
     if ours != theirs:
         odd = name_some(sorted(set(ours) ^ set(theirs)) or ['in another order'])
         report.errors.append(
-            f'{report.name}: its classes are not those of {first.name}: {odd}. Name the same ones in the same order, or '
-            'use LabelledImageFolder, whose classes are always those of the training folder'
+            f'{report.name}: its classes are not those of {first.name}: {odd}. Name the same ones in the same '
+            'order, or use LabelledImageFolder, whose classes are always those of the training folder'
         )

@@ -72,8 +72,8 @@ def find_ignored_label(cfg: Mapping[str, Any], report: DataReport) -> int:
         ignored = found.popitem()[1]
     else:
         report.errors.append(
-            f'{", ".join(f"{key}={value}" for key, value in found.items())}: one label must be ignored everywhere. '
-            'Leave all at 255 and name the value of unlabelled pixels in the data sets: SegmentationFolder(unlabelled=...)'
+            f'{", ".join(f"{key}={value}" for key, value in found.items())}: one label must be ignored by all. '
+            'Leave them at 255 and name the value of unlabelled pixels in the data: SegmentationFolder(unlabelled=...)'
         )
     report.facts['ignored_label'] = ignored
     return ignored
