@@ -75,9 +75,12 @@ def no_pause() -> Iterator[None]:
 
 
 @pytest.fixture(scope='session', autouse=True)
-def no_memory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def no_memory(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Iterator[None]:
     """Remember nothing of an earlier run of the tests, nor in the user's own folder."""
     with pytest.MonkeyPatch.context() as patch:
+        if pytestconfig.getoption('--stock'):  # whose packages are kept there
+            yield
+            return
         patch.setenv('MPLCONFIGDIR', matplotlib.get_cachedir())
         patch.setenv('XDG_CACHE_HOME', str(tmp_path_factory.mktemp('cache')))
         yield
@@ -87,6 +90,8 @@ def no_memory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 def no_default_scope() -> None:
     """Forget the default scope and the logger that a runner of an earlier test has set."""
     DefaultScope._instance_dict.clear()
+    for handler in [handler for logger in MMLogger._instance_dict.values() for handler in logger.handlers]:
+        handler.close()
     MMLogger._instance_dict.clear()
 
 

@@ -74,7 +74,7 @@ def _check_dataset(name: str, source: Mapping[str, Any], ignored: int, decode: b
     report = DataReport(name, {'type': source['type']})
     if source['type'] in _ARRAYS:
         classes = getattr(DATASETS.get(source['type']), 'METAINFO', {}).get('classes', ())
-        report.facts['classes'] = {name: {} for name in classes if source.get('with_label', True)}
+        report.facts['classes'] = {label: {} for label in classes}
         return report
     try:
         dataset = build_dataset(source)
