@@ -151,6 +151,8 @@ def clean_coco(
     if not all(type(number) is int and number > 0 for number in ids) or len(set(ids)) < len(ids):
         annotations = [update(record, repaired, id=number) for number, record in enumerate(annotations, 1)]
     facts |= _summarize(kept, objects, annotations, names, classes) | {'repaired': dict(repaired)}
+    notes['classes without objects'] = [name for name, found in facts['classes'].items() if not found['instances']]
+    notes['categories skipped, that are no class'] = [f'{name}: {n}' for name, n in facts['other_categories'].items()]
     warnings = [f'{reason}: {len(found):,} ({name_some(found)})' for reason, found in notes.items() if found]
     if len(small) == len(kept) or not objects:
         raise ValueError(f'no {"image" if objects else "object of a class"} is left. {"; ".join(warnings)}')
