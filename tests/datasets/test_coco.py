@@ -235,7 +235,7 @@ def test_boxes_beyond_the_image_are_no_corners_if_others_are_sizes():
 def test_labels_are_in_the_order_of_the_classes(classes, order):
     data = file(categories=[dict(id=7 * n, name=name) for n, name in enumerate(order)])
     data['annotations'] = [annotation(id=n + 1, category_id=7 * n) for n in range(4)]
-    found, facts, (line,) = clean(data, classes)
+    found, _, (line,) = clean(data, classes)
     assert [category['name'] for category in found['categories'] if category['name'] in classes] == classes
     assert {c['id']: c['name'] for c in found['categories']} == {c['id']: c['name'] for c in data['categories']}
     assert (found is data) == ([name for name in order if name != 'tree'] == classes)
