@@ -209,7 +209,9 @@ def _check_images(records: list[dict], seen: dict, notes: dict[str, list], repai
         elif all(stated) and stated != (height, width):
             wrong.append(f'{name} is {stated[1]:g} x {stated[0]:g} px here, but {width} x {height} px as it is read')
             if stated == (facts.height, facts.width):
-                wrong[-1] += ', turned by EXIF: remove the EXIF orientation of photographs that are annotated as stored'
+                wrong[-1] += (
+                    ', turned by EXIF: annotated in raw pixels, so remove the EXIF orientation from the photographs'
+                )
         else:
             found[key] = update(record, repaired, id=key, height=height, width=width)
             if facts.orientation > 1 and (facts.orientation < 5 or height == width):
