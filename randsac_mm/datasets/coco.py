@@ -151,6 +151,8 @@ def clean_coco(
     if not all(type(number) is int and number > 0 for number in ids) or len(set(ids)) < len(ids):
         annotations = [update(record, repaired, id=number) for number, record in enumerate(annotations, 1)]
     facts |= _summarize(kept, objects, annotations, names, classes) | {'repaired': dict(repaired)}
+    notes['classes without objects'] = [name for name, found in facts['classes'].items() if not found['instances']]
+    notes['categories skipped, that are no class'] = [f'{name}: {n}' for name, n in facts['other_categories'].items()]
     warnings = [f'{reason}: {len(found):,} ({name_some(found)})' for reason, found in notes.items() if found]
     if len(small) == len(kept) or not objects:
         raise ValueError(f'no {"image" if objects else "object of a class"} is left. {"; ".join(warnings)}')
@@ -207,7 +209,9 @@ def _check_images(records: list[dict], seen: dict, notes: dict[str, list], repai
         elif all(stated) and stated != (height, width):
             wrong.append(f'{name} is {stated[1]:g} x {stated[0]:g} px here, but {width} x {height} px as it is read')
             if stated == (facts.height, facts.width):
-                wrong[-1] += ', turned by EXIF: remove the EXIF orientation of photographs that are annotated as stored'
+                wrong[-1] += (
+                    ', turned by EXIF: annotated in raw pixels, so remove the EXIF orientation from the photographs'
+                )
         else:
             found[key] = update(record, repaired, id=key, height=height, width=width)
             if facts.orientation > 1 and (facts.orientation < 5 or height == width):
