@@ -52,13 +52,12 @@ class _Folder:
 
     def _finish(self, entries: list[dict]) -> list[dict]:
         """Return the entries whose files are sound, and log their number and what is skipped."""
-        keys = ('img_path', 'seg_map_path') if self.check != 'none' else ()
-        paths = [entry[key] for key in keys for entry in entries if key in entry]
-        facts = scan_images(paths, decode=self.check == 'decode')
-        faults = {path: fact.fault for path, fact in zip(paths, facts, strict=True) if fact.fault}
-        for path, fault in faults.items():
-            self._skip('unreadable', path, fault)
-        entries = [entry for entry in entries if not {entry['img_path'], entry.get('seg_map_path')} & faults.keys()]
+        if self.check != 'none':
+            found = scan_images([entry['img_path'] for entry in entries], decode=self.check == 'decode')
+            for entry, facts in zip(entries, found, strict=True):
+                if facts.fault:
+                    self._skip('unreadable', entry['img_path'], facts.fault)
+            entries = [entry for entry, facts in zip(entries, found, strict=True) if not facts.fault]
         if others := self.skipped.pop('of other types', []):
             counts = Counter(os.path.splitext(name)[1].lower() or 'no ending' for name in others).most_common(5)
             self.skipped[f'of other types ({", ".join(f"{ending} {count:,}" for ending, count in counts)})'] = others

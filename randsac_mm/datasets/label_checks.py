@@ -14,12 +14,13 @@ _IGNORED = 255  # the index of pixels without class
 
 
 class MaskFacts(NamedTuple):
-    """What is in a mask: why it is unreadable or None, its size in pixels, and the number of pixels of each value."""
+    """What is in a mask: why it is unreadable or None, its size, its different values, the number of pixels of each."""
 
     fault: str | None
     height: int = 0
     width: int = 0
-    counts: Sequence[tuple[int, int]] = ()
+    values: Sequence[int] = ()
+    pixels: Sequence[int] = ()
 
 
 def scan_masks(paths: Sequence[str]) -> list[MaskFacts]:
@@ -58,32 +59,27 @@ def check_masks(report: DataReport, dataset: Any, images: Sequence[ImageFacts], 
     entries, classes = dataset.data_list, list(dataset.metainfo.get('classes') or ())
     masks = scan_masks([entry['seg_map_path'] for entry in entries])
     index = _table(entries[0], len(classes), ignored)
-    faults, sizes, empty = [], [], []
-    unknown: dict[int, list[tuple[str, int]]] = {}  # masks and pixels of each value without class
+    paths = [printable(entry['seg_map_path']) for entry in entries]
+    faults = [mask.fault for mask in masks if mask.fault]
+    sizes = [
+        _describe_size(path, mask, image)
+        for path, mask, image in zip(paths, masks, images, strict=True)
+        if not mask.fault and not image.fault and (mask.height, mask.width) != image.upright_size
+    ]
+    # Value and pixels of each value of each mask, and the mask's number.
+    values, pixels = (np.array([n for mask in masks for n in mask[part]], dtype=np.int64) for part in (3, 4))
+    numbers = np.repeat(np.arange(len(masks)), [len(mask.values) for mask in masks])
+    found = {int(value): values == value for value in np.unique(values)}
+    labelled = np.isin(values, [value for value, label in index.items() if label != _IGNORED])
+    whole = {path for path, mask in zip(paths, masks, strict=True) if not mask.fault}
+    empty = sorted(whole - {paths[number] for number in numbers[labelled]})
     totals: dict[int, dict[str, int]] = {}
-    values: Counter[int] = Counter()
-    for entry, image, mask in zip(entries, images, masks, strict=True):
-        path = printable(entry['seg_map_path'])
-        if mask.fault:
-            faults.append(mask.fault)
-            continue
-        if not image.fault and (mask.height, mask.width) != image.upright_size:
-            sizes.append(_describe_size(path, mask, image))
-        seen: Counter[int] = Counter()
-        for value, pixels in mask.counts:
-            values[value] += pixels
-            if value in index:
-                seen[index[value]] += pixels
-            else:
-                unknown.setdefault(value, []).append((path, pixels))
-        if set(seen) <= {_IGNORED}:
-            empty.append(path)
-        for label, pixels in seen.items():
-            total = totals.setdefault(label, {'images': 0, 'pixels': 0})
-            total['images'] += 1
-            total['pixels'] += pixels
+    for value, where in found.items():
+        total = totals.setdefault(index.get(value, -1), {'images': 0, 'pixels': 0})
+        total['images'] += int(where.sum())
+        total['pixels'] += int(pixels[where].sum())
     report.facts['unlabelled_pixels'] = totals.pop(_IGNORED, {}).get('pixels', 0)
-    report.facts['values'] = {str(value): values[value] for value in sorted(values)}
+    report.facts['values'] = {str(value): int(pixels[where].sum()) for value, where in found.items()}
     if faults:
         report.errors.append(f'{report.name}: {len(faults)} of {len(masks)} masks cannot be used: {name_some(faults)}')
     if sizes:
@@ -94,17 +90,18 @@ def check_masks(report: DataReport, dataset: Any, images: Sequence[ImageFacts], 
         say = report.errors if len(empty) == len(masks) else report.warnings
         say.append(f'{report.name}: {len(empty)} of {len(masks)} masks have no labelled pixel: {name_some(empty)}')
     known = _describe_values(index)
-    if len(classes) == 2 and set(values) == {0, 255} and index.get(255) == _IGNORED:
+    if len(classes) == 2 and set(found) == {0, 255} and index.get(255) == _IGNORED:
         report.errors.append(
             f'{report.name}: the values of all masks are 0 and 255, and 255 is unlabelled, so that {classes[1]!r} is '
             'absent: set values=(0, 255), unlabelled=None in SegmentationFolder'
         )
-    for value, found in sorted(unknown.items()):
-        path, pixels = found[0]
-        report.errors.append(
-            f'{path}: value {value} ({pixels:,} pixels; in {len(found)} of {len(masks)} masks) is no class: {known}. '
-            f'Add the class, or set values or unlabelled={value} in SegmentationFolder'
-        )
+    for value, where in found.items():
+        if value not in index:
+            first = np.flatnonzero(where)[0]
+            report.errors.append(
+                f'{paths[numbers[first]]}: value {value} ({pixels[first]:,} pixels; in {where.sum()} of {len(masks)} '
+                f'masks) is no class: {known}. Add the class, or set values or unlabelled={value} in SegmentationFolder'
+            )
     _add_classes(report, classes, totals)
 
 
@@ -119,7 +116,7 @@ def _read(path: str) -> tuple[Any, ...]:
         pixels = pixels[values]
     else:
         values, pixels = np.unique(mask, return_counts=True)
-    return None, *mask.shape, list(zip(values.tolist(), pixels.tolist(), strict=True))
+    return None, *mask.shape, values.tolist(), pixels.tolist()
 
 
 def _table(entry: Mapping[str, Any], num_classes: int, ignored: int) -> dict[int, int]:

@@ -280,14 +280,15 @@ def pairs(data: SegmentationFolder) -> list[tuple[str, str]]:
 def test_each_image_goes_with_the_mask_of_its_name(tmp_path, log):
     others = ('images/3.png', 'masks/4.png', 'masks/5.jpg', 'masks/.6.png', 'images/a/1.jpg', 'masks/b/1.png')
     write(tmp_path, *PAIRS, *others, 'images/7.png', 'images/8.png')
-    (tmp_path / 'masks' / '7.png').write_bytes(b'')
-    (tmp_path / 'masks' / '8.png').write_bytes(b'no image')
+    write(tmp_path, 'masks/7.png', 'masks/8.png')
+    (tmp_path / 'images' / '7.png').write_bytes(b'')
+    (tmp_path / 'images' / '8.png').write_bytes(b'no image')
     data = segmentation(tmp_path)
     assert pairs(data) == [PAIRS[:2], PAIRS[2:]]
     text = log[0].getMessage()
-    for part in ('2 images, 7 skipped', 'without a mask: images/3.png, images/a/1.jpg\n', 'masks/7.png: empty'):
+    for part in ('2 images, 7 skipped', 'without a mask: images/3.png, images/a/1.jpg\n', 'images/7.png: empty'):
         assert part in text
-    for part in ('without an image: masks/4.png, masks/b/1.png\n', 'masks/8.png: ', '(.jpg 1): masks/5.jpg'):
+    for part in ('without an image: masks/4.png, masks/b/1.png\n', 'images/8.png: ', '(.jpg 1): masks/5.jpg'):
         assert part in text
 
 
