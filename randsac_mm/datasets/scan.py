@@ -3,9 +3,11 @@
 import hashlib
 import json
 import os
+import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
+from multiprocessing import get_context
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,7 +20,8 @@ from randsac_mm.files import atomic_write
 from .images import find_fault, log_progress
 
 _THREADS = 8  # more than cores, for network file systems
-_VERSION = 1  # of what is remembered: to be raised when a reader changes its mind
+_FEW = 1000  # files that threads read
+_VERSION = 2  # of what is remembered: to be raised when a reader changes its mind
 _ORIENTATION = 0x0112  # the EXIF tag
 
 
@@ -59,7 +62,7 @@ def scan_files(kind: str, paths: Sequence[str], read: Callable[[str], Sequence])
     """
     if not paths:
         return []
-    root = os.path.abspath(os.path.commonpath([os.path.dirname(path) or '.' for path in paths]))
+    root = os.path.abspath(os.path.commonpath({os.path.dirname(path) or '.' for path in paths}))
     name = hashlib.sha256(f'{_VERSION} {kind} {root}'.encode(errors='surrogateescape')).hexdigest()[:16]
     memory = cache_folder() / 'scans' / f'{name}.json'
     known = _recall(memory)
@@ -70,12 +73,15 @@ def scan_files(kind: str, paths: Sequence[str], read: Callable[[str], Sequence])
             for path, stamp in zip(paths, stamps, strict=True)
             if stamp is None or known.get(path, [None])[0] != stamp
         ]
-        found = pool.imap(read, [path for path, _ in new], chunksize=16)
+    # Threads of Python share one core; processes cost a tenth of a second.
+    many = len(new) > _FEW and sys.platform == 'linux'
+    with get_context('fork').Pool(_THREADS) if many else ThreadPool(_THREADS) as pool:
+        found = pool.imap(read, [path for path, _ in new], chunksize=32)
         for (path, stamp), entry in zip(new, log_progress(found, f'{root}: files checked', len(new)), strict=True):
-            known[path] = [stamp, *entry]
+            known[path] = [stamp, entry]
     if new:
         _remember(memory, known)
-    return [known[path][1:] for path in paths]
+    return [known[path][1] for path in paths]
 
 
 def cache_folder() -> Path:
@@ -86,8 +92,8 @@ def cache_folder() -> Path:
 def _recall(memory: Path) -> dict[str, list]:
     try:
         known = json.loads(memory.read_bytes())
-        return known if isinstance(known, dict) and all(isinstance(entry, list) for entry in known.values()) else {}
-    except (OSError, ValueError):
+        return known if all(len(entry) == 2 for entry in known.values()) else {}
+    except (OSError, ValueError, TypeError, AttributeError):  # there is none, or it is damaged
         return {}
 
 
