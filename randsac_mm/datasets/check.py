@@ -1,5 +1,6 @@
 """Check of the data sets of a config: what is in them, and whether model, loaders and evaluators agree with it."""
 
+import inspect
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -9,8 +10,10 @@ from itertools import groupby
 from typing import Any
 
 from mmengine.config import Config
+from mmengine.dataset import BaseDataset
 from mmengine.registry import DATASETS, DefaultScope, init_default_scope
 
+from .cache import CachedImages
 from .coco import prepare_coco
 from .images import find_image_files, printable
 from .label_checks import check_classes, check_masks
@@ -72,9 +75,11 @@ def raise_errors(reports: Sequence[DataReport]) -> None:
 
 def _check_dataset(name: str, source: Mapping[str, Any], ignored: int, decode: bool) -> DataReport:
     report = DataReport(name, {'type': source['type']})
+    with DATASETS.switch_scope_and_registry(None) as registry:
+        kind = registry.get(source['type'])
     if source['type'] in _ARRAYS:
-        classes = getattr(DATASETS.get(source['type']), 'METAINFO', {}).get('classes', ())
-        report.facts['classes'] = {label: {} for label in classes}
+        report.facts['classes'] = {label: {} for label in kind.METAINFO.get('classes', ())}
+    if source['type'] in _ARRAYS or not (inspect.isclass(kind) and issubclass(kind, (BaseDataset, CachedImages))):
         return report
     try:
         dataset = build_dataset(source)

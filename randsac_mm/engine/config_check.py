@@ -2,8 +2,10 @@
 
 import ast
 import inspect
+import re
 import textwrap
 from collections.abc import Callable, Collection, Iterator
+from contextlib import suppress
 from difflib import get_close_matches
 from functools import cache
 from importlib import import_module
@@ -35,7 +37,6 @@ _PARTS = {
     'cfg': (('LOOPS',), ('by_epoch',)),
 }
 _ALWAYS = frozenset({'type', '_scope_'})
-_NOT_BUILT = ('policies', 'dcn', 'plugins')  # their types get other keys from what reads them
 
 
 def check_keys(cfg: Config) -> None:
@@ -55,13 +56,16 @@ def check_keys(cfg: Config) -> None:
         node = cfg[key]
         if isinstance(node, dict) and 'type' not in node:
             node = {**_default_type(key, node), **node}
-        for path, part, scope in _typed(node, key, cfg.get('default_scope') or 'mmengine'):
-            known = [_accepted(kind) for kind in _find_types(part['type'], registries, scope)]
+        for path, part, types in _typed(node, key, cfg.get('default_scope') or 'mmengine'):
+            *outer, kinds = [_find_types(name, registries, scope) for name, scope in types]
+            known = [_accepted(kind) for kind in kinds]
             if known and None not in known:
                 known = _ALWAYS.union(extra, *known)
+                readers = [kind for found in (*outer, kinds) for kind in found]
                 for name in sorted(set(part) - known):
-                    kind = getattr(part['type'], '__name__', part['type'])
-                    raise ValueError(f'{path}: {kind} has no {name}; {closest(name, known - _ALWAYS)}')
+                    if not any(_reads(kind, name) for kind in readers):
+                        kind = getattr(part['type'], '__name__', part['type'])
+                        raise ValueError(f'{path}: {kind} has no {name}; {closest(name, known - _ALWAYS)}')
 
 
 def _default_type(key: str, node: dict) -> dict[str, Callable]:
@@ -80,17 +84,18 @@ def closest(key: str, known: Collection[str], shown: Collection[str] = ()) -> st
     return f'did you mean {close[0]}?' if close else f'it has {", ".join(sorted(shown or known))}'
 
 
-def _typed(node: Any, path: str, scope: str) -> Iterator[tuple[str, dict, str]]:
-    """Yield path, dict and scope of every dict with a type."""
+def _typed(node: Any, path: str, scope: str, types: tuple = ()) -> Iterator[tuple[str, dict, tuple]]:
+    """Yield path and dict of every dict with a type, and types with their scopes: of all around it and its own."""
     if isinstance(node, dict):
         scope = node.get('_scope_', scope)
         if isinstance(node.get('type'), str) or callable(node.get('type')):
-            yield path, node, scope
-        items = [(key, value) for key, value in node.items() if key not in _NOT_BUILT]
+            types = (*types, (node['type'], scope))
+            yield path, node, types
+        items = list(node.items())
     else:
         items = list(enumerate(node)) if isinstance(node, (list, tuple)) else []
     for key, value in items:
-        yield from _typed(value, f'{path}.{key}', scope)
+        yield from _typed(value, f'{path}.{key}', scope, types)
 
 
 @cache
@@ -104,6 +109,16 @@ def _find_types(name: str | Callable, registries: tuple[str, ...], scope: str) -
         except Exception:  # of a library that is not there or broken: whatever needs it reports that
             continue
     return [kind for kind in found if kind is not None]
+
+
+@cache
+def _reads(kind: Callable, key: str) -> bool:
+    """Return whether the modules of a type and its bases have the word: a head that takes it out of its loss, say."""
+    for module in {inspect.getmodule(owner) for owner in getattr(kind, '__mro__', (kind,))}:
+        with suppress(OSError, TypeError):  # written in C
+            if re.search(rf'\b{re.escape(key)}\b', inspect.getsource(module)):
+                return True
+    return False
 
 
 @cache
@@ -122,20 +137,21 @@ def _accepted(kind: Callable) -> frozenset[str] | None:
         rest = [p.name for p in parameters if p.kind is p.VAR_KEYWORD]
         if not rest:
             return frozenset(names - {'self'})
-        if not _only_passes_on(function, rest[0]):
+        if not _only_passes_on(function, rest[0], owner):
             return None
     return None
 
 
-def _only_passes_on(function: Callable, name: str) -> bool:
+def _only_passes_on(function: Callable, name: str, owner: Any) -> bool:
     """Return whether a function uses its ``**name`` for ``super().__init__(**name)`` and for nothing else."""
+    supers = ('super().__init__', f'super({getattr(owner, "__name__", "")}, self).__init__')
     try:
         nodes = list(ast.walk(ast.parse(textwrap.dedent(inspect.getsource(function)))))
     except (OSError, TypeError, SyntaxError):
         return False
     uses = sum(isinstance(node, ast.Name) and node.id == name for node in nodes)
     passed = sum(
-        f'**{name})' in ast.unparse(node) and ast.unparse(node.func).startswith('super(')
+        f'**{name})' in ast.unparse(node) and ast.unparse(node.func) in supers
         for node in nodes
         if isinstance(node, ast.Call)
     )

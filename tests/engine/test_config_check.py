@@ -65,8 +65,9 @@ def test_keys_are_followed_to_where_they_are_read():
     check_keys(
         Config({'custom_hooks': [{'type': 'TakesAnything', 'any': 1, 'priority': 'LOW'}, {'type': 'Unknown', 'x': 1}]})
     )
-    with pytest.raises(ValueError, match='PassesOn has no widht; did you mean width'):
-        check_keys(Config({'model': {'neck': {'type': 'PassesOn', 'widht': 3}}}))
+    misspelt = 'width'[::-1]  # a word that the module of the type, this file, does not have
+    with pytest.raises(ValueError, match=f'model.neck: PassesOn has no {misspelt}; it has depth, heads, '):
+        check_keys(Config({'model': {'neck': {'type': 'PassesOn', misspelt: 3}}}))
 
 
 @pytest.mark.parametrize('key', ['train_dataloder', 'optim_wraper', 'custom_hook', 'default_hook', 'work_dirs'])

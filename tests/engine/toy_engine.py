@@ -14,7 +14,7 @@ from mmengine.registry import DATASETS, HOOKS, METRICS, MODEL_WRAPPERS, MODELS
 from mmengine.runner import Runner
 from torch.utils.data import Dataset
 
-import randsac_mm.engine  # noqa: F401
+from randsac_mm.datasets.images import UnreadableImageError
 
 _number = itertools.count()
 
@@ -29,13 +29,15 @@ class ToyData(Dataset):
 
     metainfo = {'classes': ('a', 'b'), 'palette': np.array([[1, 2, 3]])}  # noqa: RUF012
 
-    def __init__(self, size=13):
-        self.size = size
+    def __init__(self, size=13, damaged=None):
+        self.size, self.damaged = size, damaged
 
     def __len__(self):
         return self.size
 
     def __getitem__(self, index):
+        if index == self.damaged:
+            raise UnreadableImageError(f'photo {index}.png: image file is truncated')
         noise = torch.tensor([random.random(), np.random.rand(), torch.rand(()).item()])
         return {'inputs': noise + index}
 
