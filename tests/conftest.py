@@ -8,9 +8,11 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import hypothesis
+import matplotlib
 import numpy as np
 import pytest
 import torch
+from mmengine.logging import MMLogger
 from mmengine.registry import DefaultScope
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -72,10 +74,25 @@ def no_pause() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope='session', autouse=True)
+def no_memory(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Iterator[None]:
+    """Remember nothing of an earlier run of the tests, nor in the user's own folder."""
+    with pytest.MonkeyPatch.context() as patch:
+        if pytestconfig.getoption('--stock'):  # whose packages are kept there
+            yield
+            return
+        patch.setenv('MPLCONFIGDIR', matplotlib.get_cachedir())
+        patch.setenv('XDG_CACHE_HOME', str(tmp_path_factory.mktemp('cache')))
+        yield
+
+
 @pytest.fixture(autouse=True)
 def no_default_scope() -> None:
-    """Forget the default scope that a runner of an earlier test has set: it decides where registries look for names."""
+    """Forget the default scope and the logger that a runner of an earlier test has set."""
     DefaultScope._instance_dict.clear()
+    for handler in [handler for logger in MMLogger._instance_dict.values() for handler in logger.handlers]:
+        handler.close()
+    MMLogger._instance_dict.clear()
 
 
 @pytest.fixture(scope='session')

@@ -6,7 +6,6 @@ python tools/cache_images.py configs/randsac/vit-b_in1k.py --cfg-options train_d
 
 import argparse
 
-from mmengine.config import Config
 from mmpretrain.registry import DATASETS
 
 from randsac_mm.engine.launch import load_config
@@ -14,11 +13,11 @@ from randsac_mm.engine.tool import make_parser, run_tool
 
 
 def work(args: argparse.Namespace) -> str:
-    options = ['train_dataloader.dataset.type=CachedImages', *args.cfg_options]
-    dataset = load_config(args.config, options, None, 'none').train_dataloader.dataset
-    before = Config.fromfile(args.config).train_dataloader.dataset.type
-    if before != 'CachedImages':
-        dataset.setdefault('source', before)
+    dataset = load_config(args.config, None, None, 'none').train_dataloader.dataset
+    if dataset.type != 'CachedImages':  # before the options, which may be CachedImages' own
+        kind = [f'train_dataloader.dataset.{key}' for key in ('type=CachedImages', f'source={dataset.type}')]
+        args.cfg_options = kind + args.cfg_options
+    dataset = load_config(args.config, args.cfg_options, None, 'none').train_dataloader.dataset
     images = DATASETS.build(dataset)
     options = f'source={dataset.get("source", "UnlabelledImageFolder")} train_dataloader.dataset.type=CachedImages'
     return f'{len(images):,} images in {images.folder}\nTo use them, add train_dataloader.dataset.{options}'

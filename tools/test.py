@@ -20,6 +20,8 @@ def work(args: argparse.Namespace) -> None:
     if args.out and Path(args.out).suffix not in ('.json', '.pkl'):
         raise ValueError(f'--out {args.out}: its name must end in .json (metrics) or .pkl (predictions)')
     cfg = launch.load_config(args.config, args.cfg_options, args.work_dir, args.launcher)
+    if not args.no_check:
+        launch.check_data(cfg, 'test')
     runner = launch.build_test_runner(cfg, args.checkpoint)
     if args.out and args.out.endswith('.pkl'):
         runner.test_evaluator.metrics.append(DumpResults(out_file_path=args.out))
@@ -36,4 +38,5 @@ if __name__ == '__main__':
     parser.add_argument('checkpoint', help='checkpoint whose weights fit the config, every one of them')
     parser.add_argument('--work-dir', help='folder for logs (default: ./work_dirs/NAME_OF_CONFIG)')
     parser.add_argument('--out', help='also write FILE.json: the metrics, or FILE.pkl: every prediction')
+    parser.add_argument('--no-check', action='store_true', help='do not check the data set before the test')
     run_tool(parser, work)

@@ -28,7 +28,9 @@ def work(args: argparse.Namespace) -> None:
         launch.use_auto_scale_lr(cfg)
     resume = args.resume or ('latest' if cfg.get('resume') and not cfg.get('load_from') else None)
     resumed = launch.use_resume(cfg, resume) if resume else True
+    text = '' if args.no_check else launch.check_data(cfg, 'train', 'val')
     runner = launch.build_runner(cfg)
+    runner.logger.info(text)
     if not resumed:
         runner.logger.warning(f'--resume auto: no checkpoint in {runner.work_dir}, so this is a new run from the start')
     runner.train()
@@ -46,4 +48,5 @@ if __name__ == '__main__':
     parser.add_argument('--amp', action='store_true', help='compute in bfloat16, on CPU or GPU')
     parser.add_argument('--auto-scale-lr', action='store_true', help='scale the lr by actual over intended batch size')
     parser.add_argument('--no-validate', action='store_true', help='train without validating')
+    parser.add_argument('--no-check', action='store_true', help='do not check the data sets before the training')
     run_tool(parser, work)

@@ -4,18 +4,21 @@ from .batch_crops import BatchRandomResizedCrop
 from .cache import CachedImages
 from .cifar import PreparedCIFAR10
 from .digits import Digits
-from .images import UnreadableImageError, find_fault, find_image_files, fit_image, read_image
+from .folders import LabelledImageFolder, SegmentationFolder, UnlabelledImageFolder
+from .images import UnreadableImageError, find_fault, find_image_files, fit_image, read_image, read_mask
 from .in_memory import InMemoryDataset, WholeBatch, collate_whole_batch
-from .transforms import LoadImageStrict
-from .unlabelled import UnlabelledImageFolder
+from .transforms import LoadImageStrict, LoadMaskStrict, use_strict_readers
 
 __all__ = [
     'BatchRandomResizedCrop',
     'CachedImages',
     'Digits',
     'InMemoryDataset',
+    'LabelledImageFolder',
     'LoadImageStrict',
+    'LoadMaskStrict',
     'PreparedCIFAR10',
+    'SegmentationFolder',
     'UnlabelledImageFolder',
     'UnreadableImageError',
     'WholeBatch',
@@ -24,4 +27,6 @@ __all__ = [
     'find_image_files',
     'fit_image',
     'read_image',
+    'read_mask',
+    'use_strict_readers',
 ]

@@ -42,12 +42,13 @@ class Digits(Dataset):
         (360, (1, 8, 8), tensor([4]))
     """
 
+    METAINFO = metainfo = {'classes': tuple('0123456789')}  # noqa: RUF012
+
     def __init__(self, split: str = 'train', pipeline: Sequence = (), with_label: bool = True) -> None:
         if split not in ('train', 'test'):
             raise ValueError(f"split={split!r} must be 'train' or 'test'")
         from sklearn.datasets import load_digits  # half a second that others do without
 
-        self.metainfo = {'classes': tuple('0123456789')}
         self.pipeline = Compose([TRANSFORMS.build(step) if isinstance(step, dict) else step for step in pipeline])
         data = load_digits()
         order = np.random.RandomState(0).permutation(len(data.target))

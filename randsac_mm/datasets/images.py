@@ -1,4 +1,4 @@
-"""Finding, checking and reading image files, by Pillow.
+"""Finding, checking and reading image and mask files, by Pillow.
 
 Pillow and not cv2: it refuses a truncated file where cv2 may return half a picture, names the fault where cv2 returns
 None, knows the size of an image before decoding it, and reads more formats.
@@ -7,10 +7,11 @@ None, knows the size of an image before decoding it, and reads more formats.
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import BinaryIO, TypeVar
 
+import cv2
 import numpy as np
 from mmengine.logging import print_log
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -21,6 +22,7 @@ IMG_EXTENSIONS = (
 )
 _TAILS = {'JPEG': b'\xff\xd9', 'PNG': b'IEND\xaeB`\x82'}  # what a complete file ends with
 _PROGRESS_SECONDS = 30
+_PHOTOMETRIC, _ORIENTATION, _SAMPLE_FORMAT = 262, 274, 339  # TIFF and EXIF tags
 Item = TypeVar('Item')
 
 
@@ -68,24 +70,55 @@ def walk_files(root: str | os.PathLike, onerror: Callable[[OSError], None], skip
 def read_image(path: str | os.PathLike) -> np.ndarray:
     """Read an image file completely, upright and in colour.
 
-    EXIF orientation is applied. Grey, palette, CMYK and other colour spaces become RGB; 16-bit values keep their upper
-    8 bits; what is transparent is shown on white; of an animation the first frame is taken.
+    EXIF orientation is applied. Grey, palette, CMYK, LAB and other colour spaces become RGB; what is transparent is
+    shown on white; of an animation the first frame is taken. Of values of more than 8 bits the upper 8 of those bits
+    are taken that the file uses: the fewest of 8, 10, 12, ... that contain its largest value (of colours, not alpha).
 
     Returns:
         Array (H, W, 3) of uint8, in RGB, possibly read-only.
 
     Raises:
-        UnreadableImageError: If the file is missing, empty, truncated, no image, too large, or has floating-point
-            pixels, which have no agreed range. The message names the file.
+        UnreadableImageError: If the file is missing, empty, truncated, no image, too large, or has floating-point or
+            negative pixels, which have no agreed range. The message names the file.
     """
-    try:
-        with Image.open(path) as image:
-            image.load()
-            with suppress(Exception):  # pixels are sound even if the EXIF block is damaged
-                ImageOps.exif_transpose(image, in_place=True)
-            return np.asarray(_to_rgb(image))
-    except Exception as error:  # decoders raise anything from SyntaxError to struct.error
-        raise UnreadableImageError(f'{printable(path)}: {_reason(path, error)}') from error
+    with _open(path) as (image, raw_mode, file):
+        image.load()
+        return _turn(np.asarray(_to_rgb(image, raw_mode, file)), image)
+
+
+def read_mask(path: str | os.PathLike) -> np.ndarray:
+    """Read a file of one integer a pixel, such as the index of a class, exactly as stored, and upright (EXIF).
+
+    Of a palette image these are the indices, never the colours.
+
+    Returns:
+        Array (H, W) of uint8, or of int32 if a value is above 255.
+
+    Raises:
+        UnreadableImageError: If the file is unreadable, may be compressed with loss, has several frames, or is not one
+            integer from 0 a pixel: colours, transparency, floating-point values. The message names file and mode.
+    """
+    with _open(path) as (image, raw_mode, _):
+        frames = getattr(image, 'n_frames', 1)
+        lossy = image.format in ('JPEG', 'MPO', 'WEBP') or 'jpeg' in str(image.info.get('compression'))
+        changed = 'I' in raw_mode.partition(';')[2] or (image.format == 'PPM' and image.tile[0][0] != 'raw')
+        if lossy or changed or frames > 1:  # Pillow inverts or scales what is changed
+            raise ValueError(
+                f'{image.format}, mode {raw_mode}, {frames} frames: save each mask as a PNG of 8 or 16 bits'
+            )
+        image.load()
+        values, alpha = np.asarray(image), int(image.mode in ('LA', 'PA', 'RGBA'))
+        if (alpha or image.mode == 'RGB') and ';16' not in raw_mode:
+            colours, opacity = np.split(values, [values.shape[2] - alpha], axis=2)
+            if (opacity == 255).all() and (colours == colours[..., :1]).all():
+                values = colours[..., 0]
+        if values.ndim == 3 or values.min() < 0:
+            raise ValueError(
+                f'mode {image.mode} is not one number from 0 a pixel: convert colours to numbers of classes'
+            )
+        if raw_mode[:3] in ('L;2', 'L;4'):  # grey of 2 and 4 bits, which Pillow scales to 8
+            values = values // (85 if raw_mode[2] == '2' else 17)
+        return _turn(values.astype(np.uint8 if values.max() <= 255 else np.int32), image)
 
 
 def fit_image(image: np.ndarray, size: tuple[int, int], grey: bool = False) -> np.ndarray:
@@ -115,7 +148,7 @@ def find_fault(path: str | os.PathLike, decode: bool = False) -> str | None:
             tail = file.read()
             file.seek(0)
             with Image.open(file) as image:
-                _check_mode(image)
+                _check_range(image)
                 if decode or not tail.endswith(_TAILS.get(image.format, b'no such end')):
                     image.draft('RGB', (1, 1))  # a JPEG is read to its end, but 8 times smaller; others ignore it
                     image.load()
@@ -139,19 +172,71 @@ def log_progress(items: Iterable[Item], text: str, total: int) -> Iterator[Item]
         yield item
 
 
-def _check_mode(image: Image.Image) -> None:
+@contextmanager
+def _open(path: str | os.PathLike) -> Iterator[tuple[Image.Image, str, BinaryIO]]:
+    """Open an image and how its pixels are stored, such as ``'RGB;16B'``; make any error an UnreadableImageError."""
+    try:
+        with open(path, 'rb') as file, Image.open(file) as image:  # by name, Pillow 13 scrambles turned grey TIFFs
+            _check_range(image)
+            args = image.tile[0][3] if image.tile else ''
+            yield image, args if isinstance(args, str) else str(args[0]), file
+    except Exception as error:  # decoders raise anything from SyntaxError to struct.error
+        raise UnreadableImageError(f'{printable(path)}: {_reason(path, error)}') from error
+
+
+def _check_range(image: Image.Image) -> None:
+    """Refuse, by the header, pixels without an agreed range, or whose range Pillow gets wrong."""
+    tags = getattr(image, 'tag_v2', {})  # of a TIFF
     if image.mode == 'F':
         raise ValueError('floating-point pixels have no agreed range; convert the file to 8 or 16 bits')
+    if image.mode == 'L' and 2 in np.atleast_1d(tags.get(_SAMPLE_FORMAT, 1)):
+        raise ValueError('signed 8-bit pixels; convert the file to unsigned ones')
+    if image.mode.startswith('I') and tags.get(_PHOTOMETRIC) == 0:
+        raise ValueError('pixels of 16 bits or more with 0 for white; convert the file to 0 for black')
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
-    _check_mode(image)
-    if image.mode.startswith('I'):  # Pillow itself would clip 16-bit grey to white
-        return Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8)).convert('RGB')
+def _turn(pixels: np.ndarray, image: Image.Image) -> np.ndarray:
+    """Turn pixels upright, by the EXIF orientation that a loaded image still has."""
+    try:
+        orientation = image.getexif().get(_ORIENTATION, 1)
+    except Exception:  # pixels are sound even if the EXIF block is damaged
+        orientation = 1
+    if orientation in (5, 6, 7, 8):
+        pixels = pixels.swapaxes(0, 1)
+    rows, columns = (-1 if orientation in flipped else 1 for flipped in ((3, 4, 7, 8), (2, 3, 6, 7)))
+    return np.ascontiguousarray(pixels[::rows, ::columns])
+
+
+def _to_rgb(image: Image.Image, raw_mode: str, file: BinaryIO) -> Image.Image:
+    if image.mode.startswith('I'):
+        clear = np.asarray(image) == image.info.get('transparency', -1)
+        image = Image.fromarray(np.where(clear, 255, _to_8_bits(np.asarray(image))).astype(np.uint8))
+    elif ';16' in raw_mode and image.mode in ('RGB', 'RGBA'):
+        image = _to_used_bits(image, file)
     if image.mode in ('LA', 'PA', 'RGBA', 'RGBa') or 'transparency' in image.info:
         image = image.convert('RGBA')
         return Image.alpha_composite(Image.new('RGBA', image.size, 'white'), image).convert('RGB')
     return image.convert('RGB')
+
+
+def _to_8_bits(values: np.ndarray) -> np.ndarray:
+    if values.min() < 0:
+        raise ValueError(f'negative value {values.min()} (or one above 2147483647); convert the file to 8 or 16 bits')
+    bits = min(max(8, (int(values.max()).bit_length() + 1) // 2 * 2), 31)
+    return (values >> (bits - 8)).astype(np.uint8)
+
+
+def _to_used_bits(image: Image.Image, file: BinaryIO) -> Image.Image:
+    """Return 16-bit colours, of which Pillow has read the upper bytes, by the bits that they use."""
+    upper, clear = np.asarray(image), 'transparency' in image.info
+    if upper[..., :3].max() >= 1 << 6 and not clear:  # more than 14 bits, so it is right
+        return image
+    file.seek(0)
+    pixels = cv2.imdecode(np.frombuffer(file.read(), np.uint8), cv2.IMREAD_UNCHANGED)
+    pixels = cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB if upper.shape[2] == 3 else cv2.COLOR_BGRA2RGBA)
+    if clear or not np.array_equal(pixels >> 8, upper):  # cv2 may not turn a TIFF
+        raise ValueError('16-bit colours of this kind cannot be read; convert the file to 8 bits')
+    return Image.fromarray(np.dstack([_to_8_bits(pixels[..., :3]), upper[..., 3:]]))
 
 
 def _reason(path: str | os.PathLike, error: Exception) -> str:

@@ -65,3 +65,35 @@ def find_datasets(cfg: Mapping[str, Any], parts: Sequence[str] = ('train', 'val'
             for part in ('train', 'test'):
                 walk(f'custom_hooks.{index}.{part}', hook[part])
     return found
+
+
+def format_report(report: DataReport, brief: bool = False) -> str:
+    """Return a report as text for people; brief: without the classes."""
+    facts = report.facts
+    lines = [f'{report.name}: ' + ', '.join(_describe(facts))]
+    if facts.get('classes') and not brief:
+        units = [
+            unit for unit in ('images', 'instances', 'pixels') if any(unit in c for c in facts['classes'].values())
+        ]
+        width = max(map(len, facts['classes'])) + 2
+        lines.append(f'  {"class":<{width}}' + ''.join(f'{unit:>16}' for unit in units))
+        for name, counts in facts['classes'].items():
+            lines.append(f'  {name:<{width}}' + ''.join(f'{counts.get(unit, 0):>16,}' for unit in units))
+    lines += [f'  warning: {text}' for text in report.warnings] + [f'  error: {text}' for text in report.errors]
+    return '\n'.join(lines)
+
+
+def _describe(facts: Mapping[str, Any]) -> list[str]:
+    words = [str(facts['type'])] if 'type' in facts else []
+    words += [f'{key}={value}' for key, value in facts.get('num_classes', {}).items()]
+    if 'images' in facts:
+        modes = ', '.join(f'{mode} {count:,}' for mode, count in facts['modes'].items())
+        words += [
+            f'{facts["images"]:,} images ({modes})',
+            f'sides {facts["shortest_side"]} to {facts["longest_side"]} px',
+        ]
+        words += [f'{facts["turned_by_exif"]:,} turned by EXIF'] if facts['turned_by_exif'] else []
+        words += [f'{sum(map(len, facts["skipped"].values())):,} files skipped']
+    if 'unlabelled_pixels' in facts:
+        words.append(f'{facts["unlabelled_pixels"]:,} pixels unlabelled')
+    return words + ([f'{len(facts["classes"])} classes'] if facts.get('classes') else [])

@@ -3,8 +3,11 @@
 import hashlib
 import json
 import os
+import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
+from multiprocessing import get_context
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,7 +20,8 @@ from randsac_mm.files import atomic_write
 from .images import find_fault, log_progress
 
 _THREADS = 8  # more than cores, for network file systems
-_VERSION = 1  # of what is remembered: to be raised when a reader changes its mind
+_FEW = 1000  # files that threads read
+_VERSION = 2  # of what is remembered: to be raised when a reader changes its mind
 _ORIENTATION = 0x0112  # the EXIF tag
 
 
@@ -53,12 +57,12 @@ def scan_images(paths: Sequence[str], decode: bool = False) -> list[ImageFacts]:
 def scan_files(kind: str, paths: Sequence[str], read: Callable[[str], Sequence]) -> list[Sequence]:
     """Return what ``read`` returns for each file, plain values; what is remembered of an unchanged file is not read.
 
-    A file is unchanged if its size and its time of modification are. The memory of a kind and of a folder is a file in
+    A file is unchanged if its size, time and permissions (ctime) are. The memory of a kind and of a folder is a file in
     ``~/.cache/randsac_mm/scans`` (or below ``XDG_CACHE_HOME``); a damaged one is made anew.
     """
     if not paths:
         return []
-    root = os.path.abspath(os.path.commonpath([os.path.dirname(path) or '.' for path in paths]))
+    root = os.path.abspath(os.path.commonpath({os.path.dirname(path) or '.' for path in paths}))
     name = hashlib.sha256(f'{_VERSION} {kind} {root}'.encode(errors='surrogateescape')).hexdigest()[:16]
     memory = cache_folder() / 'scans' / f'{name}.json'
     known = _recall(memory)
@@ -69,12 +73,15 @@ def scan_files(kind: str, paths: Sequence[str], read: Callable[[str], Sequence])
             for path, stamp in zip(paths, stamps, strict=True)
             if stamp is None or known.get(path, [None])[0] != stamp
         ]
-        found = pool.imap(read, [path for path, _ in new], chunksize=16)
+    # Threads of Python share one core; processes cost a tenth of a second.
+    many = len(new) > _FEW and sys.platform == 'linux'
+    with get_context('fork').Pool(_THREADS) if many else ThreadPool(_THREADS) as pool:
+        found = pool.imap(read, [path for path, _ in new], chunksize=32)
         for (path, stamp), entry in zip(new, log_progress(found, f'{root}: files checked', len(new)), strict=True):
-            known[path] = [stamp, *entry]
+            known[path] = [stamp, entry]
     if new:
         _remember(memory, known)
-    return [known[path][1:] for path in paths]
+    return [known[path][1] for path in paths]
 
 
 def cache_folder() -> Path:
@@ -85,8 +92,8 @@ def cache_folder() -> Path:
 def _recall(memory: Path) -> dict[str, list]:
     try:
         known = json.loads(memory.read_bytes())
-        return known if isinstance(known, dict) and all(isinstance(entry, list) for entry in known.values()) else {}
-    except (OSError, ValueError):
+        return known if all(len(entry) == 2 for entry in known.values()) else {}
+    except (OSError, ValueError, TypeError, AttributeError):  # there is none, or it is damaged
         return {}
 
 
@@ -103,7 +110,7 @@ def _stamp(path: str) -> list[int] | None:
         found = os.stat(path)
     except OSError:
         return None
-    return [found.st_size, found.st_mtime_ns]
+    return [found.st_size, found.st_mtime_ns, found.st_ctime_ns]  # ctime: permissions as well
 
 
 def _read_header(path: str, decode: bool) -> tuple[Any, ...]:
@@ -111,5 +118,12 @@ def _read_header(path: str, decode: bool) -> tuple[Any, ...]:
     if fault is not None:
         return (fault,)
     with Image.open(path) as image:
-        orientation = image.getexif().get(_ORIENTATION, 1)
-        return None, image.mode, image.height, image.width, orientation if orientation in range(1, 9) else 1
+        if image.format == 'PNG' and b'eXIf' in Path(path).read_bytes():
+            with suppress(Exception):  # pixels that are damaged in the middle
+                image.load()  # EXIF may come behind the pixels
+        # Not PNG's own getexif, which decodes the pixels of every file to look for it.
+        orientation = Image.Image.getexif(image).get(_ORIENTATION, 1)
+        width, height = image.size
+        if image.format == 'TIFF':  # whose size Pillow turns when it opens the file
+            width, height = image.tag_v2[256], image.tag_v2[257]
+        return None, image.mode, height, width, orientation if orientation in range(1, 9) else 1

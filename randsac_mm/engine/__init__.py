@@ -15,6 +15,7 @@ from randsac_mm.engine.checkpoint import ResumableCheckpointHook
 from randsac_mm.engine.compile import CompileHook, compile_model
 from randsac_mm.engine.deferred_log import DeferredRuntimeInfoHook
 from randsac_mm.engine.distributed import prepare_cpu_processes, replace_sync_bn
+from randsac_mm.engine.mask_logits import SmallMaskLogitsHook
 from randsac_mm.engine.optim import AutocastOptimWrapper
 from randsac_mm.engine.random_state import seed_worker
 from randsac_mm.engine.where_time_goes import WhereTimeGoesHook
@@ -24,6 +25,7 @@ __all__ = [
     'CompileHook',
     'DeferredRuntimeInfoHook',
     'ResumableCheckpointHook',
+    'SmallMaskLogitsHook',
     'WhereTimeGoesHook',
     'compile_model',
     'prepare_cpu_processes',

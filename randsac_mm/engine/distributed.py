@@ -2,12 +2,16 @@
 
 import gc
 import os
+from collections.abc import Callable
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from mmengine.config import Config
 from mmengine.device import get_device
+from mmengine.dist import broadcast_object_list, get_rank, init_dist
+
+Result = TypeVar('Result')
 
 
 def prepare_cpu_processes(cfg: Config) -> None:
@@ -36,6 +40,30 @@ def prepare_cpu_processes(cfg: Config) -> None:
         **(cfg.get('model_wrapper_cfg') or {}),
         'device_ids': None,
     }
+
+
+def connect(cfg: Config) -> None:
+    """Connect the processes of a run, if there are several, as mmengine does when it builds the runner."""
+    prepare_cpu_processes(cfg)
+    if cfg.get('launcher', 'none') != 'none' and not torch.distributed.is_initialized():
+        init_dist(cfg.launcher, **(cfg.get('env_cfg') or {}).get('dist_cfg', {}))
+
+
+def on_first_rank(work: Callable[[], Result]) -> Result:
+    """Run something on the first rank and return its result on all; if it fails, the others raise RuntimeError."""
+    outcome: list[Any] = [None, None]
+    failure = None
+    if get_rank() == 0:
+        try:
+            outcome[0] = work()
+        except Exception as error:  # the others wait for an answer
+            failure, outcome[1] = error, f'failed on rank 0: {type(error).__name__}: {error}'
+    broadcast_object_list(outcome)
+    if failure is not None:
+        raise failure
+    if outcome[1] is not None:
+        raise RuntimeError(outcome[1])
+    return outcome[0]
 
 
 def leave_process_group() -> None:

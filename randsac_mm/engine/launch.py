@@ -8,13 +8,16 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
-from mmengine.dist import is_main_process
+from mmengine.dist import get_rank, is_main_process
 from mmengine.model import is_model_wrapper
 from mmengine.registry import RUNNERS
 from mmengine.runner import FlexibleRunner, Runner
 
+from randsac_mm.datasets import use_strict_readers
+from randsac_mm.datasets.check import check_config, raise_errors
+from randsac_mm.datasets.report import format_report
 from randsac_mm.engine.config_check import KNOWN_KEYS, check_keys, closest
-from randsac_mm.engine.distributed import prepare_cpu_processes, replace_sync_bn
+from randsac_mm.engine.distributed import connect, on_first_rank, prepare_cpu_processes, replace_sync_bn
 from randsac_mm.engine.options import parse_options
 from randsac_mm.engine.origin import write_origin
 from randsac_mm.engine.resources import fit_workers, keep_freed_memory
@@ -70,6 +73,7 @@ def load_config(
         cfg.work_dir = work_dir
     elif cfg.get('work_dir') is None:
         cfg.work_dir = str(Path('work_dirs', Path(path).stem))
+    use_strict_readers(cfg)
     return cfg
 
 
@@ -143,6 +147,26 @@ def find_checkpoint(work_dir: str | Path) -> Path | None:
     pattern = re.compile(r'(?:epoch|iter)_(\d+)\.pth')
     numbered = [(int(match[1]), path) for path in work_dir.glob('*.pth') if (match := pattern.fullmatch(path.name))]
     return max(numbered)[1] if numbered else None
+
+
+def check_data(cfg: Config, *parts: str) -> str:
+    """Check the data sets of a run, see :func:`~randsac_mm.datasets.check.check_config`; return a text for the log.
+
+    The first process reads the files, and the others what it remembers.
+
+    Raises:
+        ValueError: If there are errors, a line each; in other processes RuntimeError.
+    """
+    if cfg.get('strategy') is None:
+        connect(cfg)
+
+    def check() -> str:
+        reports = check_config(cfg, parts)
+        raise_errors(reports)
+        return '\n'.join(format_report(report, brief=True) for report in reports if report.name != 'model')
+
+    text = on_first_rank(check)
+    return text if get_rank() == 0 else check()
 
 
 def build_runner(cfg: Config) -> Runner | FlexibleRunner:

@@ -35,9 +35,13 @@ def evaluate_features(train_x: Tensor, train_y: Tensor, test_x: Tensor, test_y: 
     """Classify features (m, D) of classes (m,) by training features (n, D) of classes (n,), n at least 20.
 
     Raises:
-        ValueError: If sizes do not match or a feature is not finite.
+        ValueError: If sizes do not match, a feature is not finite, or no training image has a test image's class.
     """
     data = (train_x, train_y, test_x, test_y)
+    if unknown := sorted({*test_y.tolist()} - {*train_y.tolist()}):
+        raise ValueError(
+            f'labels {unknown[:10]} of test images occur in none of {len(train_y)} training images: add some'
+        )
     return Scores(knn_accuracy(*data), linear_probe_accuracy(*data))
 
 

@@ -10,7 +10,7 @@ from mmpretrain.registry import DATASETS
 from torch import Tensor
 from torch.utils.data import Dataset, Subset
 
-from randsac_mm.datasets import InMemoryDataset
+from randsac_mm.datasets import InMemoryDataset, LabelledImageFolder
 
 _ENLARGED = 8 / 7  # of the shorter side before the central crop: 256 for 224 pixels
 
@@ -46,11 +46,11 @@ def load_labelled(
 
     Raises:
         FileNotFoundError: If there is no such folder, or no data set in it.
-        ValueError: If the classes of the two folders differ, or ``subset`` is below 1.
+        ValueError: If the held-out images have another class, or ``subset`` is below 1.
     """
     name, train, test = _datasets(where, size, channels)
     parts = [load_images(train, 'training set', subset, seed), load_images(test, 'test set')]
-    if train['type'] == 'CustomDataset' and channels == 3:  # mmcv reads BGR
+    if isinstance(train, LabelledImageFolder) and channels == 3:  # mmcv reads BGR
         parts = [LabelledImages(images.flip(1), labels) for images, labels in parts]
     return LabelledData(name, *parts)
 
@@ -71,16 +71,16 @@ def find_labelled(cfg: Config) -> str:
         dataset = dataset.dataset
     if dataset.type == 'Digits':
         return 'digits'
-    labelled = dataset.type in ('PreparedCIFAR10', 'CIFAR10', 'CIFAR100', 'ImageNet', 'CustomDataset')
-    if labelled and dataset.get('data_root'):
+    labelled = ('PreparedCIFAR10', 'CIFAR10', 'CIFAR100', 'ImageNet', 'CustomDataset', 'LabelledImageFolder')
+    if dataset.type in labelled and dataset.get('data_root'):
         return dataset.data_root
     raise ValueError(
         f'{dataset.type}, the training data set of the config, has no labels: set --data digits or a folder'
     )
 
 
-def _datasets(where: str, size: tuple[int, int], channels: int) -> tuple[str, dict, dict]:
-    """Return a name and the configs of training and test set."""
+def _datasets(where: str, size: tuple[int, int], channels: int) -> tuple[str, Any, Any]:
+    """Return a name, and training and test set or their configs."""
     if where == 'digits':
         return "scikit-learn's digits", dict(type='Digits', split='train'), dict(type='Digits', split='test')
     root = Path(where)
@@ -94,19 +94,14 @@ def _datasets(where: str, size: tuple[int, int], channels: int) -> tuple[str, di
             f"no labelled data in {where!r}: it must be 'digits', or a folder that has cifar-10-batches-py, "
             'cifar-100-python, or train/CLASS/IMAGE and val/CLASS/IMAGE'
         )
-    classes, others = ({p.name for p in (root / part).iterdir() if p.is_dir()} for part in ('train', held_out))
-    if classes != others:
-        raise ValueError(f'{where}: classes of only one of train and {held_out}: {sorted(classes ^ others)[:5]}')
     scale = round(max(size) * _ENLARGED)
     pipeline = [
         dict(type='LoadImageStrict', color_type='color' if channels == 3 else 'grayscale'),
         dict(type='ResizeEdge', scale=scale, edge='short', backend='pillow', interpolation='bicubic'),
         dict(type='CenterCrop', crop_size=size[::-1]),
     ]
-    train, test = (
-        dict(type='CustomDataset', data_root=where, data_prefix=part, pipeline=pipeline) for part in ('train', held_out)
-    )
-    return f'{len(classes)} classes in {where}', train, test
+    train, test = (LabelledImageFolder(where, split, pipeline=pipeline) for split in ('train', held_out))
+    return f'{len(train.CLASSES)} classes in {where}', train, test
 
 
 def load_images(source: dict | Dataset, name: str, size: int | None = None, seed: int = 0) -> LabelledImages:

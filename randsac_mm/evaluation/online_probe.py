@@ -1,29 +1,27 @@
 """The online probe: accuracy of the encoder's features while pre-training runs."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, TypeVar
 
 import torch
-from mmengine.dist import broadcast_object_list, get_rank
 from mmengine.hooks import Hook, LoggerHook
 from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapper
 from mmengine.runner import IterBasedTrainLoop, Runner
+from mmpretrain.registry import DATASETS
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import Dataset
 
 from randsac_mm.engine import random_state
+from randsac_mm.engine.distributed import on_first_rank
 from randsac_mm.registry import register
 
 from .evaluate import Scores, evaluate_features
 from .features import extract_features, normalise
 from .labelled_images import load_images
-
-Result = TypeVar('Result')
 
 _DONE = 'probe_step'  # in the message hub, and thereby in checkpoints: the last step that was probed
 
@@ -50,8 +48,8 @@ class OnlineProbeHook(Hook):
         max_test: The same for ``test``.
 
     Raises:
-        ValueError: If ``interval`` is below 1; before training, if the data sets cannot be used, the loop counts no
-            epochs, or the model is sharded over processes.
+        ValueError: If ``interval`` is below 1; before training, if the data sets cannot be used or have different
+            classes, the loop counts no epochs, or the model is sharded over processes.
 
     Example:
         >>> hook = OnlineProbeHook(dict(type='Digits', split='train'), dict(type='Digits', split='test'), interval=5)
@@ -105,9 +103,16 @@ class OnlineProbeHook(Hook):
         )
 
     def _read(self) -> None:
+        parts = [DATASETS.build(part) if isinstance(part, dict) else part for part in (self.train, self.test)]
+        for part in parts:
+            getattr(part, 'full_init', list)()  # which may find the classes
+        train, test = (list(getattr(part, 'metainfo', {}).get('classes') or ()) for part in parts)
+        if train and test and train != test:
+            names = sorted({*train} ^ {*test})[:10] or 'their order'
+            raise ValueError(f'train and test of OnlineProbeHook differ in classes: {names}; use LabelledImageFolder')
         self._images = (
-            load_images(self.train, 'train of OnlineProbeHook', self.max_train),
-            load_images(self.test, 'test of OnlineProbeHook', self.max_test),
+            load_images(parts[0], 'train of OnlineProbeHook', self.max_train),
+            load_images(parts[1], 'test of OnlineProbeHook', self.max_test),
         )
 
     def _probe(self, runner: Runner) -> None:
@@ -161,23 +166,6 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
         for module, code in compiled:
             module._compiled_call_impl = code
         random_state.restore(states)
-
-
-def on_first_rank(work: Callable[[], Result]) -> Result:
-    """Run something on the first rank and return its result on all; if it fails, the others raise RuntimeError."""
-    outcome: list[Any] = [None, None]
-    failure = None
-    if get_rank() == 0:
-        try:
-            outcome[0] = work()
-        except Exception as error:  # the others wait for an answer
-            failure, outcome[1] = error, f'failed on rank 0: {type(error).__name__}: {error}'
-    broadcast_object_list(outcome)
-    if failure is not None:
-        raise failure
-    if outcome[1] is not None:
-        raise RuntimeError(outcome[1])
-    return outcome[0]
 
 
 def _unwrap(module: nn.Module) -> nn.Module:

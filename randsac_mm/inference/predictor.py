@@ -13,7 +13,6 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from PIL import Image
 
-from randsac_mm.datasets import find_fault
 from randsac_mm.datasets.images import UnreadableImageError, printable
 from randsac_mm.engine.launch import load_config
 from randsac_mm.files import atomic_write, write_json
@@ -116,8 +115,8 @@ class Predictor:
         if score_thr is not None and (self.scope == 'mmseg' or not 0 <= score_thr <= 1):
             raise ValueError(f'score_thr={score_thr} must be between 0 and 1, and is for detection only')
         self._score_thr = 0.3 if score_thr is None else score_thr
-        prepare(cfg, self.scope)
         with DefaultScope.overwrite_default_scope(self.scope):
+            self._load = prepare(cfg, self.scope)
             self._inferencer = build_inferencer(cfg, self.scope, device)
             model = self._inferencer.model
             meta = load_model(model, checkpoint)
@@ -187,29 +186,34 @@ class Predictor:
         return tuple(folder / f'{name}{ending}' for folder, ending in zip(folders, endings, strict=False))
 
     def _predict(self, file: Path, outputs: tuple[Path, ...]) -> Segmented | Detected | Faulty:
-        reason = find_fault(file, decode=True)
-        if reason is not None:
-            return Faulty(file, reason)
         try:
             with DefaultScope.overwrite_default_scope(self.scope), warnings.catch_warnings():
                 # A box may end outside the picture; mmdet's drawing is older than numpy 2.
                 warnings.filterwarnings('ignore', message='.* is out of bounds|__array_wrap__ must accept')
-                return self._segment(file, outputs) if self.scope == 'mmseg' else self._detect(file, outputs)
+                pixels = self._load({'img_path': os.fspath(file)})['img']
+                return (self._segment if self.scope == 'mmseg' else self._detect)(file, pixels, outputs)
+        except UnreadableImageError as error:
+            return Faulty(file, str(error).removeprefix(f'{printable(file)}: '))
         except Exception as error:  # one image must not stop the others
             return Faulty(file, f'{type(error).__name__}: {error}', error)
 
-    def _segment(self, file: Path, outputs: tuple[Path, ...]) -> Segmented:
-        result = self._inferencer(str(file), return_vis=True)
-        labels, picture = np.asarray(result['predictions']), np.asarray(result['visualization'])
+    def _draw(self, pixels: np.ndarray, sample: Any, **options: Any) -> np.ndarray:
+        """Draw a prediction on an image, which is in BGR, with alpha or not, or grey."""
+        rgb = np.broadcast_to(np.atleast_3d(pixels)[..., 2::-1], (*pixels.shape[:2], 3)).astype(np.uint8)
+        return np.asarray(self._inferencer.visualize([rgb], [sample], return_vis=True, **options)[0])
+
+    def _segment(self, file: Path, pixels: np.ndarray, outputs: tuple[Path, ...]) -> Segmented:
+        sample = self._inferencer(pixels, return_datasamples=True)
+        labels, picture = sample.pred_sem_seg.data[0].cpu().numpy(), self._draw(pixels, sample)
         if outputs:
             _save_picture(picture, outputs[0])
             # mmseg's own writer wraps indices above 255 round.
             _save_picture(labels.astype(np.uint8 if len(self.classes) <= 256 else np.uint16), outputs[1])
         return Segmented(file, labels.astype(np.int64), picture, outputs)
 
-    def _detect(self, file: Path, outputs: tuple[Path, ...]) -> Detected:
-        result = self._inferencer(str(file), return_vis=True, return_datasamples=True, pred_score_thr=self._score_thr)
-        sample, picture = result['predictions'][0], np.asarray(result['visualization'][0])
+    def _detect(self, file: Path, pixels: np.ndarray, outputs: tuple[Path, ...]) -> Detected:
+        sample = self._inferencer(pixels, return_datasamples=True)['predictions'][0]
+        picture = self._draw(pixels, sample, pred_score_thr=self._score_thr)
         found = sample.pred_instances.numpy()
         masks = np.asarray(found.masks, dtype=bool) if 'masks' in found else None
         if outputs:

@@ -2,6 +2,7 @@
 
 import importlib
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,9 @@ import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.infer import BaseInferencer
 from mmengine.logging import MMLogger
-from mmengine.registry import DATASETS
+from mmengine.registry import DATASETS, TRANSFORMS
+
+from randsac_mm.datasets import use_strict_readers
 
 # Named, not imported: this package must work where neither library is installed.
 _INFERENCERS = {'mmseg': 'MMSegInferencer', 'mmdet': 'DetInferencer'}
@@ -37,13 +40,22 @@ def find_scope(cfg: Config) -> str:
     return scope
 
 
-def prepare(cfg: Config, scope: str) -> None:
-    """Change a config in place for prediction: no initial weights, no logging."""
+def prepare(cfg: Config, scope: str) -> Callable[[dict], dict]:
+    """Change a config in place for prediction of arrays, without initial weights and logging.
+
+    Returns:
+        The first transform of its pipeline, which reads an image file.
+    """
+    use_strict_readers(cfg)
+    pipeline = cfg.test_dataloader.dataset.pipeline
+    load = TRANSFORMS.build(pipeline[0])
+    pipeline[0] = ConfigDict(type='LoadImageFromFile')  # where the inferencers put arrays in
     _drop_initial_weights(cfg.model)
     kept = {'type': _VISUALIZERS[scope], **{k: v for k, v in (cfg.get('visualizer') or {}).items() if k == 'alpha'}}
     cfg.visualizer = ConfigDict(kept, vis_backends=[])
     if scope == 'mmseg':
         _pad_small_images(cfg.model)
+    return load
 
 
 def build_inferencer(cfg: Config, scope: str, device: str) -> BaseInferencer:

@@ -27,6 +27,7 @@ class Recipe(NamedTuple):
 
 VIT_B = Recipe((768, 12), 'work_dirs/vit-b_in1k/epoch_1600.pth', 12, [8, 11], 16, 8, 0.05, 0.75, False)
 VIT_S = VIT_B._replace(arch=(384, 6), checkpoint='work_dirs/vit-s_in100/epoch_800.pth')
+OWN = 'mask-rcnn_vit-s_own_coco'  # for images of one's own
 JITTER = dict(epochs=100, milestones=[89, 96], batch=64, devices=16, weight_decay=0.1, layer_decay=0.7, jitter=True)
 RECIPES = {
     'mask-rcnn_vit-b_fpn_coco': VIT_B,
@@ -41,7 +42,7 @@ def step(pipeline: list, kind: str) -> dict:
 
 
 def test_every_config_has_its_recipe() -> None:
-    assert {path.stem for path in FOLDER.glob('*.py')} == set(RECIPES)
+    assert {path.stem for path in FOLDER.glob('*.py')} == {*RECIPES, OWN}
 
 
 @pytest.mark.parametrize('name', RECIPES)
@@ -118,6 +119,32 @@ def test_model(name: str) -> None:
         model.get_submodule(part)
     named = {id(p) for part in cfg.optim_wrapper.modules for p in model.get_submodule(part).parameters()}
     assert named == {id(p) for p in model.parameters()}, 'every weight computes in bfloat16'
+
+
+def test_own_data_stand_at_the_top_and_all_else_follows(tmp_path: Path) -> None:
+    text = (FOLDER / f'{OWN}.py').read_text().replace("'./mask-rcnn", f"'{FOLDER}/mask-rcnn")
+    for old, new in {
+        "data_root = 'data/own/'": "data_root = 'data/mine/'",
+        "classes = ('object',)": "classes = ('ball', 'box', 'tent')",
+        'max_per_img = 100': 'max_per_img = 700',
+        'anchor_scale = 8': 'anchor_scale = 2',
+    }.items():
+        assert text.count(old) == 1
+        text = text.replace(old, new)
+    assert len(text.splitlines()) <= 40
+    (tmp_path / 'mine.py').write_text(text)
+    cfg = Config.fromfile(tmp_path / 'mine.py')
+    assert cfg.model.roi_head.bbox_head.num_classes == cfg.model.roi_head.mask_head.num_classes == 3
+    assert cfg.model.test_cfg.rcnn.max_per_img == 700 < cfg.model.test_cfg.rpn.max_per_img
+    assert cfg.model.rpn_head.anchor_generator.scales == [2]
+    for part in ('train', 'val', 'test'):
+        dataset = cfg[f'{part}_dataloader'].dataset
+        assert (dataset.data_root, dataset.metainfo.classes) == ('data/mine/', ('ball', 'box', 'tent'))
+        assert dataset.data_prefix.img == ('train/' if part == 'train' else 'val/')
+    assert cfg.train_dataloader.dataset.filter_cfg == dict(filter_empty_gt=True, min_size=1)
+    assert cfg.val_evaluator.ann_file == cfg.test_evaluator.ann_file == 'data/mine/annotations/val.json'
+    assert cfg.auto_scale_lr.base_batch_size == cfg.train_dataloader.batch_size
+    assert cfg.param_scheduler[1].end == cfg.train_cfg.max_epochs
 
 
 def test_classes_of_ones_own() -> None:

@@ -15,13 +15,13 @@ ROOT = Path(__file__).resolve().parents[2]
 CLASSES = 3
 
 
-def tiny_model(patch_size: int = 8, divisor: int = 32, **backbone: object) -> torch.nn.Module:
-    """Build the smoke config's model for patches of ``patch_size`` pixels and three classes."""
+def tiny_model(patch_size: int = 8, divisor: int = 32, classes: int = CLASSES, **backbone: object) -> torch.nn.Module:
+    """Build the smoke config's model for patches of ``patch_size`` pixels."""
     model: ConfigDict = Config.fromfile(ROOT / 'configs' / 'smoke' / 'mask-rcnn_vit_shapes.py').model
     model.data_preprocessor.pad_size_divisor = divisor
     model.backbone.update(patch_size=patch_size, drop_path_rate=0.0, **backbone)
     model.neck[0].update(patch_size=patch_size, norm_cfg=dict(type='GN', num_groups=4))
-    model.roi_head.bbox_head.num_classes = model.roi_head.mask_head.num_classes = CLASSES
+    model.roi_head.bbox_head.num_classes = model.roi_head.mask_head.num_classes = classes
     init_default_scope('mmdet')
     torch.manual_seed(0)
     return MODELS.build(model)

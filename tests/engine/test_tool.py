@@ -40,13 +40,13 @@ def logs(folder):
 @pytest.mark.parametrize(
     ('config', 'options', 'named', 'begun'),
     [
-        ('randsac_vit_photos', [f'{DATA}/no where'], '/no where', True),
+        ('randsac_vit_photos', [f'{DATA}/no where'], '/no where', False),
         ('finetune_vit_digits', ['model.backbone.init_cfg.checkpoint=/none/epoch_9.pth'], r'/none/epoch_9\.pth', True),
         ('randsac_vit_photos', ['load_from=/none/epoch_9.pth', f'{DATA}PHOTOS'], r'/none/epoch_9\.pth', True),
         ('randsac_vit_photos', ['model.type=RandSCA'], 'RandSCA is not in', True),
         ('randsac_vit_photos', ['model.neck.num_layer=2'], 'did you mean num_layers', False),
         ('randsac_vit_photos', ['model={"_delete_":True,"type":"RandSAC"}'], "missing.*'backbone'", True),
-        ('linear_probe_vit_digits', ['model.backbone.init_cfg=None', 'model.head.num_classes=3'], 'Target', True),
+        ('finetune_vit_digits', ['model.backbone.init_cfg=None', 'model.head.num_classes=3'], 'has 10', False),
     ],
 )  # fmt: skip
 def test_mistakes_end_training_with_one_line(run_tool, photos, tmp_path, capsys, config, options, named, begun):

@@ -147,9 +147,18 @@ def test_what_is_no_labelled_data(tmp_path: Path) -> None:
         load_labelled(str(tmp_path / 'nowhere'), (8, 8))
     with pytest.raises(ValueError, match='0 images'):
         load_labelled('digits', (8, 8), subset=0)
-    write_folder(tmp_path, classes='abc')
-    with pytest.raises(ValueError, match=r"\['c'\]"):
+    write_folder(tmp_path, other='abc')
+    with pytest.raises(ValueError, match=r'val: c .*a, b'):
         load_labelled(str(tmp_path), (8, 8))
+
+
+def test_a_class_without_held_out_images_keeps_its_label(tmp_path: Path) -> None:
+    data = load_labelled(str(write_folder(tmp_path, classes='abc', other='bc')), (8, 8))
+    assert data.name == f'3 classes in {tmp_path}'
+    assert data.train.labels.tolist() == [0, 0, 1, 1, 2, 2]
+    assert data.test.labels.tolist() == [1, 1, 2, 2]
+    dataset = dict(type='LabelledImageFolder', data_root='mine')
+    assert find_labelled(Config(dict(train_dataloader=dict(dataset=dataset)))) == 'mine'
 
 
 @pytest.mark.parametrize(

@@ -168,13 +168,24 @@ COLOUR['backbone']['in_channels'] = 3
 @pytest.mark.parametrize(
     ('change', 'options', 'message'),
     [
-        (dict(max_train=6), {}, 'k=20 .* 6'),
+        (dict(max_train=19), {}, 'k=20 .* 19'),
+        (dict(max_train=6), {}, r'\[6, 7, 8, 9\].* 6 training'),
         (dict(max_test=0), {}, 'test of OnlineProbeHook.* 0 images'),
         ({}, dict(model=COLOUR), r'\(101, 1, 8, 8\)'),
     ],
 )
 def test_what_cannot_be_probed_is_refused_before_any_step(tmp_path, change, options, message):
     runner = Runner(**run_config(tmp_path, {**PROBE, **change}, **options))
+    with pytest.raises(ValueError, match=message):
+        runner.train()
+    assert runner.iter == 0
+
+
+@pytest.mark.parametrize(('other', 'message'), [('ant bee dog', "'cat', 'dog'"), ('ant cat bee', 'order')])
+def test_train_and_test_of_different_classes_are_refused(tmp_path, other, message):
+    train, test = Noisy(), Noisy()
+    train.metainfo, test.metainfo = dict(classes=('ant', 'bee', 'cat')), dict(classes=other.split())
+    runner = Runner(**run_config(tmp_path, dict(PROBE, train=train, test=test)))
     with pytest.raises(ValueError, match=message):
         runner.train()
     assert runner.iter == 0
