@@ -35,7 +35,7 @@ COMPRESSED = dict(size=[HEIGHT, WIDTH], counts=RLE['counts'].decode())
 runs = np.flatnonzero(np.diff(np.r_[0, PIXELS.ravel(order='F'), 0]))
 COUNTS = np.diff(np.r_[0, runs, PIXELS.size]).tolist()
 UNCOMPRESSED = dict(size=[HEIGHT, WIDTH], counts=COUNTS)
-REMOVED = object()
+REMOVED = '(removed)'
 
 
 def annotation(**changes) -> dict:
