@@ -40,6 +40,7 @@ def pytest_configure(config: pytest.Config) -> None:
     for message in (
         'Default ``avg_non_ignore`` is False:UserWarning:mmseg',
         'The draw is False:UserWarning:mmseg',
+        'For binary segmentation, we suggest:UserWarning:mmseg',
         '__array__ implementation does.*copy keyword:DeprecationWarning',
         'torch.meshgrid',
     ):

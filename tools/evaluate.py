@@ -23,8 +23,8 @@ from randsac_mm.files import write_json
 def work(args: argparse.Namespace) -> str:
     cfg = load_config(args.config, args.cfg_options, None, 'none')
     init_default_scope('mmpretrain')
-    options = dict(where=args.data, subset=args.subset, raw=args.raw, untrained=args.untrained, seed=args.seed)
-    report = evaluate_checkpoint(cfg, args.checkpoint, **options)
+    options = {key: getattr(args, key) for key in ('subset', 'raw', 'untrained', 'seed')}
+    report = evaluate_checkpoint(cfg, args.checkpoint, args.data, check=not args.no_check, **options)
     if args.out:
         write_json(args.out, {**describe_origin(), 'config': args.config, **report})
     return format_accuracy(report)
@@ -40,4 +40,5 @@ if __name__ == '__main__':
     parser.add_argument('--raw', action='store_true', help='evaluate raw pixels as well')
     parser.add_argument('--untrained', action='store_true', help='evaluate the same encoder without training as well')
     parser.add_argument('--out', type=Path, metavar='FILE.json', help='also write the figures there')
+    parser.add_argument('--no-check', action='store_true', help='do not check the files of a folder first')
     run_tool(parser, work)

@@ -5,24 +5,23 @@ python tools/masks_to_coco.py data/cells/images data/cells/masks --out data/cell
 """
 
 import argparse
-import sys
 
 from randsac_mm.datasets.instance_masks import masks_to_coco
+from randsac_mm.engine.tool import make_parser, run_tool
 from randsac_mm.files import write_json
 
+
+def work(args: argparse.Namespace) -> str:
+    data, notes = masks_to_coco(args.images, args.masks, args.classes)
+    write_json(args.out, data)
+    return '\n'.join([*notes, f'{args.out}: {len(data["annotations"]):,} instances, {len(data["images"]):,} images'])
+
+
 if __name__ == '__main__':
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = make_parser(__doc__, config=False)
     parser.add_argument('images', help='folder of images')
-    text = (
-        'folder of masks: a.png of numbered instances, a/*.png or a_*.png of one each; with several classes CLASS/...'
-    )
+    text = 'folder of masks: a.png of numbered instances, a/*.png or a_*.png of one each; of several classes: CLASS/...'
     parser.add_argument('masks', help=text)
     parser.add_argument('--out', required=True, metavar='FILE.json', help='file to write')
     parser.add_argument('--classes', nargs='+', default=['object'], metavar='NAME', help='names (default: object)')
-    args = parser.parse_args()
-    try:
-        data, notes = masks_to_coco(args.images, args.masks, args.classes)
-        write_json(args.out, data)
-    except (OSError, ValueError) as error:
-        sys.exit(f'masks_to_coco: {error}')
-    print(*notes, f'{args.out}: {len(data["annotations"]):,} instances, {len(data["images"]):,} images', sep='\n')
+    run_tool(parser, work)

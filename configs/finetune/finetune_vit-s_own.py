@@ -11,11 +11,11 @@ _base_ = './finetune_vit-b_in1k.py'
 # Yours
 data_root = 'data/own'  # with train/CLASS/IMAGE and val/CLASS/IMAGE
 classes = ('first', 'second')  # the names of the folders
-checkpoint = 'work_dirs/vit-s_folder/epoch_800.pth'  # of pre-training
+checkpoint = 'work_dirs/vit-s_folder/epoch_800.pth'  # of pre-training; None: random weights
 
 batch_size = 64
 model = dict(
-    backbone=dict(arch='deit-small', init_cfg=dict(type='StrictPretrained', checkpoint=checkpoint)),
+    backbone=dict(arch='deit-small', init_cfg=checkpoint and dict(checkpoint=checkpoint)),
     head=dict(num_classes=len(classes), in_channels=384),
     data_preprocessor=dict(num_classes=len(classes)),
 )

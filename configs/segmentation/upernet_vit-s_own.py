@@ -18,14 +18,14 @@ data_root = 'data/own'  # with images/{train,val} and, of the same names, masks/
 classes = ('background', 'object')
 values = None  # the value of each class in the masks; None: 0, 1, 2, ...
 unlabelled = 255  # the value of pixels that count as no class, several as (0, 255); None: every pixel has a class
-checkpoint = 'work_dirs/vit-s_folder/epoch_800.pth'  # of pre-training
+checkpoint = 'work_dirs/vit-s_folder/epoch_800.pth'  # of pre-training; None: random weights
 
 max_iters, interval, batch_size = 20000, 1000, 8
 # Group norm: a batch may be small, and nothing depends on the other images in it.
 norm_cfg = dict(type='GN', num_groups=32, requires_grad=True)
 head = dict(num_classes=len(classes), norm_cfg=norm_cfg)
 model = dict(
-    backbone=dict(arch='deit-small', init_cfg=dict(type='StrictPretrained', checkpoint=checkpoint)),
+    backbone=dict(arch='deit-small', init_cfg=checkpoint and dict(type='StrictPretrained', checkpoint=checkpoint)),
     neck=dict(embed_dims=384, norm_cfg=norm_cfg),
     decode_head=dict(in_channels=[384] * 4, channels=512, **head),
     auxiliary_head=dict(in_channels=384, **head),

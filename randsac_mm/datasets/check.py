@@ -17,7 +17,14 @@ from .cache import CachedImages
 from .coco import prepare_coco
 from .images import find_image_files, printable
 from .label_checks import check_classes, check_masks
-from .model_checks import check_loader, check_num_classes, find_ignored_label, find_num_classes, limit_top_k
+from .model_checks import (
+    check_loader,
+    check_most_instances,
+    check_num_classes,
+    find_ignored_label,
+    find_num_classes,
+    limit_top_k,
+)
 from .report import DataReport, find_datasets, name_some
 from .scan import ImageFacts, scan_images
 
@@ -61,6 +68,7 @@ def check_config(
                 _compare_classes(report, labelled[0])
                 if hook is False:
                     check_num_classes(report, model.facts['num_classes'])
+                    check_most_instances(cfg, report)
     check_loader(cfg, reports)
     limit_top_k(cfg, reports)
     return reports

@@ -5,6 +5,7 @@ None, knows the size of an image before decoding it, and reads more formats.
 """
 
 import os
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -15,6 +16,8 @@ import cv2
 import numpy as np
 from mmengine.logging import print_log
 from PIL import Image, ImageOps, UnidentifiedImageError
+from rich.console import Console
+from rich.progress import track
 
 IMG_EXTENSIONS = (
     *('.bmp', '.gif', '.jfif', '.jpe', '.jpeg', '.jpg', '.pbm', '.pgm'),
@@ -163,7 +166,10 @@ def printable(path: str | os.PathLike) -> str:
 
 
 def log_progress(items: Iterable[Item], text: str, total: int) -> Iterator[Item]:
-    """Yield ``items`` unchanged, and log their number every half a minute."""
+    """Yield ``items`` unchanged, with a progress bar on a terminal, else with their number every half a minute."""
+    if sys.stderr.isatty():
+        yield from track(items, text, total, console=Console(stderr=True), transient=True)
+        return
     logged = time.monotonic()
     for count, item in enumerate(items, 1):
         if time.monotonic() - logged > _PROGRESS_SECONDS:

@@ -31,6 +31,17 @@ def check_num_classes(report: DataReport, expected: Mapping[str, int]) -> None:
     ]
 
 
+def check_most_instances(cfg: Mapping[str, Any], report: DataReport) -> None:
+    """Add a warning if an image has more instances than the model may find."""
+    most = report.facts.get('most_instances', 0)
+    limits = {key: node['max_per_img'] for key, node in _find('model', cfg.get('model'), 'max_per_img')}
+    report.warnings += [
+        f'{key}={limit}, but {report.name} has {most} instances in one image: raise it'
+        for key, limit in limits.items()
+        if limit < most
+    ]
+
+
 def check_loader(cfg: Mapping[str, Any], reports: Sequence[DataReport]) -> None:
     """Add errors for a training set that does not fill a batch, and for batches of one image with batch norm."""
     found = [report for report in reports if report.name.startswith('train_dataloader.')]

@@ -15,7 +15,7 @@ from mmengine.runner import FlexibleRunner, Runner
 
 from randsac_mm.datasets import use_strict_readers
 from randsac_mm.datasets.check import check_config, raise_errors
-from randsac_mm.datasets.report import format_report
+from randsac_mm.datasets.report import format_report, name_some
 from randsac_mm.engine.config_check import KNOWN_KEYS, check_keys, closest
 from randsac_mm.engine.distributed import connect, on_first_rank, prepare_cpu_processes, replace_sync_bn
 from randsac_mm.engine.options import parse_options
@@ -78,11 +78,17 @@ def load_config(
 
 
 def _check_options(cfg: Config, options: Mapping[str, Any]) -> None:
-    known = KNOWN_KEYS.union(cfg)
     for option in options:
         first = option.split('.')[0]
-        if first not in known:
-            raise ValueError(f'--cfg-options {option}: the config has no {first}; {closest(first, known, set(cfg))}')
+        if first in KNOWN_KEYS or first == 'auto_num_workers':
+            continue
+        if first in cfg:
+            raise ValueError(
+                f'--cfg-options {option}: {first} is a variable of the file, which has been read already: set the keys '
+                'that use it, such as train_dataloader.dataset.data_root, or change a copy of the file'
+            )
+        known = {*KNOWN_KEYS, *cfg}
+        raise ValueError(f'--cfg-options {option}: the config has no {first}; {closest(first, known, set(cfg))}')
 
 
 def use_amp(cfg: Config) -> None:
@@ -221,5 +227,12 @@ def build_test_runner(cfg: Config, checkpoint: str) -> Runner:
     # The runner loads it, too, for hooks such as EMAHook, but only warns about missing keys.
     cfg.load_from, cfg.resume = checkpoint, False
     runner = build_runner(cfg)
-    load_model(runner.model.module if is_model_wrapper(runner.model) else runner.model, checkpoint)
+    meta = load_model(runner.model.module if is_model_wrapper(runner.model) else runner.model, checkpoint)
+    trained, tested = (
+        list(about.get('classes') or ())
+        for about in (meta.get('dataset_meta') or {}, getattr(runner.test_dataloader.dataset, 'metainfo', {}))
+    )
+    if trained and tested and trained != tested:
+        odd = name_some(sorted(set(trained) ^ set(tested))) or 'another order'
+        raise ValueError(f"{checkpoint}: the model was trained on other classes than test_dataloader's: {odd}")
     return runner

@@ -65,6 +65,8 @@ def check_optimizer(wrapper: Any, saved: Mapping[str, Any]) -> None:
     for new, old in _groups(wrapper, saved):
         for key in new:
             skipped = key in _SPEED_ONLY or key.startswith('initial_') or (key == 'betas' and 'momentum' in old)
+            # Skip weights have had no decay since a later version, and older runs go on with theirs.
+            skipped |= key in ('weight_decay', 'decay_mult') and 'decay_mult' in new and 'decay_mult' not in old
             now, before = (group.get(f'initial_{key}', group.get(key)) for group in (new, old))
             if not skipped and _differ(now, before):  # a schedule of Adam's momentum changes betas
                 changes.setdefault(key, f'{key} is {now}, not {before}')

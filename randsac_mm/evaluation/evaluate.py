@@ -76,6 +76,7 @@ def evaluate_checkpoint(
     raw: bool = False,
     untrained: bool = False,
     seed: int = 0,
+    check: bool = True,
 ) -> dict[str, Any]:
     """Evaluate the features of a checkpoint by nearest neighbours and a linear probe, on images without augmentation.
 
@@ -87,6 +88,7 @@ def evaluate_checkpoint(
         raw: Whether to evaluate raw pixels as well, also by ridge regression.
         untrained: Whether to evaluate the same encoder without training as well.
         seed: Of the subset and of the untrained weights.
+        check: Whether to check a folder's files before they are read.
 
     Returns:
         Plain values, for a JSON file: accuracies in percent, seconds, sizes and settings.
@@ -98,7 +100,7 @@ def evaluate_checkpoint(
     device = 'cuda' if torch.cuda.is_available() else 'cpu'
     encoder = build_encoder(cfg, checkpoint)
     size, channels = getattr(encoder, 'img_size', None), getattr(encoder, 'in_channels', 3)
-    data = load_labelled(where or find_labelled(cfg), size or (224, 224), channels, subset, seed)
+    data = load_labelled(where or find_labelled(cfg), size or (224, 224), channels, subset, seed, check)
     size = size or tuple(data.train.images.shape[2:])
     if data.train.images.shape[1] != channels:
         raise ValueError(

@@ -31,7 +31,12 @@ class LabelledData(NamedTuple):
 
 
 def load_labelled(
-    where: str, size: tuple[int, int], channels: int = 3, subset: int | None = None, seed: int = 0
+    where: str,
+    size: tuple[int, int],
+    channels: int = 3,
+    subset: int | None = None,
+    seed: int = 0,
+    check: bool = True,
 ) -> LabelledData:
     """Read a labelled data set.
 
@@ -43,12 +48,13 @@ def load_labelled(
         channels: 1: a folder's images are read as grey ones. 3: in RGB.
         subset: How many training images to read, each class by its share; default: all. The test set stays whole.
         seed: Which ones.
+        check: Whether to check a folder's files before they are read, see ``LabelledImageFolder``.
 
     Raises:
         FileNotFoundError: If there is no such folder, or no data set in it.
         ValueError: If the held-out images have another class, or ``subset`` is below 1.
     """
-    name, train, test = _datasets(where, size, channels)
+    name, train, test = _datasets(where, size, channels, 'header' if check else 'none')
     parts = [load_images(train, 'training set', subset, seed), load_images(test, 'test set')]
     if isinstance(train, LabelledImageFolder) and channels == 3:  # mmcv reads BGR
         parts = [LabelledImages(images.flip(1), labels) for images, labels in parts]
@@ -79,7 +85,7 @@ def find_labelled(cfg: Config) -> str:
     )
 
 
-def _datasets(where: str, size: tuple[int, int], channels: int) -> tuple[str, Any, Any]:
+def _datasets(where: str, size: tuple[int, int], channels: int, check: str) -> tuple[str, Any, Any]:
     """Return a name, and training and test set or their configs."""
     if where == 'digits':
         return "scikit-learn's digits", dict(type='Digits', split='train'), dict(type='Digits', split='test')
@@ -100,7 +106,7 @@ def _datasets(where: str, size: tuple[int, int], channels: int) -> tuple[str, An
         dict(type='ResizeEdge', scale=scale, edge='short', backend='pillow', interpolation='bicubic'),
         dict(type='CenterCrop', crop_size=size[::-1]),
     ]
-    train, test = (LabelledImageFolder(where, split, pipeline=pipeline) for split in ('train', held_out))
+    train, test = (LabelledImageFolder(where, split, pipeline=pipeline, check=check) for split in ('train', held_out))
     return f'{len(train.CLASSES)} classes in {where}', train, test
 
 
