@@ -98,7 +98,7 @@ def _check_dataset(name: str, source: Mapping[str, Any], ignored: int, decode: b
     if entries and 'img_path' in entries[0]:
         images = scan_images([entry['img_path'] for entry in entries], decode)
         _describe_images(report, dataset, entries, images)
-        if 'seg_map_path' in entries[0]:
+        if entries[0].get('seg_map_path'):
             check_masks(report, dataset, images, ignored)
     if entries and isinstance(entries[0].get('gt_label'), int):
         check_classes(report, dataset)

@@ -69,7 +69,7 @@ def _draw_sample(axes: Axes, entry: Mapping[str, Any], names: list[str], colours
     show(axes, image, size)
     if isinstance(entry.get('gt_label'), int):
         title = f'{names[entry["gt_label"]]} ({title})'
-    if 'seg_map_path' in entry:
+    if entry.get('seg_map_path'):
         labels = LoadMaskStrict()({**entry, 'ori_shape': size, 'seg_fields': []})['gt_seg_map'].astype(int)
         known = labels < len(names)
         overlay = np.zeros((*size, 4))
@@ -84,8 +84,9 @@ def _draw_sample(axes: Axes, entry: Mapping[str, Any], names: list[str], colours
             for polygon in mask:
                 axes.add_patch(Polygon(np.reshape(polygon, (-1, 2)), color=colour, alpha=0.4))
         elif mask:
-            from pycocotools.mask import decode  # only detection needs it
+            from pycocotools.mask import decode, frPyObjects  # only detection needs it
 
-            show(axes, np.concatenate([np.broadcast_to(colour, (*size, 3)), 0.4 * decode(mask)[..., None]], 2), size)
+            pixels = decode(frPyObjects(mask, *size) if isinstance(mask['counts'], list) else mask)
+            show(axes, np.concatenate([np.broadcast_to(colour, (*size, 3)), 0.4 * pixels[..., None]], 2), size)
     axes.set(xlim=(0, size[1]), ylim=(size[0], 0), aspect='equal')
     axes.set_title(title, fontsize=7, pad=3, color=INK)

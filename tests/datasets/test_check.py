@@ -11,6 +11,7 @@ from mmengine.config import Config
 from PIL import Image
 
 from randsac_mm.datasets.check import check_config, raise_errors
+from randsac_mm.datasets.model_checks import check_most_instances
 from randsac_mm.datasets.report import DataReport, format_report
 
 SIZE = (6, 7)  # height and width of the images
@@ -277,6 +278,14 @@ def test_a_batch_of_one_with_batch_norm(tmp_path: Path, batch: int, images: int,
     cfg = unlabelled(tmp_path, images, batch_size=batch, drop_last=False)
     cfg.model = {'decode_head': {'type': 'UPerHead', 'norm_cfg': {'type': 'BN'}}}
     assert ('batch norm' in check(cfg)[1]) == fails
+
+
+def test_more_instances_than_the_model_finds() -> None:
+    report = DataReport('train_dataloader.dataset', {'most_instances': 120})
+    check_most_instances({'model': {'test_cfg': {'rpn': {'max_per_img': 1000}, 'rcnn': {'max_per_img': 100}}}}, report)
+    assert len(report.warnings) == 1
+    assert 'rcnn.max_per_img=100' in report.warnings[0]
+    assert '120' in report.warnings[0]
 
 
 def test_kinds_of_images(tmp_path: Path) -> None:

@@ -44,6 +44,14 @@ def test_mistakes_in_options_are_refused(config_file, options, message):
         load(config_file, **options)
 
 
+def test_variables_of_a_file_are_no_options(config_file):
+    """They have been used when the file was read, so that another value would change nothing."""
+    with open(config_file, 'a') as file:
+        file.write("data_root = 'data'\n")
+    with pytest.raises(ValueError, match='data_root is a variable'):
+        load(config_file, data_root='elsewhere')
+
+
 def test_missing_and_unusable_configs_are_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match=r'nowhere.py'):
         load('nowhere.py')
@@ -145,6 +153,10 @@ def test_a_test_uses_every_weight_of_the_checkpoint(tmp_path):
     assert runner.test() == {'acc': 0.5}
 
     content = torch.load(checkpoint, weights_only=True)
+    content['meta']['dataset_meta']['classes'] = ['b', 'a']
+    torch.save(content, tmp_path / 'swapped.pth')
+    with pytest.raises(ValueError, match=r'swapped.pth: .* other classes'):
+        launch.build_test_runner(cfg(), str(tmp_path / 'swapped.pth'))
     del content['state_dict']['layer.bias']
     torch.save(content, tmp_path / 'part.pth')
     with pytest.raises(ValueError, match=r'layer.bias'):
