@@ -12,7 +12,7 @@ import argparse
 from dataclasses import asdict
 from pathlib import Path
 
-from randsac_mm.datasets.check import check_config, raise_errors
+from randsac_mm.datasets.check import check_config
 from randsac_mm.datasets.report import format_report
 from randsac_mm.engine.launch import load_config
 from randsac_mm.engine.tool import make_parser, run_tool
@@ -28,7 +28,9 @@ def work(args: argparse.Namespace) -> None:
         write_json(args.json, list(map(asdict, reports)))
     if args.sheet:
         print(*draw_label_sheets(cfg, reports, args.sheet), sep='\n')
-    raise_errors(reports)
+    errors = sum(len(report.errors) for report in reports)
+    if errors:
+        raise ValueError(f'{errors} error(s), which are named above')
 
 
 if __name__ == '__main__':

@@ -15,7 +15,7 @@ from mmengine.dataset import BaseDataset
 from mmengine.registry import DATASETS, DefaultScope, init_default_scope
 
 from .cache import CachedImages
-from .coco import prepare_coco
+from .coco import is_coco, prepare_coco
 from .images import find_image_files, printable
 from .label_checks import check_classes, check_masks
 from .model_checks import (
@@ -26,7 +26,7 @@ from .model_checks import (
     find_num_classes,
     limit_top_k,
 )
-from .report import DataReport, find_datasets, name_some
+from .report import DataError, DataReport, find_datasets, name_some
 from .scan import ImageFacts, scan_images
 
 _ARRAYS = ('Digits', 'PreparedCIFAR10', 'CIFAR10', 'CIFAR100')  # of known content, no files of a user
@@ -75,7 +75,11 @@ def check_config(
             sources = {name: source for name, source in sources.items() if not name.startswith('test_')}
         # The data loaders share their classes, and so do the two data sets of a probe, which has no head.
         for hook, names in groupby(sources, lambda name: name.startswith('custom_hooks') and name.split('.')[1]):
-            found = [prepared.get(name) or _check_dataset(name, sources[name], ignored, decode) for name in names]
+            found = [
+                prepared.pop(name, None) or _check_dataset(name, sources[name], ignored, decode)
+                for name in names
+                if name in prepared or not is_coco(sources[name])
+            ]
             reports += found
             labelled = [report for report in found if report.facts.get('classes')]
             for report in labelled:
@@ -85,14 +89,14 @@ def check_config(
                     check_most_instances(cfg, report)
     check_loader(cfg, reports)
     limit_top_k(cfg, reports)
-    return reports
+    return reports + list(prepared.values())  # of evaluators
 
 
 def raise_errors(reports: Sequence[DataReport]) -> None:
-    """Raise ValueError with all errors, a line each, if there are any."""
+    """Raise DataError with all errors, if there are any."""
     errors = [error for report in reports for error in report.errors]
     if errors:
-        raise ValueError('\n  '.join(errors))
+        raise DataError('\n'.join(errors))
 
 
 def _check_dataset(name: str, source: Mapping[str, Any], ignored: int, decode: bool) -> DataReport:

@@ -41,7 +41,7 @@ def prepare_coco(cfg: Mapping[str, Any], parts: Sequence[str] = ('train', 'val',
     for part in parts:
         metrics = list(_find(cfg.get(f'{part}_evaluator'), 'CocoMetric'))
         prepared = {}
-        datasets = {key: node for key, node in find_datasets(cfg, [part]).items() if [*_find([node], 'CocoDataset')]}
+        datasets = {key: node for key, node in find_datasets(cfg, [part]).items() if is_coco(node)}
         for key, dataset in datasets.items():
             root = dataset.get('data_root') or ''
             path = os.path.join(root, dataset.get('ann_file') or '')
@@ -74,6 +74,11 @@ def prepare_coco(cfg: Mapping[str, Any], parts: Sequence[str] = ('train', 'val',
                 text = f'{part}_evaluator reads it, but {part}_dataloader {name_some(list(prepared))}; name one file'
                 reports.append(DataReport(f'{part}_evaluator', errors=[f'{metric["ann_file"]}: {text}']))
     return reports
+
+
+def is_coco(dataset: Mapping[str, Any]) -> bool:
+    """Return whether the config of a data set is one of ``CocoDataset``, of any scope."""
+    return bool([*_find([dataset], 'CocoDataset')])
 
 
 def clean_coco(

@@ -91,13 +91,15 @@ def find_ignored_label(cfg: Mapping[str, Any], report: DataReport) -> int:
 
 
 def limit_top_k(cfg: Mapping[str, Any], reports: Sequence[DataReport]) -> None:
-    """Remove from metrics and heads the top-k accuracies with k above the number of classes, with a warning."""
+    """Remove from classifiers the top-k accuracies with k above the number of classes, with a warning."""
     report = next((report for report in reports if report.facts.get('classes')), None)
-    if report is None:
+    if report is None or cfg.get('default_scope') != 'mmpretrain':
         return
     count = len(report.facts['classes'])
-    for part in ('model', 'val_evaluator', 'test_evaluator'):
-        for _, node in _find(part, cfg.get(part), 'topk'):
+    parts = {'model.head': (cfg.get('model') or {}).get('head')}
+    parts |= {part: cfg.get(part) for part in ('val_evaluator', 'test_evaluator')}
+    for part in parts:
+        for _, node in _find(part, parts[part], 'topk'):
             ranks = (node['topk'],) if isinstance(node['topk'], int) else tuple(node['topk'] or ())
             kept = tuple(k for k in ranks if k <= count)
             if kept != ranks:

@@ -7,6 +7,10 @@ from typing import Any
 _NAMED = 10
 
 
+class DataError(ValueError):
+    """Errors in data sets, a line each."""
+
+
 @dataclass
 class DataReport:
     """What a check finds in a data set.

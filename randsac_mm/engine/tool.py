@@ -11,6 +11,8 @@ from collections.abc import Callable
 
 from mmengine.logging import MMLogger
 
+from randsac_mm.datasets.report import DataError
+
 # Other errors that a config or data set causes: mmengine's and torch's.
 _MISTAKES = re.compile(
     r'is not in the .* registry|__init__\(\) (got an unexpected|missing)|Target -?\d+ is out of bounds'
@@ -64,9 +66,14 @@ def run_tool(parser: argparse.ArgumentParser, work: Callable[[argparse.Namespace
 
 
 def describe(error: Exception) -> str:
-    """Return the message of an error in at most two lines, also of one that a worker of a data loader passed on."""
+    """Return the message of an error in at most two lines, also of one that a worker of a data loader passed on.
+
+    Errors in data sets, of which there may be several, have all their lines.
+    """
     text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
     if text.startswith('Caught '):
         text = re.split(r'^[\w.]*Error: ', text, flags=re.MULTILINE)[-1]
+    if isinstance(error, DataError):
+        return text
     first, _, rest = text.strip().partition('\n')
     return '\n'.join(filter(None, [first, ' '.join(rest.split())])) or type(error).__name__

@@ -12,7 +12,8 @@ from PIL import Image
 
 from randsac_mm.datasets.check import check_config, raise_errors
 from randsac_mm.datasets.model_checks import check_most_instances
-from randsac_mm.datasets.report import DataReport, format_report
+from randsac_mm.datasets.report import DataError, DataReport, format_report
+from randsac_mm.engine.tool import describe
 
 SIZE = (6, 7)  # height and width of the images
 
@@ -216,6 +217,15 @@ def test_class_folders(tmp_path: Path, case: str) -> None:
     if not named:  # a top-5 accuracy needs five classes
         enough = arguments['heads'] >= 5
         assert cfg.val_evaluator.topk == cfg.model.head.topk == ((1, 5) if enough else (1,))
+
+
+def test_all_errors_are_named(tmp_path: Path) -> None:
+    write(tmp_path, [mask(1, 2, 3, 4, 5)])
+    with pytest.raises(DataError) as caught:
+        raise_errors(check_config(segmentation(tmp_path)))
+    lines = describe(caught.value).splitlines()
+    assert [number for number in range(9) if any(f'value {number} ' in line for line in lines)] == [3, 4, 5]
+    assert len(lines) == 3
 
 
 def test_labels_of_an_annotation_file(tmp_path: Path) -> None:
