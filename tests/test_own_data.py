@@ -13,9 +13,11 @@ from PIL import Image
 pytestmark = pytest.mark.filterwarnings('ignore:.* instance named')
 
 # What makes a run short; users leave it as it is.
-NO_WORKERS = """
+SHORT = """
 for loader in (train_dataloader, val_dataloader):
     loader.update(num_workers=0, persistent_workers=False)
+small = dict(_delete_=True, embed_dims=384, num_layers=4, num_heads=6, feedforward_channels=384)
+model['backbone'].update(arch=small)
 """
 SMALL = {
     'segmentation/upernet_vit-s_own.py': """
@@ -58,7 +60,7 @@ def change(root: Path, config: str, folder: Path, **lines: Any) -> Path:
         text = text.replace(old, f'{name} = {value!r}')
     text = text.replace("'../", f"'{root}/configs/").replace("'./", f"'{(root / 'configs' / config).parent}/")
     path = folder / Path(config).name
-    path.write_text(text + SMALL[config] + NO_WORKERS)
+    path.write_text(text + SMALL[config] + SHORT)
     return path
 
 

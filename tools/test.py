@@ -20,8 +20,7 @@ def work(args: argparse.Namespace) -> None:
     if args.out and Path(args.out).suffix not in ('.json', '.pkl'):
         raise ValueError(f'--out {args.out}: its name must end in .json (metrics) or .pkl (predictions)')
     cfg = launch.load_config(args.config, args.cfg_options, args.work_dir, args.launcher)
-    if not args.no_check:
-        launch.check_data(cfg, 'test')
+    launch.check_data(cfg, 'test', check=not args.no_check)
     runner = launch.build_test_runner(cfg, args.checkpoint)
     if args.out and args.out.endswith('.pkl'):
         runner.test_evaluator.metrics.append(DumpResults(out_file_path=args.out))

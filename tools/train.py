@@ -28,7 +28,7 @@ def work(args: argparse.Namespace) -> None:
         launch.use_auto_scale_lr(cfg)
     resume = args.resume or ('latest' if cfg.get('resume') and not cfg.get('load_from') else None)
     resumed = launch.use_resume(cfg, resume) if resume else True
-    text = '' if args.no_check else launch.check_data(cfg, 'train', 'val')
+    text = launch.check_data(cfg, 'train', 'val', check=not args.no_check)
     runner = launch.build_runner(cfg)
     runner.logger.info(text)
     if not resumed:

@@ -10,11 +10,12 @@ import torch
 from mmengine.config import Config
 from mmengine.dist import get_rank, is_main_process
 from mmengine.model import is_model_wrapper
-from mmengine.registry import RUNNERS
+from mmengine.registry import RUNNERS, init_default_scope
 from mmengine.runner import FlexibleRunner, Runner
 
 from randsac_mm.datasets import use_strict_readers
 from randsac_mm.datasets.check import check_config, raise_errors
+from randsac_mm.datasets.coco import prepare_coco
 from randsac_mm.datasets.report import format_report, name_some
 from randsac_mm.engine.config_check import KNOWN_KEYS, check_keys, closest
 from randsac_mm.engine.distributed import connect, on_first_rank, prepare_cpu_processes, replace_sync_bn
@@ -155,24 +156,26 @@ def find_checkpoint(work_dir: str | Path) -> Path | None:
     return max(numbered)[1] if numbered else None
 
 
-def check_data(cfg: Config, *parts: str) -> str:
+def check_data(cfg: Config, *parts: str, check: bool = True) -> str:
     """Check the data sets of a run, see :func:`~randsac_mm.datasets.check.check_config`; return a text for the log.
 
-    The first process reads the files, and the others what it remembers.
+    The first process reads the files, and the others what it remembers. Without ``check`` (``--no-check``) only
+    annotation files in COCO's format are, whose labels would depend on the order of their categories.
 
     Raises:
         ValueError: If there are errors, a line each; in other processes RuntimeError.
     """
     if cfg.get('strategy') is None:
         connect(cfg)
+    init_default_scope(cfg.get('default_scope') or 'mmengine')
 
-    def check() -> str:
-        reports = check_config(cfg, parts)
+    def work() -> str:
+        reports = check_config(cfg, parts) if check else prepare_coco(cfg, parts)
         raise_errors(reports)
         return '\n'.join(format_report(report, brief=True) for report in reports if report.name != 'model')
 
-    text = on_first_rank(check)
-    return text if get_rank() == 0 else check()
+    text = on_first_rank(work)
+    return text if get_rank() == 0 else work()
 
 
 def build_runner(cfg: Config) -> Runner | FlexibleRunner:

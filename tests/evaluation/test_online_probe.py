@@ -17,10 +17,12 @@ from mmpretrain.registry import MODELS
 from processes import run
 
 from randsac_mm.datasets import Digits
+from randsac_mm.engine import distributed
+from randsac_mm.engine.distributed import on_first_rank
 from randsac_mm.engine.launch import find_checkpoint
 from randsac_mm.evaluation import OnlineProbeHook, extract_features, knn_accuracy, linear_probe_accuracy, online_probe
 from randsac_mm.evaluation.labelled_images import choose_stratified
-from randsac_mm.evaluation.online_probe import on_first_rank, undisturbed
+from randsac_mm.evaluation.online_probe import undisturbed
 
 slow = pytest.mark.slow
 RUNS = {
@@ -276,7 +278,7 @@ def test_two_processes_write_one_curve(root, tmp_path):
 
 def test_failure_on_the_first_rank_is_one_on_all(monkeypatch):
     assert on_first_rank(lambda: 3) == 3
-    monkeypatch.setattr(online_probe, 'get_rank', lambda: 1)
-    monkeypatch.setattr(online_probe, 'broadcast_object_list', lambda outcome: outcome.__setitem__(1, 'rank 0: gone'))
+    monkeypatch.setattr(distributed, 'get_rank', lambda: 1)
+    monkeypatch.setattr(distributed, 'broadcast_object_list', lambda outcome: outcome.__setitem__(1, 'rank 0: gone'))
     with pytest.raises(RuntimeError, match='rank 0: gone'):
         on_first_rank(lambda: 3)
