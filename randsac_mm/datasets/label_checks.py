@@ -12,6 +12,8 @@ from .report import DataReport, name_some
 from .scan import ImageFacts, scan_files
 
 _IGNORED = 255  # the index of pixels without class
+_MOST_VALUES = 1000  # in a mask
+_NAMED = 10  # values without class
 
 
 class MaskFacts(NamedTuple):
@@ -70,17 +72,17 @@ def check_masks(report: DataReport, dataset: Any, images: Sequence[ImageFacts], 
     # Value and pixels of each value of each mask, and the mask's number.
     values, pixels = (np.array([n for mask in masks for n in mask[part]], dtype=np.int64) for part in (3, 4))
     numbers = np.repeat(np.arange(len(masks)), [len(mask.values) for mask in masks])
-    found = {int(value): values == value for value in np.unique(values)}
+    distinct, places = np.unique(values, return_inverse=True)
+    counts = zip(distinct.tolist(), np.bincount(places), np.bincount(places, pixels), strict=True)
+    found = {value: {'images': int(images), 'pixels': int(total)} for value, images, total in counts}
     labelled = np.isin(values, [value for value, label in index.items() if label != _IGNORED])
     whole = {path for path, mask in zip(paths, masks, strict=True) if not mask.fault}
     empty = sorted(whole - {paths[number] for number in numbers[labelled]})
-    totals: dict[int, dict[str, int]] = {}
-    for value, where in found.items():
-        total = totals.setdefault(index.get(value, -1), {'images': 0, 'pixels': 0})
-        total['images'] += int(where.sum())
-        total['pixels'] += int(pixels[where].sum())
+    totals: dict[int, Counter[str]] = {}
+    for value, count in found.items():
+        totals.setdefault(index.get(value, -1), Counter()).update(count)
     report.facts['unlabelled_pixels'] = totals.pop(_IGNORED, {}).get('pixels', 0)
-    report.facts['values'] = {str(value): int(pixels[where].sum()) for value, where in found.items()}
+    report.facts['values'] = {str(value): count['pixels'] for value, count in found.items()}
     if faults:
         report.errors.append(f'{report.name}: {len(faults)} of {len(masks)} masks cannot be used: {name_some(faults)}')
     if sizes:
@@ -88,21 +90,24 @@ def check_masks(report: DataReport, dataset: Any, images: Sequence[ImageFacts], 
             f'{report.name}: {len(sizes)} masks have another size than their image: {name_some(sizes)}'
         )
     if empty:
-        say = report.errors if len(empty) == len(masks) else report.warnings
-        say.append(f'{report.name}: {len(empty)} of {len(masks)} masks have no labelled pixel: {name_some(empty)}')
+        lines = report.errors if len(empty) == len(masks) else report.warnings
+        lines.append(f'{report.name}: {len(empty)} of {len(masks)} masks have no labelled pixel: {name_some(empty)}')
     known = _describe_values(index)
     if len(classes) == 2 and set(found) == {0, 255} and index.get(255) == _IGNORED:
         report.errors.append(
             f'{report.name}: the values of all masks are 0 and 255, and 255 is unlabelled, so that {classes[1]!r} is '
             'absent: set values=(0, 255), unlabelled=None in SegmentationFolder'
         )
-    for value, where in found.items():
-        if value not in index:
-            first = np.flatnonzero(where)[0]
-            report.errors.append(
-                f'{paths[numbers[first]]}: value {value} ({pixels[first]:,} pixels; in {where.sum()} of {len(masks)} '
-                f'masks) is no class: {known}. Add the class, or set values or unlabelled={value} in SegmentationFolder'
-            )
+    unknown = [value for value in found if value not in index]
+    for value in unknown[:_NAMED]:
+        first = np.argmax(values == value)
+        report.errors.append(
+            f'{paths[numbers[first]]}: value {value} ({pixels[first]:,} pixels; in {found[value]["images"]} of '
+            f'{len(masks)} masks) is no class: {known}. Add the class, or set values or unlabelled={value} in '
+            'SegmentationFolder'
+        )
+    if unknown[_NAMED:]:
+        report.errors.append(f'{report.name}: {len(unknown) - _NAMED} more values are no class')
     _add_classes(report, classes, totals)
 
 
@@ -117,6 +122,8 @@ def _read(path: str) -> tuple[Any, ...]:
         pixels = pixels[values]
     else:
         values, pixels = np.unique(mask, return_counts=True)
+    if len(values) > _MOST_VALUES:
+        return (f'{printable(path)}: {len(values):,} different values are no classes (at most {_MOST_VALUES:,})',)
     return None, *mask.shape, values.tolist(), pixels.tolist()
 
 

@@ -104,7 +104,7 @@ def limit_top_k(cfg: Mapping[str, Any], reports: Sequence[DataReport]) -> None:
             kept = tuple(k for k in ranks if k <= count)
             if kept != ranks:
                 node['topk'] = kept or (1,)
-                report.warnings.append(f'{part}: top-{max(ranks)} accuracy goes, because there are {count} classes')
+                report.warnings.append(f'{part}: top-{max(ranks)} accuracy is left out: there are {count} classes')
 
 
 def _find(key: str, node: Any, name: str) -> Iterator[tuple[str, Any]]:

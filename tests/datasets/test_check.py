@@ -88,6 +88,7 @@ MASKS: dict[str, tuple[list[np.ndarray | None], dict[str, Any], list[str]]] = {
     'unlabelled is 11, unnamed': ([mask(1, 2, 11)], OURS, ['value 11', 'unlabelled=11']),
     'unlabelled is 11, mmseg': ([mask(1, 2, 11)], {}, ['value 11']),
     '16 bits': ([mask(1, 2, kind=np.uint16)], {}, []),
+    'depths': ([np.arange(2000, dtype=np.uint16).reshape(40, 50)], {}, ['2,000 different', '0.png']),
     '16 bits beyond 255': ([mask(1, 257, kind=np.uint16)], {}, ['value 257']),
     'colours': ([np.eye(7, dtype=np.uint8)[:6, :, None] * np.uint8([1, 2, 3])], {}, ['0.png', 'RGB']),
     'equal channels': ([np.stack([mask(1, 2)] * 3, 2)], {}, []),
