@@ -100,7 +100,7 @@ def describe_classes(cfg: Config, trained: dict, num_classes: int) -> dict[str, 
     if len(classes) != num_classes:
         raise ValueError(
             f'the model predicts {num_classes} classes, but its data set names {len(classes)}: set '
-            'test_dataloader.dataset.metainfo=dict(classes=(...)) and num_classes of the heads to the same classes'
+            'classes of test_dataloader.dataset and num_classes of the heads to the same classes'
         )
     if not isinstance(palette, list | tuple) or len(palette) != num_classes:
         palette = np.random.default_rng(0).integers(0, 256, (num_classes, 3)).tolist()

@@ -69,7 +69,7 @@ def test_data_sets_of_pre_training_and_evaluation(tmp_path, files):
     )
     crop = TRANSFORMS.build(dict(type='CenterCrop', crop_size=(37, 37)))
     expected = {crop(resize(dict(img=read_image(file))))['img'].tobytes() for file in files}
-    assert {image.tobytes() for image in pixels} <= expected
+    assert {image.tobytes() for image in pixels} == expected
 
 
 def test_entries_are_replaced_wherever_they_stand():
