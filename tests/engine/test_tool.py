@@ -43,9 +43,9 @@ def logs(folder):
         ('randsac_vit_photos', [f'{DATA}/no where'], '/no where', False),
         ('finetune_vit_digits', ['model.backbone.init_cfg.checkpoint=/none/epoch_9.pth'], r'/none/epoch_9\.pth', True),
         ('randsac_vit_photos', ['load_from=/none/epoch_9.pth', f'{DATA}PHOTOS'], r'/none/epoch_9\.pth', True),
-        ('randsac_vit_photos', ['model.type=RandSCA'], 'RandSCA is not in', True),
+        ('randsac_vit_photos', ['model.type=RandSCA', f'{DATA}PHOTOS'], 'RandSCA is not in', True),
         ('randsac_vit_photos', ['model.neck.num_layer=2'], 'did you mean num_layers', False),
-        ('randsac_vit_photos', ['model={"_delete_":True,"type":"RandSAC"}'], "missing.*'backbone'", True),
+        ('randsac_vit_photos', ['model={"_delete_":1,"type":"RandSAC"}', f'{DATA}PHOTOS'], "missing.*'backbone'", True),
         ('finetune_vit_digits', ['model.backbone.init_cfg=None', 'model.head.num_classes=3'], 'has 10', False),
     ],
 )  # fmt: skip
