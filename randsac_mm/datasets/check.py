@@ -16,6 +16,7 @@ from mmengine.registry import DATASETS, DefaultScope, init_default_scope
 
 from .cache import CachedImages
 from .coco import is_coco, prepare_coco
+from .data_report import DataError, DataReport, find_datasets, name_some
 from .images import find_image_files, printable
 from .label_checks import check_classes, check_masks
 from .model_checks import (
@@ -26,7 +27,6 @@ from .model_checks import (
     find_num_classes,
     limit_top_k,
 )
-from .report import DataError, DataReport, find_datasets, name_some
 from .scan import ImageFacts, scan_images
 
 _ARRAYS = ('Digits', 'PreparedCIFAR10', 'CIFAR10', 'CIFAR100')  # of known content, no files of a user

@@ -13,8 +13,8 @@ from mmpretrain.datasets import BaseDataset
 
 from randsac_mm.registry import register
 
+from .data_report import name_some
 from .images import IMG_EXTENSIONS, printable, walk_files
-from .report import name_some
 from .scan import scan_images
 
 MASK_EXTENSIONS = ('.bmp', '.gif', '.pgm', '.png', '.tif', '.tiff')

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from scipy.ndimage import label
 
+from .data_report import name_some
 from .images import find_image_files, read_mask
-from .report import name_some
 from .scan import scan_images
 
 

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
+from .data_report import DataReport, name_some
 from .images import UnreadableImageError, printable, read_mask
-from .report import DataReport, name_some
 from .scan import ImageFacts, scan_files
 
 _IGNORED = 255  # the index of pixels without class

@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from .report import DataReport, name_some
+from .data_report import DataReport, name_some
 
 _POOLING = ('UPerHead', 'PSPHead', 'ClsBatchNormNeck')  # batch norm of one value an image
 
@@ -70,7 +70,7 @@ def check_loader(cfg: Mapping[str, Any], reports: Sequence[DataReport]) -> None:
 
 
 def find_ignored_label(cfg: Mapping[str, Any], report: DataReport) -> int:
-    """Return the label that heads, padding, crops and evaluators of mmseg ignore; an error unless it is one."""
+    """Return the label that heads, padding and evaluators of mmseg ignore; add an error unless it is one."""
     model, ignored = cfg.get('model') or {}, 255
     heads = {key: model[key] for key in ('decode_head', 'auxiliary_head') if model.get(key)}
     nodes = {f'model.{key}': head for key, head in heads.items() if isinstance(head, dict)}

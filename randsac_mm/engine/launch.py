@@ -16,7 +16,7 @@ from mmengine.runner import FlexibleRunner, Runner
 from randsac_mm.datasets import use_strict_readers
 from randsac_mm.datasets.check import check_config, raise_errors
 from randsac_mm.datasets.coco import prepare_coco
-from randsac_mm.datasets.report import format_report, name_some
+from randsac_mm.datasets.data_report import format_report, name_some
 from randsac_mm.engine.config_check import KNOWN_KEYS, check_keys, closest
 from randsac_mm.engine.distributed import connect, on_first_rank, prepare_cpu_processes, replace_sync_bn
 from randsac_mm.engine.options import parse_options

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from mmengine.logging import MMLogger
 
-from randsac_mm.datasets.report import DataError
+from randsac_mm.datasets.data_report import DataError
 
 # Other errors that a config or data set causes: mmengine's and torch's.
 _MISTAKES = re.compile(

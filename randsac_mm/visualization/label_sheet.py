@@ -14,7 +14,7 @@ from mmengine.registry import DefaultScope
 
 from randsac_mm.datasets import LoadMaskStrict, read_image
 from randsac_mm.datasets.check import build_dataset
-from randsac_mm.datasets.report import DataReport, find_datasets
+from randsac_mm.datasets.data_report import DataReport, find_datasets
 
 from .figures import DPI, INK, save_figure, show
 

@@ -11,8 +11,8 @@ from mmengine.config import Config
 from PIL import Image
 
 from randsac_mm.datasets.check import check_config, raise_errors
+from randsac_mm.datasets.data_report import DataError, DataReport, format_report
 from randsac_mm.datasets.model_checks import check_most_instances
-from randsac_mm.datasets.report import DataError, DataReport, format_report
 from randsac_mm.engine.tool import describe
 
 SIZE = (6, 7)  # height and width of the images
