@@ -159,7 +159,8 @@ class LabelledImageFolder(_Folder, BaseDataset):
 class SegmentationFolder(_Folder, EngineDataset):
     """Images, and a mask for each in another folder, of the same name but for the ending; for mmseg.
 
-    They are found, checked and skipped as in :class:`UnlabelledImageFolder`; masks end in ``MASK_EXTENSIONS``.
+    Images are found, checked and skipped as in :class:`UnlabelledImageFolder`. Masks end in ``MASK_EXTENSIONS``; they
+    are checked when they are read, and one that is damaged is an error.
     Samples have ``mask_values``, the index of the class of each value of the mask, for ``LoadMaskStrict``.
 
     Args:
