@@ -9,6 +9,8 @@ Examples:
 """
 
 import argparse
+import os
+from typing import Any
 
 from randsac_mm.engine import launch
 from randsac_mm.engine.distributed import leave_process_group
@@ -27,14 +29,17 @@ def work(args: argparse.Namespace) -> None:
     if args.auto_scale_lr:
         launch.use_auto_scale_lr(cfg)
     resume = args.resume or ('latest' if cfg.get('resume') and not cfg.get('load_from') else None)
+    if int(os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')):  # torchrun starts a job again that has lost a process
+        resume = 'auto'
     resumed = launch.use_resume(cfg, resume) if resume else True
     text = launch.check_data(cfg, 'train', 'val', check=not args.no_check)
-    runner = launch.build_runner(cfg)
-    runner.logger.info(text)
-    if not resumed:
-        runner.logger.warning(f'--resume auto: no checkpoint in {runner.work_dir}, so this is a new run from the start')
-    runner.train()
-    del runner
+
+    def begin(runner: Any) -> None:
+        runner.logger.info(text)
+        if not resumed:
+            runner.logger.warning(f'--resume auto: no checkpoint in {runner.work_dir}, so this is a new run')
+
+    launch.train(cfg, begin)
     leave_process_group()
 
 

@@ -13,6 +13,10 @@ default_hooks = dict(
     param_scheduler=dict(type='ParamSchedulerHook'),
     # Keeps the random state of every process: a resumed run ends with the weights of an uninterrupted one.
     checkpoint=dict(type='ResumableCheckpointHook', interval=1, max_keep_ckpts=3),
+    # A step whose loss or gradients are not finite does not change the weights.
+    skip_non_finite=dict(type='SkipNonFiniteHook'),
+    # SIGTERM, SIGINT and SIGUSR1 end a run after the step, with a checkpoint.
+    stop_on_signal=dict(type='StopOnSignalHook'),
     # Another order of images in every epoch; without it, distributed runs repeat the first one.
     sampler_seed=dict(type='DistSamplerSeedHook'),
 )

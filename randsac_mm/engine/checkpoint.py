@@ -12,13 +12,14 @@ from mmengine.fileio import LocalBackend
 from mmengine.hooks import CheckpointHook
 
 from randsac_mm.engine import random_state
-from randsac_mm.engine.fast_forward import ResumedBatches, samplers
+from randsac_mm.engine.fast_forward import ResumedBatches, resume_within_epoch, samplers
 from randsac_mm.engine.plain import from_plain, to_plain
 from randsac_mm.engine.schedule import check_optimizer, check_schedules, use_new_schedule
 from randsac_mm.files import atomic_write
 from randsac_mm.registry import register
 
 _PARTIAL = '.partial'
+INTERRUPTED = 'interrupted.pth'  # written when a signal ends the run; the next checkpoint replaces it
 
 
 @register('HOOKS', everywhere=True)
@@ -27,9 +28,9 @@ class ResumableCheckpointHook(CheckpointHook):
 
     - A checkpoint is written beside its final name and renamed when it is complete; then ``last_checkpoint`` is
       replaced; only then are older ones deleted. A kill at any moment leaves a folder that can be resumed.
-    - A run resumed by as many ranks as before equals the uninterrupted one bit for bit: epoch-based if saved at the end
-      of epochs (``persistent_workers=False``, ``worker_init_fn=dict(type='seed_worker')``), iteration-based if
-      ``num_workers=0``. DeepSpeed calls no hook on loading, so with it random states are not restored.
+    - A run resumed by as many ranks as before equals the uninterrupted one bit for bit, wherever it was interrupted:
+      with workers, if ``persistent_workers=False`` and ``worker_init_fn=dict(type='seed_worker')``; an iteration-based
+      one also needs ``num_workers=0``. DeepSpeed calls no hook on loading, so with it random states are not restored.
     - The whole file loads with ``torch.load(weights_only=True)``.
 
     Args:
@@ -39,6 +40,8 @@ class ResumableCheckpointHook(CheckpointHook):
         keep_schedule: Resume even if the config's schedules, learning rate, weight decay or betas differ from the
             checkpoint's, and keep the latter.
         new_schedule: Resume with those of the config: from this step on as if the run had had them from the start.
+        attempt: Resume with other random numbers than those of the checkpoint if this is larger than its own, from 0;
+            :func:`randsac_mm.engine.launch.train` does so after steps that were not finite.
         **kwargs: Every other option of mmengine's ``CheckpointHook``, among them ``save_best``.
 
     Raises:
@@ -52,6 +55,7 @@ class ResumableCheckpointHook(CheckpointHook):
         max_keep_ckpts: int = -1,
         keep_schedule: bool = False,
         new_schedule: bool = False,
+        attempt: int = 0,
         **kwargs: Any,
     ) -> None:
         if max_keep_ckpts == 1:
@@ -63,10 +67,11 @@ class ResumableCheckpointHook(CheckpointHook):
             raise ValueError(
                 "keep_schedule=True keeps the checkpoint's, new_schedule=True takes the config's: choose one"
             )
-        self.keep_schedule, self.new_schedule = keep_schedule, new_schedule
+        self.keep_schedule, self.new_schedule, self.attempt = keep_schedule, new_schedule, attempt
         self._loaded_meta: dict[str, Any] = {}
         self._saving_meta: dict[str, Any] = {}
         self._training_state: dict[str, Any] | None = None
+        self._epoch_state: dict[str, Any] | None = None
 
     def before_save_checkpoint(self, runner: Any, checkpoint: dict) -> None:
         """Replace everything but tensors and plain values, after all other hooks have added theirs."""
@@ -114,11 +119,18 @@ class ResumableCheckpointHook(CheckpointHook):
         restore = partial(self._restore_random_state, runner)
         if hasattr(loop, 'dataloader_iterator'):
             loop.dataloader_iterator = ResumedBatches(loop.dataloader_iterator, runner.iter, restore)
+        elif 'batches_done' in self._loaded_meta:
+            done = int(self._loaded_meta['batches_done'])
+            resume_within_epoch(loop, done, partial(restore, 'epoch_random_states'), restore)
         else:
             restore()
 
-    def _restore_random_state(self, runner: Any) -> None:
-        states = self._loaded_meta.get('random_states')
+    def before_train_epoch(self, runner: Any) -> None:
+        """Keep the random states in which the data loader starts, to start it again within this epoch."""
+        self._epoch_state = random_state.capture()
+
+    def _restore_random_state(self, runner: Any, key: str = 'random_states') -> None:
+        states = self._loaded_meta.get(key)
         if states is None:
             runner.logger.warning('No random states in the checkpoint: the run will differ from an uninterrupted one')
         elif len(states) != get_world_size():
@@ -129,6 +141,10 @@ class ResumableCheckpointHook(CheckpointHook):
             )
         else:
             random_state.restore(states[get_rank()])
+        before = int(self._loaded_meta.get('attempt', 0))
+        if self.attempt > before:
+            random_state.reseed(int(self._loaded_meta.get('seed') or 0), runner.iter, get_rank(), self.attempt)
+        self.attempt = max(self.attempt, before)
 
     def before_val(self, runner: Any) -> None:
         """Keep the random states, so that validating more or less often does not change the training."""
@@ -148,11 +164,25 @@ class ResumableCheckpointHook(CheckpointHook):
             self.keep_ckpt_ids.append(step)
         # With the outdated ones: a run that is killed before it deletes them does so when it has been resumed.
         runner.message_hub.update_info('keep_ckpt_ids', [*outdated, *getattr(self, 'keep_ckpt_ids', [])])
-        name = self.filename_tmpl.format(step)
+        self._save(runner, self.filename_tmpl.format(step), meta, self.by_epoch)
+        if is_main_process():
+            for name in (*map(self.filename_tmpl.format, outdated), INTERRUPTED):
+                self._delete(self.file_backend.join_path(self.out_dir, name))
+
+    def save_interrupted(self, runner: Any, validating: bool = False) -> None:
+        """Save a checkpoint in the last hook of a step, or in a validation; called on every rank."""
+        meta = {'epoch': runner.epoch, 'iter': runner.iter + (not validating)}
+        self._save(runner, INTERRUPTED, meta, by_epoch=False)
+
+    def _save(self, runner: Any, name: str, meta: dict, by_epoch: bool) -> None:
         self.last_ckpt = self.file_backend.join_path(self.out_dir, name)
         runner.message_hub.update_info('last_ckpt', self.last_ckpt)
-
         meta = dict(meta, random_states=all_gather_object(self._training_state or random_state.capture()))
+        meta['attempt'] = self.attempt
+        if not by_epoch and not hasattr(runner.train_loop, 'dataloader_iterator'):
+            done = meta.get('iter', runner.iter + 1) - meta.get('epoch', runner.epoch) * len(runner.train_dataloader)
+            if done:
+                meta.update(batches_done=done, epoch_random_states=all_gather_object(self._epoch_state))
         seeds = [sampler.seed for sampler in samplers(runner.train_dataloader)]
         if seeds and seeds[0] is not None:
             meta['sampler_seed'] = int(seeds[0])
@@ -163,14 +193,12 @@ class ResumableCheckpointHook(CheckpointHook):
             save_optimizer=self.save_optimizer,
             save_param_scheduler=self.save_param_scheduler,
             meta=meta,
-            by_epoch=self.by_epoch,
+            by_epoch=by_epoch,
             backend_args=self.backend_args,
         )
         if is_main_process():
             with atomic_write(Path(runner.work_dir, 'last_checkpoint')) as pointer:
                 pointer.write_text(str(self.last_ckpt))
-            for old in outdated:
-                self._delete(self.file_backend.join_path(self.out_dir, self.filename_tmpl.format(old)))
 
     def _save_best_checkpoint(self, runner: Any, metrics: dict) -> None:
         if not self.save_best:

@@ -1,6 +1,7 @@
-"""Skip the batches that a resumed, iteration-based run has already seen.
+"""Skip the batches that a resumed run has already seen.
 
-mmengine draws random numbers while it skips, and calls no hook before it loads the first new batch.
+mmengine draws random numbers while it skips, calls no hook before it loads the first new batch, and starts an
+unfinished epoch again.
 """
 
 from collections.abc import Callable
@@ -37,6 +38,34 @@ class ResumedBatches:
             self._started = True
             _skip(self.source, self._done, self._restore)
         return next(self.source)
+
+
+def resume_within_epoch(loop: Any, done: int, restore_start: Callable[[], None], restore: Callable[[], None]) -> None:
+    """Make an ``EpochBasedTrainLoop`` skip the first ``done`` batches of the epoch that it runs first.
+
+    ``restore_start`` restores the random states in which that epoch was begun, ``restore`` those after its batch
+    ``done``. Batches of worker processes, which draw random numbers, are loaded and dropped.
+    """
+
+    def run_epoch() -> None:
+        del loop.run_epoch  # later epochs are mmengine's own
+        loop.runner.call_hook('before_train_epoch')
+        loop.runner.model.train()
+        restore_start()
+        loader = loop.dataloader
+        batches = iter(loader)
+        for _ in range(done):
+            if loader.num_workers:
+                next(batches)
+            else:
+                batches._next_index()
+        restore()
+        for index, batch in enumerate(batches, done):
+            loop.run_iter(index, batch)
+        loop.runner.call_hook('after_train_epoch')
+        loop._epoch += 1
+
+    loop.run_epoch = run_epoch
 
 
 def samplers(loader: DataLoader) -> list[Any]:

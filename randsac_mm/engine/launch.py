@@ -1,8 +1,10 @@
 """From the command line to the runner: ``tools/train.py`` and ``tools/test.py``."""
 
+import gc
 import logging
 import re
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +21,15 @@ from randsac_mm.datasets.coco import prepare_coco
 from randsac_mm.datasets.data_report import format_report, name_some
 from randsac_mm.engine.config_check import KNOWN_KEYS, check_keys, closest
 from randsac_mm.engine.distributed import connect, on_first_rank, prepare_cpu_processes, replace_sync_bn
+from randsac_mm.engine.non_finite import NonFiniteError
 from randsac_mm.engine.options import parse_options
 from randsac_mm.engine.origin import write_origin
 from randsac_mm.engine.resources import fit_workers, keep_freed_memory
 from randsac_mm.engine.schedule import drop_fixed_schedules
+from randsac_mm.engine.signals import restore_handlers
 from randsac_mm.transfer.model_loading import load_model
 
+_ATTEMPTS = 3  # of a training whose steps are not finite
 # How mmengine's long lists begin.
 _ONLY_IN_FILE = ('\n-----', 'Config:\n', 'Hooks will be executed', 'paramwise_options')
 
@@ -239,3 +244,40 @@ def build_test_runner(cfg: Config, checkpoint: str) -> Runner:
         odd = name_some(sorted(set(trained) ^ set(tested))) or 'another order'
         raise ValueError(f"{checkpoint}: the model was trained on other classes than test_dataloader's: {odd}")
     return runner
+
+
+def train(cfg: Config, begin: Callable[[Any], None] = lambda runner: None) -> Runner | FlexibleRunner:
+    """Build the runner of a config and train.
+
+    After several steps in a row that were not finite, see :class:`~randsac_mm.engine.non_finite.SkipNonFiniteHook`, it
+    goes back to the last checkpoint and continues with other random numbers, twice at most.
+
+    Args:
+        cfg: The config; after a return to a checkpoint it is changed.
+        begin: Called with the runner before each start.
+
+    Raises:
+        NonFiniteError: If steps were not finite again, or there is no checkpoint.
+        SystemExit: After a signal, see :class:`~randsac_mm.engine.signals.StopOnSignalHook`.
+    """
+    for attempt in range(1, _ATTEMPTS + 1):
+        runner = build_runner(cfg)
+        begin(runner)
+        try:
+            runner.train()
+            return runner
+        except NonFiniteError as error:
+            hook = (cfg.get('default_hooks') or {}).get('checkpoint') or {}
+            resumable = str(hook.get('type')).endswith('ResumableCheckpointHook')
+            if attempt == _ATTEMPTS or not resumable or not use_resume(cfg, 'auto'):
+                raise
+            hook.attempt = attempt
+            text = f'{error.args[0].partition(".")[0]}. Back to {cfg.load_from}, with other random numbers'
+            runner.logger.warning(f'{text} (attempt {attempt + 1} of {_ATTEMPTS})')
+            error.__traceback__ = None  # frees the model, and ends the workers
+            del runner
+            gc.collect()
+            time.sleep(1)  # mmengine names runs by the second
+        finally:
+            restore_handlers()
+    raise AssertionError('unreachable')
