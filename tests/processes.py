@@ -8,9 +8,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def run(*command: object, ok: bool = True, cwd: Path = ROOT, paths: tuple[Path, ...] = ()) -> str:
-    """Run a command with ``paths`` to import from; check whether it succeeds, and return what it writes."""
-    environment = {
+def environment(paths: tuple[Path, ...] = ()) -> dict[str, str]:
+    """Return the environment of a command with ``paths`` to import from."""
+    return {
         **os.environ,
         'OMP_NUM_THREADS': '1',
         'PYTHONPATH': os.pathsep.join(map(str, [ROOT, *paths])),
@@ -18,7 +18,11 @@ def run(*command: object, ok: bool = True, cwd: Path = ROOT, paths: tuple[Path, 
         'PORT': str(20000 + os.getpid() % 10000),
         'PATH': f'{Path(sys.executable).parent}{os.pathsep}{os.environ["PATH"]}',
     }
+
+
+def run(*command: object, ok: bool = True, cwd: Path = ROOT, paths: tuple[Path, ...] = ()) -> str:
+    """Run a command with ``paths`` to import from; check whether it succeeds, and return what it writes."""
     command = list(map(str, command))
-    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, cwd=cwd, env=environment(paths), capture_output=True, text=True, timeout=300)
     assert (done.returncode == 0) == ok, (done.stdout + done.stderr)[-6000:]
     return done.stdout + done.stderr

@@ -29,7 +29,8 @@ def work(args: argparse.Namespace) -> None:
     if args.auto_scale_lr:
         launch.use_auto_scale_lr(cfg)
     resume = args.resume or ('latest' if cfg.get('resume') and not cfg.get('load_from') else None)
-    if int(os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')):  # torchrun starts a job again that has lost a process
+    # torchrun starts a job again that has lost a process, and slurm one that it has stopped.
+    if any(int(os.environ.get(name, '0')) for name in ('TORCHELASTIC_RESTART_COUNT', 'SLURM_RESTART_COUNT')):
         resume = 'auto'
     resumed = launch.use_resume(cfg, resume) if resume else True
     text = launch.check_data(cfg, 'train', 'val', check=not args.no_check)

@@ -2,6 +2,7 @@
 
 import os
 import random
+from multiprocessing import parent_process
 from typing import Any
 
 import numpy as np
@@ -48,6 +49,9 @@ def seed_worker(worker_id: int) -> None:
     ``train_dataloader=dict(worker_init_fn=dict(type='seed_worker'), ...)``. mmengine's default repeats the same numbers
     in every epoch unless ``persistent_workers=True``, and on every rank if ``diff_rank_seed`` is off.
     """
+    parent = parent_process()
+    if parent is not None and os.getppid() != parent.pid:  # killed just now: torch would wait for ever
+        os._exit(1)
     # torch seeds workers from the main process, whose random states a resumed run restores, and adds worker_id.
     # A worker does not know its rank, but inherits the environment that every launcher sets.
     reseed(torch.initial_seed() % 2**64, int(os.environ.get('RANK', 0)), worker_id)
