@@ -200,8 +200,11 @@ class ResumableCheckpointHook(CheckpointHook):
             backend_args=self.backend_args,
         )
         if is_main_process():
-            with atomic_write(Path(runner.work_dir, 'last_checkpoint')) as pointer:
-                pointer.write_text(str(self.last_ckpt))
+            pointer = Path(runner.work_dir, 'last_checkpoint')
+            if pointer.is_dir():
+                pointer.rename(f'{pointer}.folder')
+            with atomic_write(pointer) as temporary:
+                temporary.write_text(str(self.last_ckpt))
             if self._files:
                 write_list(self._files, Path(runner.work_dir))
                 self._files = []
@@ -298,7 +301,7 @@ class ResumableCheckpointHook(CheckpointHook):
                     os.fsync(file.fileno())  # the contents reach the disk before the name does
             else:
                 write_checksums(unfinished, {'time': time.strftime('%Y%m%d_%H%M%S'), **self._saving_meta})
-            if complete.is_dir():  # a folder cannot be renamed over another one
+            if complete.is_dir() and not complete.is_symlink():  # a folder cannot be renamed over another one
                 shutil.rmtree(complete)
             os.replace(unfinished, complete)
 

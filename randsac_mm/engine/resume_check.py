@@ -50,18 +50,24 @@ def check_resume(runner: Any, checkpoint: dict[str, Any], hook: Any) -> None:
     """
     path, warn = Path(str(runner._load_from or 'the checkpoint')), runner.logger.warning
 
-    def refuse(change: str, allowed: bool) -> None:
-        if not allowed:
-            text = 'Restore that, or set default_hooks.checkpoint.allow_changes=True'
-            raise ValueError(f'cannot resume, {change}. {text}')
-        warn(f'The run continues although {change}')
+    def refuse(what: str, changes: list[str], allowed: bool) -> None:
+        text = f'{what}: {name_some(changes)}'
+        if changes and not allowed:
+            advice = 'Restore that, or set default_hooks.checkpoint.allow_changes=True'
+            raise ValueError(f'cannot resume, {text}. {advice}')
+        if changes:
+            warn(f'The run continues although {text}')
 
     check_parts(checkpoint, path)
     meta, saved = checkpoint['meta'], checkpoint.get('param_schedulers')
     if files := meta.get('train_files'):
         change = on_first_rank(lambda: describe_change(hook.train_files(runner), files, path.parent))
-        if change:
-            refuse(f'the training files have changed: {change}', hook.allow_changes)
+        refuse('the training files have changed', [change] if change else [], hook.allow_changes)
+    configs = (stored_config({'meta': {'cfg': text}}, KNOWN_KEYS) for text in (runner.cfg.pretty_text, meta.get('cfg')))
+    serious, others = compare_configs(*configs, hook.keep_schedule or hook.new_schedule)
+    of_schedule = [line for line in serious if _SCHEDULE.match(line)]
+    allowed = hook.allow_changes or 'numerics' not in meta  # an earlier version may have had other defaults
+    refuse("the config is not the checkpoint's", [line for line in serious if line not in of_schedule], allowed)
     check_tensors(runner, checkpoint)
     if hook.new_schedule:
         use_new_schedule(runner, checkpoint)
@@ -73,14 +79,7 @@ def check_resume(runner: Any, checkpoint: dict[str, Any], hook: Any) -> None:
         check_schedules(runner.param_schedulers, saved, limits, info, hook.keep_schedule)
         if not hook.keep_schedule:
             check_optimizer(runner.optim_wrapper, checkpoint['optimizer'])
-    now, before = (
-        stored_config({'meta': {'cfg': text}}, KNOWN_KEYS) for text in (runner.cfg.pretty_text, meta.get('cfg'))
-    )
-    serious, others = compare_configs(now, before, hook.keep_schedule or hook.new_schedule)
-    if serious:  # an earlier version may have had other defaults
-        refuse(
-            f"the config is not the checkpoint's: {name_some(serious)}", hook.allow_changes or 'numerics' not in meta
-        )
+    refuse("the config is not the checkpoint's", of_schedule, allowed)
     if others:
         runner.logger.info(f'Changes of the config that do not change the numbers: {name_some(others)}')
     if rounding := _compare(describe_numerics(runner), meta.get('numerics') or {}):

@@ -33,9 +33,16 @@ def list_files(dataset: Any) -> list[str]:
     paths = [entry[key] for entry in entries if isinstance(entry, dict) for key in keys if entry.get(key)]
     if not paths:
         return [f'- {len(dataset)} images of {type(dataset).__name__}']
-    root = os.path.abspath(getattr(dataset, 'data_root', None) or os.path.commonpath(paths))
-    # -1: not in a local folder
-    return [f'{os.path.getsize(p) if os.path.exists(p) else -1} {os.path.relpath(p, root)}' for p in paths]
+    root = getattr(dataset, 'data_root', None) or os.path.commonpath(paths)
+    inside = os.path.join(root, '')
+    return [f'{_size(p)} {p[len(inside) :] if p.startswith(inside) else os.path.relpath(p, root)}' for p in paths]
+
+
+def _size(path: str) -> int:
+    try:
+        return os.stat(path).st_size
+    except OSError:  # not in a local folder
+        return -1
 
 
 def fingerprint(lines: Sequence[str]) -> dict[str, Any]:

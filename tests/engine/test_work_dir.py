@@ -149,7 +149,7 @@ def test_one_run_in_a_folder(tmp_path, other_run, monkeypatch):
     with claim_work_dir(tmp_path):
         monkeypatch.setenv('RANK', '0')
     os.kill(other_run.pid, signal.SIGKILL)
-    other_run.join(60)
+    other_run.join()
     assert (tmp_path / 'run.lock').read_text(), 'stale'
     with claim_work_dir(tmp_path):  # although its worker still runs
         os.kill(other_run.worker, 0)
