@@ -2,24 +2,35 @@
 
 import os
 import shutil
-from collections.abc import Callable
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from mmengine.dist import all_gather_object, barrier, get_rank, get_world_size, is_main_process
+from mmengine.dist import all_gather_object, get_rank, get_world_size, is_main_process
 from mmengine.fileio import LocalBackend
 from mmengine.hooks import CheckpointHook
 
 from randsac_mm.engine import random_state
+from randsac_mm.engine.disk import check_space, checkpoint_size, training_tensors, write_checksums
+from randsac_mm.engine.distributed import on_first_rank
 from randsac_mm.engine.fast_forward import ResumedBatches, resume_within_epoch, samplers
+from randsac_mm.engine.finite import all_finite
 from randsac_mm.engine.plain import from_plain, to_plain
-from randsac_mm.engine.schedule import check_optimizer, check_schedules, use_new_schedule
+from randsac_mm.engine.resume_check import check_resume, describe_numerics
+from randsac_mm.engine.train_files import fingerprint, list_files, write_list
 from randsac_mm.files import atomic_write
 from randsac_mm.registry import register
 
 _PARTIAL = '.partial'
 INTERRUPTED = 'interrupted.pth'  # written when a signal ends the run; the next checkpoint replaces it
+
+
+class NotSavedError(OSError):
+    """A checkpoint cannot be written, or should not be."""
 
 
 @register('HOOKS', everywhere=True)
@@ -31,6 +42,9 @@ class ResumableCheckpointHook(CheckpointHook):
     - A run resumed by as many ranks as before equals the uninterrupted one bit for bit, wherever it was interrupted:
       with workers, if ``persistent_workers=False`` and ``worker_init_fn=dict(type='seed_worker')``; an iteration-based
       one also needs ``num_workers=0``. DeepSpeed calls no hook on loading, so with it random states are not restored.
+    - If weights or optimiser state are not finite, or the disk fails, nothing is written, replaced or deleted; the
+      training goes on, tries again at the next checkpoint, and ends with the error if it has no last one.
+    - A run continues only from a checkpoint that fits it, see :mod:`randsac_mm.engine.resume_check`.
     - The whole file loads with ``torch.load(weights_only=True)``.
 
     Args:
@@ -40,6 +54,7 @@ class ResumableCheckpointHook(CheckpointHook):
         keep_schedule: Resume even if the config's schedules, learning rate, weight decay or betas differ from the
             checkpoint's, and keep the latter.
         new_schedule: Resume with those of the config: from this step on as if the run had had them from the start.
+        allow_changes: Resume even if other settings, or the training files, differ from the checkpoint's.
         attempt: Resume with other random numbers than those of the checkpoint if this is larger than its own, from 0;
             :func:`randsac_mm.engine.launch.train` does so after steps that were not finite.
         **kwargs: Every other option of mmengine's ``CheckpointHook``, among them ``save_best``.
@@ -55,6 +70,7 @@ class ResumableCheckpointHook(CheckpointHook):
         max_keep_ckpts: int = -1,
         keep_schedule: bool = False,
         new_schedule: bool = False,
+        allow_changes: bool = False,
         attempt: int = 0,
         **kwargs: Any,
     ) -> None:
@@ -67,7 +83,11 @@ class ResumableCheckpointHook(CheckpointHook):
             raise ValueError(
                 "keep_schedule=True keeps the checkpoint's, new_schedule=True takes the config's: choose one"
             )
-        self.keep_schedule, self.new_schedule, self.attempt = keep_schedule, new_schedule, attempt
+        self.keep_schedule, self.new_schedule, self.allow_changes = keep_schedule, new_schedule, allow_changes
+        self.attempt = attempt
+        self._files: list[str] = []  # that the run trains on
+        self._fingerprint: dict[str, Any] | None = None
+        self._unsaved: Exception | None = None  # why there is no last checkpoint
         self._loaded_meta: dict[str, Any] = {}
         self._saving_meta: dict[str, Any] = {}
         self._training_state: dict[str, Any] | None = None
@@ -88,26 +108,28 @@ class ResumableCheckpointHook(CheckpointHook):
         for key in list(checkpoint):
             checkpoint[key] = from_plain(checkpoint[key])
         self._loaded_meta = checkpoint.get('meta', {})
-        if not getattr(runner, '_resume', False):
-            return
-        if self.new_schedule:
-            use_new_schedule(runner, checkpoint)
-            return
-        info = checkpoint.get('message_hub', {}).get('runtime_info', {})
-        limits = {'max_epochs': runner.max_epochs, 'max_iters': runner.max_iters}
-        saved = checkpoint.get('param_schedulers')
-        check_schedules(runner.param_schedulers, saved, limits, info, self.keep_schedule)
-        if 'optimizer' in checkpoint and not self.keep_schedule:
-            check_optimizer(runner.optim_wrapper, checkpoint['optimizer'])
+        if getattr(runner, '_resume', False):
+            check_resume(runner, checkpoint, self)
+
+    def train_files(self, runner: Any) -> list[str]:
+        """Return a line for each file that the run trains on."""
+        self._files = self._files or list_files(runner.train_dataloader.dataset)
+        return self._files
 
     def before_train(self, runner: Any) -> None:
         """Prepare the folder and, in a resumed run, restore the random states where it continues."""
+        # mmengine would delete checkpoints now; until the first new one is complete nothing is.
+        kept = runner.message_hub.runtime_info.pop('keep_ckpt_ids', [])
         super().before_train(runner)
+        self.keep_ckpt_ids = deque(kept)
+        runner.save_checkpoint = partial(self._save_complete, runner, runner.save_checkpoint)
+        runner.visualizer.add_scalars = partial(self._log, runner, runner.visualizer.add_scalars)
         if isinstance(self.file_backend, LocalBackend):
-            runner.save_checkpoint = partial(self._save_complete, runner.save_checkpoint)
-            if is_main_process():
-                for unfinished in Path(self.out_dir).glob(f'*{_PARTIAL}'):
-                    self._delete(unfinished)
+            there = [Path(self.out_dir, self.filename_tmpl.format(step)) for step in kept]
+            count = max(self.max_keep_ckpts, 1) + 1 - sum(path.exists() for path in there)
+            size = checkpoint_size(runner) * (1 if runner.iter else 3)  # Adam has two averages for each weight
+            advice = f' for {count} checkpoints: set default_hooks.checkpoint.max_keep_ckpts, or use another --work-dir'
+            on_first_rank(lambda: check_space(Path(self.out_dir), count * size, advice))
         if self.save_best is not None:
             # A run whose folder was moved or copied must not lose its best checkpoint or delete another's.
             self._best_paths = {key: self._in_this_folder(path) for key, path in self._best_paths.items()}
@@ -157,17 +179,22 @@ class ResumableCheckpointHook(CheckpointHook):
 
     def _save_checkpoint_with_step(self, runner: Any, step: int, meta: dict) -> None:
         """Save one checkpoint; called on every rank, after training and again if validation found a better model."""
-        outdated = []
-        if self.max_keep_ckpts > 0 and step not in self.keep_ckpt_ids:
-            while len(self.keep_ckpt_ids) >= self.max_keep_ckpts:
-                outdated.append(self.keep_ckpt_ids.popleft())
-            self.keep_ckpt_ids.append(step)
-        # With the outdated ones: a run that is killed before it deletes them does so when it has been resumed.
-        runner.message_hub.update_info('keep_ckpt_ids', [*outdated, *getattr(self, 'keep_ckpt_ids', [])])
-        self._save(runner, self.filename_tmpl.format(step), meta, self.by_epoch)
-        if is_main_process():
-            for name in (*map(self.filename_tmpl.format, outdated), INTERRUPTED):
-                self._delete(self.file_backend.join_path(self.out_dir, name))
+        before = self.keep_ckpt_ids.copy()
+        with self._surviving(runner):
+            outdated = []
+            if self.max_keep_ckpts > 0 and step not in self.keep_ckpt_ids:
+                while len(self.keep_ckpt_ids) >= self.max_keep_ckpts:
+                    outdated.append(self.keep_ckpt_ids.popleft())
+                self.keep_ckpt_ids.append(step)
+            # With the outdated ones: a run that is killed before it deletes them does so when it has been resumed.
+            runner.message_hub.update_info('keep_ckpt_ids', [*outdated, *self.keep_ckpt_ids])
+            self._save(runner, self.filename_tmpl.format(step), meta, self.by_epoch)
+            if is_main_process():
+                unfinished = [path.name for path in Path(self.out_dir).glob(f'*{_PARTIAL}')]
+                for name in (*map(self.filename_tmpl.format, outdated), *unfinished, INTERRUPTED):
+                    self._delete(self.file_backend.join_path(self.out_dir, name))
+            return
+        self.keep_ckpt_ids = before
 
     def save_interrupted(self, runner: Any, validating: bool = False) -> None:
         """Save a checkpoint in the last hook of a step, or in a validation; called on every rank."""
@@ -175,6 +202,7 @@ class ResumableCheckpointHook(CheckpointHook):
         self._save(runner, INTERRUPTED, meta, by_epoch=False)
 
     def _save(self, runner: Any, name: str, meta: dict, by_epoch: bool) -> None:
+        """Save one checkpoint, and make it the last."""
         self.last_ckpt = self.file_backend.join_path(self.out_dir, name)
         runner.message_hub.update_info('last_ckpt', self.last_ckpt)
         meta = dict(meta, random_states=all_gather_object(self._training_state or random_state.capture()))
@@ -186,6 +214,8 @@ class ResumableCheckpointHook(CheckpointHook):
         seeds = [sampler.seed for sampler in samplers(runner.train_dataloader)]
         if seeds and seeds[0] is not None:
             meta['sampler_seed'] = int(seeds[0])
+        self._fingerprint = self._fingerprint or on_first_rank(lambda: fingerprint(self.train_files(runner)))
+        meta.update(train_files=self._fingerprint, numerics=describe_numerics(runner))
         runner.save_checkpoint(
             self.out_dir,
             name,
@@ -197,20 +227,55 @@ class ResumableCheckpointHook(CheckpointHook):
             backend_args=self.backend_args,
         )
         if is_main_process():
-            with atomic_write(Path(runner.work_dir, 'last_checkpoint')) as pointer:
-                pointer.write_text(str(self.last_ckpt))
+            pointer = Path(runner.work_dir, 'last_checkpoint')
+            if pointer.is_dir():
+                pointer.rename(f'{pointer}.folder')
+            with atomic_write(pointer) as temporary:
+                temporary.write_text(str(self.last_ckpt))
+            if self._files:
+                write_list(self._files, Path(runner.work_dir))
+                self._files = []
+        self._unsaved = None
 
     def _save_best_checkpoint(self, runner: Any, metrics: dict) -> None:
         if not self.save_best:
             return
         # The parent deletes the previous best before it writes the new one; without a path it deletes nothing.
         before = dict(self._best_paths)
-        self._best_paths = dict.fromkeys(before)
-        super()._save_best_checkpoint(runner, metrics)
-        self._best_paths = {key: path or before.get(key) for key, path in self._best_paths.items()}
-        if is_main_process():
-            for path in set(before.values()) - set(self._best_paths.values()):
-                self._delete(path)
+        with self._surviving(runner):
+            self._best_paths = dict.fromkeys(before)
+            super()._save_best_checkpoint(runner, metrics)
+            self._best_paths = {key: path or before.get(key) for key, path in self._best_paths.items()}
+            if is_main_process():
+                for path in set(before.values()) - set(self._best_paths.values()):
+                    self._delete(path)
+            return
+        self._best_paths = before
+
+    @contextmanager
+    def _surviving(self, runner: Any) -> Iterator[None]:
+        """Log why a checkpoint cannot be saved, instead of raising, and forget that it was to be."""
+        info = dict(runner.message_hub.runtime_info)
+        try:
+            yield
+        except OSError as error:
+            self._unsaved = error
+            runner.logger.error(f'{error}; earlier checkpoints stay, and the training goes on until the next one')
+            runner.message_hub.runtime_info.clear()
+            runner.message_hub.runtime_info.update(info)
+
+    def after_train(self, runner: Any) -> None:
+        """Publish the checkpoint after training; raise what prevented the last one from being saved, if anything."""
+        if self._unsaved is not None:
+            raise self._unsaved
+        super().after_train(runner)
+
+    def _log(self, runner: Any, write: Callable, *args: Any, **kwargs: Any) -> None:
+        """Write a line to JSON or TensorBoard; a full disk ends no training."""
+        try:
+            write(*args, **kwargs)
+        except OSError as error:
+            runner.logger.error(f'The log cannot be written ({error})')
 
     @property
     def _best_paths(self) -> dict[str, str | None]:
@@ -234,19 +299,51 @@ class ResumableCheckpointHook(CheckpointHook):
         elif path and self.file_backend.isdir(path):  # FSDP and DeepSpeed write folders
             self.file_backend.rmtree(path)
 
-    def _save_complete(self, save: Callable, out_dir: str, filename: str, **kwargs: Any) -> None:
-        """Save under a temporary name and rename the file or folder when it is complete, on all ranks together."""
-        complete = Path(out_dir, filename)
-        unfinished = complete.with_name(filename + _PARTIAL)
+    def _save_complete(self, runner: Any, save: Callable, out_dir: str, filename: str, **kwargs: Any) -> None:
+        """Save under a temporary name and rename the file or folder when it is complete, on all ranks together.
+
+        Raises NotSavedError, on all ranks; nothing is written then.
+        """
+        complete, with_optimizer = Path(out_dir, filename), kwargs.get('save_optimizer', True)
+        if not all(all_gather_object(all_finite(training_tensors(runner)))):
+            raise NotSavedError(f'{complete} is not saved: weights or optimiser state are NaN or infinite')
         meta = dict(kwargs.pop('meta', None) or {})  # a copy: mmengine changes it
         self._saving_meta = {key: meta[key] for key in ('epoch', 'iter') if key in meta}
-        save(out_dir, unfinished.name, meta=meta, **kwargs)
-        barrier()  # a sharded checkpoint is complete when the last rank has written its part
-        if not is_main_process():
+        if not isinstance(self.file_backend, LocalBackend):
+            save(out_dir, filename, meta=meta, **kwargs)
             return
-        if unfinished.is_file():
-            with unfinished.open('rb+') as file:
-                os.fsync(file.fileno())  # the contents reach the disk before the name does
-        elif complete.is_dir():  # a folder cannot be renamed over another one
-            shutil.rmtree(complete)
-        os.replace(unfinished, complete)
+        unfinished = complete.with_name(filename + _PARTIAL)
+        needed = checkpoint_size(runner, with_optimizer)
+
+        def write() -> None:
+            if is_main_process() and not hasattr(runner, 'strategy'):  # whose ranks write together
+                check_space(complete.parent, needed)
+            save(out_dir, unfinished.name, meta=meta, **kwargs)
+
+        def publish() -> None:
+            if not is_main_process():
+                return
+            if unfinished.is_file():
+                with unfinished.open('rb+') as file:
+                    os.fsync(file.fileno())  # the contents reach the disk before the name does
+            else:
+                write_checksums(unfinished, {'time': time.strftime('%Y%m%d_%H%M%S'), **self._saving_meta})
+            if complete.is_dir() and not complete.is_symlink():  # a folder cannot be renamed over another one
+                shutil.rmtree(complete)
+            os.replace(unfinished, complete)
+
+        for step in (write, publish):
+            fault = None
+            try:
+                step()
+            except (OSError, RuntimeError) as error:  # torch's own writer raises the latter
+                if not isinstance(error, OSError) and 'PytorchStreamWriter' not in str(error):
+                    raise
+                fault = str(error)
+            # A sharded checkpoint is complete when the last rank has written its part.
+            if faults := [*filter(None, all_gather_object(fault))]:
+                if is_main_process():
+                    self._delete(unfinished)
+                free = shutil.disk_usage(complete.parent).free
+                text = f'{needed:,} bytes are needed, {free:,} are free'
+                raise NotSavedError(f'{complete} cannot be written ({faults[0]}); {text}')

@@ -2,7 +2,6 @@
 
 import gc
 import logging
-import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -27,6 +26,8 @@ from randsac_mm.engine.origin import write_origin
 from randsac_mm.engine.resources import fit_workers, keep_freed_memory
 from randsac_mm.engine.schedule import drop_fixed_schedules
 from randsac_mm.engine.signals import restore_handlers
+from randsac_mm.engine.work_dir import find_checkpoint as find_checkpoint  # old names
+from randsac_mm.engine.work_dir import use_resume as use_resume
 from randsac_mm.transfer.model_loading import load_model
 
 _ATTEMPTS = 3  # of a training whose steps are not finite
@@ -122,43 +123,6 @@ def use_auto_scale_lr(cfg: Config) -> None:
     if 'base_batch_size' not in (cfg.get('auto_scale_lr') or {}):
         raise ValueError('--auto-scale-lr: the config lacks auto_scale_lr.base_batch_size, the batch of its lr')
     cfg.auto_scale_lr.enable = True
-
-
-def use_resume(cfg: Config, resume: str) -> bool:
-    """Set ``resume`` and ``load_from`` of a config to continue a run (``--resume``).
-
-    ``resume`` is ``'latest'``: the last checkpoint in ``work_dir``; ``'auto'``: the same, or a new run if there is
-    none; otherwise a checkpoint or a work directory.
-
-    Returns:
-        Whether a checkpoint was found; False only for ``'auto'``.
-
-    Raises:
-        FileNotFoundError: If there is no checkpoint to continue from.
-    """
-    path = Path(cfg.work_dir if resume in ('latest', 'auto') else resume)
-    # FSDP and DeepSpeed checkpoints are folders as well.
-    found = path if path.suffix == '.pth' and path.exists() else find_checkpoint(path)
-    if found is None and resume != 'auto':
-        raise FileNotFoundError(f'--resume: there is no checkpoint in {path.resolve()}; --resume auto starts a new run')
-    cfg.resume = found is not None
-    if found is not None:
-        cfg.load_from = str(found)
-    return cfg.resume
-
-
-def find_checkpoint(work_dir: str | Path) -> Path | None:
-    """Return the checkpoint that ``last_checkpoint`` names, also in a moved folder, else that of the highest number."""
-    work_dir = Path(work_dir)
-    pointer = work_dir / 'last_checkpoint'
-    if pointer.is_file():
-        saved = Path(pointer.read_text().strip())
-        for candidate in (work_dir / saved.name, saved):
-            if saved.name and candidate.exists():
-                return candidate
-    pattern = re.compile(r'(?:epoch|iter)_(\d+)\.pth')
-    numbered = [(int(match[1]), path) for path in work_dir.glob('*.pth') if (match := pattern.fullmatch(path.name))]
-    return max(numbered)[1] if numbered else None
 
 
 def check_data(cfg: Config, *parts: str, check: bool = True) -> str:

@@ -1,17 +1,17 @@
 """The config that a checkpoint carries as text; it is parsed, never executed."""
 
 import ast
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 _PARTS = ('model', 'data_preprocessor')  # mmpretrain's classifiers have the latter beside the model
 
 
-def stored_config(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
+def stored_config(checkpoint: Mapping[str, Any], parts: Collection[str] | None = _PARTS) -> dict[str, Any]:
     """Parse the config in a checkpoint, whose text mmengine's runners store in ``meta['cfg']``.
 
     Returns:
-        ``model`` and ``data_preprocessor``, each if present. What is no plain value is None.
+        ``parts`` (None: everything), each if present. What is no plain value is None.
 
     Example:
         >>> stored_config({'meta': {'cfg': 'model = dict(backbone=dict(img_size=(8, 12), x=print()))'}})
@@ -28,7 +28,7 @@ def stored_config(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
         for statement in statements
         if isinstance(statement, ast.Assign)
         and isinstance(statement.targets[0], ast.Name)
-        and statement.targets[0].id in _PARTS
+        and (parts is None or statement.targets[0].id in parts)
     }
 
 

@@ -98,48 +98,6 @@ def test_auto_scale_lr():
         launch.use_auto_scale_lr(Config({}))
 
 
-def checkpoints(folder, pointer='', names=('epoch_2.pth', 'epoch_10.pth')):
-    folder.mkdir()
-    for name in names:
-        (folder / name).touch()
-    (folder / 'last_checkpoint').write_text(str(pointer))
-    return folder
-
-
-def test_last_checkpoint_is_found(tmp_path):
-    folder = checkpoints(tmp_path / 'run', pointer=tmp_path / 'run' / 'epoch_2.pth')
-    assert launch.find_checkpoint(folder) == folder / 'epoch_2.pth'
-    moved = folder.rename(tmp_path / 'moved')
-    assert launch.find_checkpoint(moved) == moved / 'epoch_2.pth'
-    pointing = checkpoints(tmp_path / 'pointing', pointer=moved / 'epoch_10.pth', names=())
-    assert launch.find_checkpoint(pointing) == moved / 'epoch_10.pth'
-    (moved / 'epoch_2.pth').unlink()
-    assert launch.find_checkpoint(moved) == moved / 'epoch_10.pth'
-    (moved / 'epoch_10.pth').rename(moved / 'epoch_10.pth.partial')
-    assert launch.find_checkpoint(moved) is None
-
-
-def test_resume(tmp_path):
-    folder = checkpoints(tmp_path / 'run')
-    for resume in ('latest', 'auto', str(folder / 'epoch_10.pth')):
-        cfg = Config({'work_dir': str(folder)})
-        assert launch.use_resume(cfg, resume)
-        assert (cfg.resume, cfg.load_from) == (True, str(folder / 'epoch_10.pth'))
-    other = checkpoints(tmp_path / 'other', pointer='/gone/epoch_2.pth')
-    cfg = Config({'work_dir': str(tmp_path / 'new')})
-    assert launch.use_resume(cfg, str(other))
-    assert cfg.load_from == str(other / 'epoch_2.pth')
-
-
-def test_resume_without_a_checkpoint(tmp_path):
-    cfg = Config({'work_dir': str(tmp_path), 'load_from': 'weights.pth'})
-    for resume, where in (('latest', tmp_path), ('epoch_9.pth', 'epoch_9.pth')):
-        with pytest.raises(FileNotFoundError, match=f'--resume.*{where}.*--resume auto'):
-            launch.use_resume(cfg, resume)
-    assert not launch.use_resume(cfg, 'auto')
-    assert (cfg.resume, cfg.load_from) == (False, 'weights.pth')
-
-
 def test_a_test_uses_every_weight_of_the_checkpoint(tmp_path):
     def cfg():
         config = toy_config(tmp_path / 'test', epochs=1, val=True)
