@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 MARK = '__randsac_mm__'  # key of the dictionaries that stand for arrays, HistoryBuffer and Counter
-_MAX_OPCODES = 500_000  # about a second
+_MAX_COST = 500_000  # opcodes, those that make objects five times: at most a second
 _MAX_LEVELS = 100  # of containers in containers
 _MAX_ENTRIES = 5_000_000  # in all containers; those that are referred to twice count twice
 _SCALARS = frozenset((type(None), bool, int, float, complex, str, bytes, torch.dtype, torch.device, torch.Size))
@@ -24,8 +24,11 @@ _ARGUMENTS = frozenset(  # opcodes whose argument is the value: numbers, text, b
     for code in pickletools.opcodes
     if code.arg and code.stack_after and not code.stack_before and code.stack_after[0] is not pickletools.anyobject
 )
+_MARKED = frozenset(code.name for code in pickletools.opcodes if pickletools.markobject in code.stack_before)
+_TAKES = {'TUPLE1': 1, 'TUPLE2': 2, 'TUPLE3': 3, 'APPEND': 1, 'SETITEM': 2}  # number of values from the stack
 _NEW: dict[str, Callable[[], Any]] = dict(EMPTY_DICT=dict, EMPTY_LIST=list, EMPTY_TUPLE=tuple, EMPTY_SET=set)
 _HISTORY = 'mmengine.logging.history_buffer.HistoryBuffer'
+_COSTLY = frozenset(('REDUCE', 'NEWOBJ', 'BUILD', 'TUPLE', 'TUPLE1', 'TUPLE2', 'TUPLE3', *_NEW))
 _CONSTANTS = {'NONE': None, 'NEWTRUE': True, 'NEWFALSE': False}
 
 
@@ -61,14 +64,16 @@ def read_pickle(
     memo: dict[int, Any] = {}
     stack: list[Any] = []
     outer: list[list[Any]] = []  # the stacks below the marks
-    for count, (code, arg, _) in enumerate(pickletools.genops(file)):
-        if count == _MAX_OPCODES:
-            raise NotPlainError(f'more than {_MAX_OPCODES:,} values')
+    cost = 0
+    for code, arg, _ in pickletools.genops(file):
         kind = code.name
-        if pickletools.markobject in code.stack_before:
+        cost += 5 if kind in _COSTLY else 1
+        if cost > _MAX_COST:
+            raise NotPlainError(f'more than {_MAX_COST:,} values')
+        if kind in _MARKED:
             items, stack = stack, outer.pop()
-        elif kind in ('TUPLE1', 'TUPLE2', 'TUPLE3', 'APPEND', 'SETITEM'):
-            items = [stack.pop() for _ in range(len(code.stack_before) - (kind[0] != 'T'))][::-1]
+        elif kind in _TAKES:
+            items, stack[-_TAKES[kind] :] = stack[-_TAKES[kind] :], []
         if kind in _ARGUMENTS:
             stack.append(arg)
         elif kind in ('BINPUT', 'LONG_BINPUT', 'MEMOIZE'):
