@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Convert a checkpoint that only torch's unpickler reads to tensors and plain values. Reading runs code of the file!
+"""Convert a checkpoint that only torch's unpickler reads to tensors and plain values. Reading runs the code in it!
 
 Example:
     python tools/convert_checkpoint.py old.pth --out old.safetensors      # or .pth: with what is beside the weights
@@ -22,33 +22,25 @@ def work(args: argparse.Namespace) -> str:
     if args.out.suffix not in ('.pth', '.safetensors'):
         raise ValueError(f'--out {args.out}: its name must end in .pth or .safetensors')
     if not args.trust:
-        print(
-            f'Reading {args.file} runs code that it may have, with all your rights. Do you trust its source? (yes/no)'
-        )
+        print(f'Reading {args.file} runs the code in it, with all your rights. Do you trust its source? (yes/no)')
         if not sys.stdin.isatty() or input() != 'yes':
             raise ValueError(f'{args.file} was not read: answer yes in a terminal, or use --trust')
     content = torch.load(args.file, map_location='cpu', weights_only=False)
     if isinstance(content, torch.nn.Module):
         content = {'state_dict': content.state_dict()}
-    dropped: list[str] = []
-    plain = to_plain(content, 'checkpoint', dropped)
-    if not isinstance(plain, dict):
-        raise ValueError(f'{args.file} is a {type(content).__name__}, not a checkpoint')
+    plain = to_plain(content, 'checkpoint', dropped := [])
     with atomic_write(args.out) as temporary:
         if args.out.suffix == '.pth':
             torch.save(plain, temporary)
         else:
-            save_safetensors(
-                {key: value.contiguous() for key, value in find_state(plain, args.file).items()}, temporary, {}
-            )
+            weights = find_state(plain, args.file).items()
+            save_safetensors({key: value.detach().clone().contiguous() for key, value in weights}, temporary, {})
     return '\n'.join([*(f'left out, having no plain form: {name}' for name in dropped), str(args.out)])
 
 
 if __name__ == '__main__':
     parser = make_parser(__doc__, config=False)
-    parser.add_argument('file', type=Path, help='checkpoint from a source that you trust')
-    parser.add_argument(
-        '--out', type=Path, required=True, help='FILE.safetensors: the weights, or FILE.pth: everything'
-    )
+    parser.add_argument('file', type=Path)
+    parser.add_argument('--out', type=Path, required=True, help='NAME.safetensors (weights) or NAME.pth (everything)')
     parser.add_argument('--trust', action='store_true', help='do not ask')
     run_tool(parser, work)

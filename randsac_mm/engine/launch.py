@@ -182,7 +182,7 @@ def check_data(cfg: Config, *parts: str, check: bool = True) -> str:
 
 def build_runner(cfg: Config) -> Runner | FlexibleRunner:
     """Build the runner of a config; ``FlexibleRunner`` if it has a strategy (FSDP, DeepSpeed)."""
-    if Path(cfg.get('load_from') or '').is_dir():
+    if cfg.get('load_from') and Path(cfg.load_from).is_dir():
         check_folder(cfg.load_from)
     if cfg.get('strategy') is not None:
         cfg.setdefault('runner_type', 'FlexibleRunner')

@@ -41,16 +41,13 @@ class _Name(str):
 
 
 class _Unfinished:
-    """Object whose contents follow in the pickle; they become its ``value``."""
+    """Object whose state follows in the pickle; ``finish`` makes its ``value`` of that."""
 
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.value: Any = self
+    def __init__(self, finish: Callable[[Any], Any]) -> None:
+        self.finish, self.value = finish, self
 
 
-def read_pickle(
-    file: IO[bytes], builders: Mapping[str, Any] | None = None, storage: Callable[..., Any] | None = None
-) -> Any:
+def read_pickle(file: IO[bytes], builders: Mapping[str, Any] = {}, storage: Any = None) -> Any:  # noqa: B006
     """Read the pickle at the position of a binary file, up to its end, as data.
 
     ``builders``: functions for further names, which receive the arguments in the pickle; ``storage``: what makes an
@@ -60,7 +57,7 @@ def read_pickle(
         NotPlainError: If it has anything but tensors and plain values, or too much of them.
         Exception: Of any kind, if it is damaged.
     """
-    table = {**_BUILDERS, **(builders or {})}
+    table = {**_BUILDERS, **builders}
     memo: dict[int, Any] = {}
     stack: list[Any] = []
     outer: list[list[Any]] = []  # the stacks below the marks
@@ -138,24 +135,21 @@ def _keys(items: Iterable[Any]) -> Iterable[Any]:
 
 def _build(target: Any, state: Any) -> Any:
     """Return an object in the state that the pickle describes."""
-    if isinstance(target, OrderedDict):
-        metadata = state['_metadata']  # versions of modules
-        if not all(isinstance(value, dict) for value in (metadata, *metadata.values())):
-            raise NotPlainError('other _metadata than those of torch')
-        vars(target)['_metadata'] = metadata
-    elif isinstance(target, _Unfinished):
-        if target.name == 'ndarray':
-            _, shape, dtype, fortran, data = state
-            target.value = _array(data, dtype, shape, 'F' if fortran else 'C')
-        elif target.name == 'HistoryBuffer':
-            values, counts = (torch.from_numpy(state[key]) for key in ('_log_history', '_count_history'))
-            target.value = {MARK: 'history', 'values': values, 'counts': counts, 'max_length': state['max_length']}
-        else:
-            target.value = {**state}
+    if isinstance(target, _Unfinished):
+        target.value = target.finish(state)
         return target.value
-    elif not (isinstance(target, np.dtype) and state[1] in '<|' and state[3] is None):
-        raise NotPlainError(f'a state of a {type(target).__name__}')
-    return target
+    if isinstance(target, OrderedDict):  # of torch, with versions of modules
+        metadata = vars(target)['_metadata'] = state['_metadata']
+        if all(isinstance(value, dict) for value in (metadata, *metadata.values())):
+            return target
+    elif isinstance(target, np.dtype) and state[1] in '<|' and state[3] is None:
+        return target
+    raise NotPlainError(f'a state of a {type(target).__name__}')
+
+
+def _history(state: dict) -> dict[str, Any]:
+    values, counts = (torch.from_numpy(state[key]) for key in ('_log_history', '_count_history'))
+    return {MARK: 'history', 'values': values, 'counts': counts, 'max_length': state['max_length']}
 
 
 def _measure(value: Any, found: dict[int, tuple[int, int]], level: int) -> tuple[int, int]:
@@ -212,18 +206,18 @@ _BUILDERS: dict[str, Any] = {
     'torch.Size': lambda sizes: torch.Size(sizes),
     'torch.device': lambda *args: torch.device(*args),
     'numpy.dtype': _dtype,
-    'numpy.core.multiarray._reconstruct': lambda *_: _Unfinished('ndarray'),
+    'numpy.core.multiarray._reconstruct': lambda *_: _Unfinished(lambda s: _array(s[4], s[2], s[1], 'CF'[s[3]])),
     'numpy.core.multiarray.scalar': lambda dtype, data: _array(data, dtype, ()).item(),
     'numpy.core.numeric._frombuffer': _array,
-    _HISTORY: lambda: _Unfinished('HistoryBuffer'),
+    _HISTORY: lambda: _Unfinished(_history),
     'mmengine.config.config.ConfigDict': lambda items: {**items},
-    'argparse.Namespace': lambda: _Unfinished('object'),
+    'argparse.Namespace': lambda: _Unfinished(lambda s: {**s}),
     'pathlib.PosixPath': lambda *parts: str(PurePosixPath(*parts)),
     'pathlib.WindowsPath': lambda *parts: '\\'.join(parts),
     'builtins.getattr': _method,
     **dict.fromkeys(f'{_HISTORY}.{name}' for name in ('min', 'max', 'current', 'mean')),
     **dict.fromkeys(('builtins.list', 'builtins.dict', 'builtins.int', 'numpy.ndarray')),  # as arguments
     'deepspeed.runtime.zero.config.ZeroStageEnum': lambda value: value,
-    'deepspeed.runtime.fp16.loss_scaler.LossScaler': lambda: _Unfinished('object'),
-    'deepspeed.runtime.fp16.loss_scaler.DynamicLossScaler': lambda: _Unfinished('object'),
+    'deepspeed.runtime.fp16.loss_scaler.LossScaler': lambda: _Unfinished(lambda s: {**s}),
+    'deepspeed.runtime.fp16.loss_scaler.DynamicLossScaler': lambda: _Unfinished(lambda s: {**s}),
 }

@@ -39,6 +39,9 @@ class _Bounded(io.BufferedReader):
             raise NotPlainError(f'a directory or text of {size:,} bytes')
         return super().read(size)
 
+    def readline(self, size: int | None = -1, /) -> bytes:
+        return super().readline(_MAX_READ)
+
 
 class TorchFile:
     """Reader of one file of ``torch.save``; takes no more memory than its size.
