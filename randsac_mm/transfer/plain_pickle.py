@@ -47,7 +47,7 @@ class _Unfinished:
         self.finish, self.value = finish, self
 
 
-def read_pickle(file: IO[bytes], builders: Mapping[str, Any] = {}, storage: Any = None) -> Any:  # noqa: B006
+def read_pickle(file: IO[bytes], builders: Mapping[str, Any] = {}, storage: Any = None) -> Any:
     """Read the pickle at the position of a binary file, up to its end, as data.
 
     ``builders``: functions for further names, which receive the arguments in the pickle; ``storage``: what makes an
