@@ -24,6 +24,7 @@ from randsac_mm.engine.non_finite import NonFiniteError
 from randsac_mm.engine.options import parse_options
 from randsac_mm.engine.origin import write_origin
 from randsac_mm.engine.resources import fit_workers, keep_freed_memory
+from randsac_mm.engine.safe_loading import check_folder, use_safe_reader
 from randsac_mm.engine.schedule import drop_fixed_schedules
 from randsac_mm.engine.signals import restore_handlers
 from randsac_mm.engine.work_dir import find_checkpoint as find_checkpoint  # old names
@@ -60,6 +61,7 @@ def load_config(
         FileNotFoundError: If there is no such file.
         ValueError: If the file is no config, a key of the file or of an option is unknown, or an option does not fit.
     """
+    use_safe_reader()
     if not Path(path).is_file():
         raise FileNotFoundError(f'there is no config {path}')
     if Path(path).suffix not in ('.py', '.json', '.yml', '.yaml'):
@@ -149,6 +151,8 @@ def check_data(cfg: Config, *parts: str, check: bool = True) -> str:
 
 def build_runner(cfg: Config) -> Runner | FlexibleRunner:
     """Build the runner of a config; ``FlexibleRunner`` if it has a strategy (FSDP, DeepSpeed)."""
+    if cfg.get('load_from') and Path(cfg.load_from).is_dir():
+        check_folder(cfg.load_from)
     if cfg.get('strategy') is not None:
         cfg.setdefault('runner_type', 'FlexibleRunner')
         cfg.setdefault('env_cfg', {})  # it fails on None

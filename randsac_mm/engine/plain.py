@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from mmengine.logging import HistoryBuffer
 
-MARK = '__randsac_mm__'  # key of the dictionaries that stand for arrays, HistoryBuffer and Counter
+from randsac_mm.transfer.plain_pickle import MARK
+
 _PLAIN = (type(None), bool, int, float, complex, str, bytes, torch.Size, torch.dtype, torch.device)
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from mmengine.logging import MMLogger
 
 from randsac_mm.datasets.data_report import DataError
+from randsac_mm.engine.safe_loading import use_safe_reader
 
 # Other errors that a config or data set causes: mmengine's and torch's.
 _MISTAKES = re.compile(
@@ -41,6 +42,7 @@ def run_tool(parser: argparse.ArgumentParser, work: Callable[[argparse.Namespace
     faults of the program and keep theirs.
     """
     args = parser.parse_args()
+    use_safe_reader()
     if 'local_rank' in args:
         os.environ.setdefault('LOCAL_RANK', args.local_rank)
     try:

@@ -11,6 +11,8 @@ from typing import ClassVar
 from safetensors.torch import save
 from torch import Tensor
 
+from randsac_mm.transfer.reading import CHECKSUM, checksum
+
 from .encoder import Encoder, Features
 
 
@@ -53,4 +55,4 @@ def rename(key: str, names: Mapping[str, str]) -> str:
 
 def save_safetensors(tensors: dict[str, Tensor], file: Path, header: dict[str, str]) -> None:
     """Write tensors and a header of strings to a file that everybody may read, unlike safetensors' ``save_file``."""
-    file.write_bytes(save(tensors, metadata={'format': 'pt', **header}))
+    file.write_bytes(save(tensors, metadata={'format': 'pt', CHECKSUM: checksum(tensors), **header}))

@@ -1,69 +1,40 @@
-"""Reading of checkpoints from files and web addresses without running any code in them."""
+"""Reading of checkpoints from files and web addresses; nothing in them is run."""
 
-import contextlib
 import hashlib
-import re
 import urllib.error
 import urllib.parse
-import zipfile
+import zlib
 from collections import OrderedDict
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from mmengine.dist import barrier, get_rank
 from mmengine.logging import print_log
-from safetensors import SafetensorError
+from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
+
+from .plain_pickle import NotPlainError
+from .torch_file import TorchFile
+
+CHECKSUM = 'randsac_mm_crc32'  # in the metadata of a safetensors file
 
 # Where a checkpoint keeps the state dict, best first; a flat state dict is accepted as well.
 _STATE_KEYS = ('state_dict', 'model', 'module', 'ema_state_dict', 'state_dict_ema', 'model_ema')
 
 
-class _Placeholder(dict):
-    """Empty stand-in for an object of the file that is no tensor and no plain value."""
+def read_checkpoint(path: str | Path, meta_only: bool = False) -> dict[str, Any]:
+    """Read a checkpoint as data: tensors, numbers, texts, arrays, and lists and dictionaries of them.
 
-    def __new__(cls, *args: Any) -> '_Placeholder':
-        return super().__new__(cls)
-
-    def __init__(self, *args: Any) -> None:
-        super().__init__()
-
-    def __setstate__(self, state: Any) -> None:
-        """Ignore the state."""
-
-    __hash__ = object.__hash__  # type: ignore[assignment]  # it may be a key of a dictionary
-
-
-# What mmengine and its relatives store beside the weights: logs, scores, settings. Under these names torch.load finds a
-# placeholder, never the real object (some, as getattr, are not harmless).
-_STAND_INS = [
-    type(name, (_Placeholder,), {'__module__': module, '__qualname__': name})
-    for module, names in (
-        ('mmengine.logging.history_buffer', ['HistoryBuffer']),
-        ('mmengine.config.config', ['ConfigDict']),
-        ('argparse', ['Namespace']),
-        ('builtins', ['getattr']),
-        ('collections', ['defaultdict']),
-        ('pathlib', ['PosixPath', 'WindowsPath']),
-        ('numpy', ['dtype', 'ndarray']),
-        ('numpy.core.multiarray', ['_reconstruct', 'scalar']),
-        ('numpy._core.multiarray', ['_reconstruct', 'scalar']),
-    )
-    for name in names
-]
-
-
-def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """Read a checkpoint without running any code of it.
-
-    Files of ``torch.save`` are read with ``weights_only=True``; objects that mmengine's ``CheckpointHook`` stores
-    beside the weights become empty placeholders.
+    Nothing in the file is run or imported; its checksums are verified. What mmengine and authors store beside weights
+    is made plain: ``HistoryBuffer`` as in :mod:`randsac_mm.engine.plain`, ``Namespace`` as dict, paths as text.
 
     Args:
         path: A file (``.safetensors`` or of ``torch.save``) or an http(s) address, which is downloaded once to the
             ``checkpoints`` folder of ``torch.hub.get_dir()``.
+        meta_only: Whether to leave out the numbers of tensors, which takes milliseconds; they are on the meta device.
 
     Returns:
         The entries of the file; tensors are on the CPU.
@@ -71,31 +42,48 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     Raises:
         FileNotFoundError: If there is no such file, or it cannot be downloaded.
         ValueError: If the path is a folder or an unknown kind of address, or the file is truncated, damaged, no
-            checkpoint, or holds objects that are no plain values.
+            checkpoint, or has objects that are no plain values.
     """
     local = _locate(path)
-    if local.suffix == '.safetensors':
-        try:
-            return load_file(local)
-        except SafetensorError as error:
-            size = f'{local.stat().st_size:,} bytes'
-            raise ValueError(f'{local} is truncated or no safetensors file ({error}); it has {size}') from error
     local.open('rb').close()  # a file that may not be read fails here, with the system's own error
     try:
-        if zipfile.is_zipfile(local):
-            with zipfile.ZipFile(local) as archive:
-                wrong = archive.testzip()  # compares checksums, which torch.load does not
-            if wrong is not None:
-                raise RuntimeError(f'wrong checksum of {wrong}')
-        # Before torch 2.5 there are no safe globals; what is not plain is refused there.
-        allow = getattr(torch.serialization, 'safe_globals', contextlib.nullcontext)
-        with allow(_STAND_INS):
-            checkpoint = torch.load(local, map_location='cpu', weights_only=True)
+        safetensors = local.suffix == '.safetensors'
+        checkpoint = _read_safetensors(local, meta_only) if safetensors else TorchFile(local, meta_only).read()
+    except NotPlainError as error:
+        raise ValueError(
+            f'{path} cannot be read safely: beside tensors and plain values it has {error}. If you trust its source, '
+            f'convert it: python tools/convert_checkpoint.py {path}'
+        ) from error
     except Exception as error:  # damaged bytes raise anything, OSError among them
-        raise ValueError(f'{path} is no checkpoint that can be read safely: {_explain(local, error)}') from error
+        reason = (str(error).splitlines() or [''])[0][:200] or type(error).__name__
+        raise ValueError(
+            f'{path} is truncated, damaged or no checkpoint ({reason}); it has {local.stat().st_size:,} bytes. '
+            'Copy it again'
+        ) from error
     if not isinstance(checkpoint, dict):
         raise ValueError(f'{path} is a {type(checkpoint).__name__}, not a state dict')
     return checkpoint
+
+
+def _read_safetensors(path: Path, meta_only: bool) -> dict[str, Tensor]:
+    with safe_open(path, 'pt') as file:
+        expected = (file.metadata() or {}).get(CHECKSUM)
+        if meta_only:
+            sizes = {key: file.get_slice(key).get_shape() for key in file.keys()}  # noqa: SIM118
+            return {key: torch.empty(size, device='meta') for key, size in sizes.items()}
+    tensors = load_file(path)
+    if expected not in (None, checksum(tensors)):
+        raise ValueError('wrong checksum')
+    return tensors
+
+
+def checksum(tensors: Mapping[str, Tensor]) -> str:
+    """Compute the CRC-32 of names, types, shapes and bytes of tensors."""
+    crc = 0
+    for name, tensor in sorted(tensors.items()):
+        crc = zlib.crc32(f'{name} {tensor.dtype} {tuple(tensor.shape)}'.encode(), crc)
+        crc = zlib.crc32(tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy().data, crc)
+    return f'{crc:08x}'
 
 
 def find_state(checkpoint: dict[str, Any], path: str | Path) -> OrderedDict[str, Tensor]:
@@ -157,15 +145,3 @@ def _download(url: str) -> Path:
         barrier()  # also after an error: the other ranks wait here
     fetch()
     return target
-
-
-def _explain(local: Path, error: Exception) -> str:
-    """Return what is wrong with a file that torch.load refuses, and the fix."""
-    refused = re.search(r'GLOBAL ([\w.]+)', str(error))
-    if refused:
-        return (
-            f'beside tensors and plain values it has {refused[1]}. Where it was written, save '
-            "torch.save({'state_dict': model.state_dict()}, ...), or train with ResumableCheckpointHook"
-        )
-    reason = (str(error).splitlines() or [type(error).__name__])[0]
-    return f'truncated, damaged or no checkpoint ({reason}); it has {local.stat().st_size:,} bytes. Copy it again'

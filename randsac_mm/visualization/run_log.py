@@ -49,7 +49,7 @@ def read_run(work_dir: str | Path, checkpoint: str | Path | None = None) -> RunL
     chosen = find_checkpoint(work_dir) if checkpoint is None else Path(checkpoint)
     meta: dict[str, Any] = {}
     with contextlib.suppress(OSError, ValueError):  # loading the weights will report it
-        meta = dict(read_checkpoint(chosen).get('meta') or {}) if chosen else {}
+        meta = dict(read_checkpoint(chosen, meta_only=True).get('meta') or {}) if chosen else {}
     used = _one_run(sessions, str(meta.get('experiment_name', '')))
     if len(used) < len(sessions):
         others = ', '.join(session.name for session in sessions if session not in used)
