@@ -39,7 +39,9 @@ def use_safe_reader() -> None:
 
 
 def load_from_plain(filename: str, map_location: Any = None) -> dict[str, Any]:
-    """Load a checkpoint for mmengine, which would execute the texts of configs in it: they are left out.
+    """Load a checkpoint for mmengine, which would execute the texts of configs in it.
+
+    They are left out, but for ``meta['cfg']``, which becomes ``meta['config_text']``.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -59,10 +61,13 @@ def load_from_plain(filename: str, map_location: Any = None) -> dict[str, Any]:
     if scheme == 'mmcls':
         state = find_state(checkpoint, filename)
         checkpoint = {'state_dict': OrderedDict((key.removeprefix('backbone.'), state[key]) for key in state)}
-    hub = checkpoint.get('message_hub')
-    for part in (checkpoint.get('meta'), hub.get('runtime_info') if isinstance(hub, dict) else None):
+    hub, meta = checkpoint.get('message_hub'), checkpoint.get('meta')
+    text = meta.get('cfg') if isinstance(meta, dict) else None
+    for part in (meta, hub.get('runtime_info') if isinstance(hub, dict) else None):
         for key in ('config', 'cfg') if isinstance(part, dict) else ():
             part.pop(key, None)
+    if text is not None:
+        meta['config_text'] = text
     return _move(checkpoint, map_location) if isinstance(map_location, str | torch.device) else checkpoint
 
 

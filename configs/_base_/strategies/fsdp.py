@@ -7,7 +7,7 @@
 # Keep AutocastOptimWrapper for bfloat16 (--amp); AmpOptimWrapper works as well and shards its loss scaler by itself.
 #
 # state_dict_cfg='full': rank 0 writes one file like that of a run without sharding, ready for hand-over to mmseg and
-# mmdet. 'local': every rank writes its part into a folder, faster for very large models, same number of GPUs to resume.
+# mmdet. Not 'local', a folder with a part of every rank: its objects cannot be read without running code of the files.
 runner_type = 'FlexibleRunner'
 strategy = dict(
     type='FSDPStrategy',
