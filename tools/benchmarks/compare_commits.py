@@ -1,7 +1,8 @@
 #!/usr/bin/env python
-"""Time the pre-training step of this clone and of another one on the CPU in turns, and print the ratio.
+"""Time the training step of this clone and of another one on the CPU in turns, and print the ratio.
 
-Each clone (as of ``git worktree add``) trains the model of its own copy of a config on random images.
+Each clone (as of ``git worktree add``) runs its own copy of a config on random images, with its own hooks: a step is
+all that happens from one batch to the next.
 """
 
 import argparse
@@ -9,8 +10,10 @@ import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
+from typing import Any, ClassVar
 
 import torch
 
@@ -22,33 +25,55 @@ def work(args: argparse.Namespace) -> None:
     """Train the model; write the loss of the first step, then the seconds of a step for every line that is read."""
     answers = os.fdopen(os.dup(1), 'w', buffering=1)
     os.dup2(2, 1)  # what libraries print is no answer
-    from mmengine.config import Config
-    from mmpretrain.registry import MODELS
+    from mmengine.hooks import Hook
+    from mmengine.registry import DATASETS
 
-    from randsac_mm.engine import compile_model
+    from randsac_mm.engine import launch
+
+    class RandomImages(torch.utils.data.Dataset):
+        metainfo: ClassVar[dict] = {}
+
+        def __init__(self, shape: tuple[int, ...]) -> None:
+            self.images = torch.randint(256, (args.batch, *shape), dtype=torch.uint8)
+
+        def __len__(self) -> int:
+            return 10**6
+
+        def __getitem__(self, index: int) -> dict:
+            return {'inputs': self.images[int(index) % len(self.images)]}
+
+    class Turns(Hook):
+        priority = 'HIGHEST'
+        start = None
+
+        def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
+            if runner.iter < 2:
+                return
+            if self.start is not None:
+                print(time.perf_counter() - self.start, file=answers)
+            if not sys.stdin.readline():
+                os._exit(0)
+            self.start = time.perf_counter()
+
+        def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+            if runner.iter == 0:
+                print(float(outputs['loss']), file=answers)
 
     exec(args.setup)
-    torch.manual_seed(0)
-    model = MODELS.build(Config.fromfile(args.config).model).train()
-    images = torch.randn(args.batch, model.backbone.in_channels, *model.backbone.img_size)
-    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-5, fused=True)
-    if args.compile:
-        compile_model(model)
-
-    def step() -> float:
-        with torch.autocast('cpu', torch.bfloat16, enabled=args.bf16):
-            loss = model.loss(images)['loss']
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        return loss.item()
-
-    print(step(), file=answers)
-    step()
-    for _ in sys.stdin:
-        start = time.perf_counter()
-        step()
-        print(time.perf_counter() - start, file=answers)
+    with tempfile.TemporaryDirectory() as folder:
+        cfg = launch.load_config(args.config, {'default_hooks.logger.interval': 10**6}, folder, 'none')
+        if args.bf16:
+            launch.use_amp(cfg)
+        cfg.default_hooks.compile = dict(type='CompileHook', enabled=args.compile)
+        DATASETS.register_module(module=RandomImages)
+        shape = cfg.model.backbone.get('in_channels', 3), *2 * (cfg.model.backbone.img_size,)
+        cfg.train_dataloader.update(batch_size=args.batch, num_workers=0, persistent_workers=False)
+        cfg.train_dataloader.collate_fn = dict(type='default_collate')
+        cfg.train_dataloader.dataset = dict(type='mmengine.RandomImages', shape=shape)
+        cfg.custom_hooks = []
+        runner = launch.build_runner(cfg)
+        runner.register_hook(Turns())
+        runner.train()
 
 
 def read_number(worker: subprocess.Popen) -> float:
