@@ -1,8 +1,6 @@
 """Checkpoints that survive a kill at any moment and from which a run continues bit for bit."""
 
 import os
-import shutil
-import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,22 +13,16 @@ from mmengine.fileio import LocalBackend
 from mmengine.hooks import CheckpointHook
 
 from randsac_mm.engine import random_state
-from randsac_mm.engine.disk import check_space, checkpoint_size, training_tensors, write_checksums
+from randsac_mm.engine.disk import PARTIAL, check_space, checkpoint_size, write_whole
 from randsac_mm.engine.distributed import on_first_rank
 from randsac_mm.engine.fast_forward import ResumedBatches, resume_within_epoch, samplers
-from randsac_mm.engine.finite import all_finite
 from randsac_mm.engine.plain import from_plain, to_plain
 from randsac_mm.engine.resume_check import check_resume, describe_numerics
 from randsac_mm.engine.train_files import fingerprint, list_files, write_list
 from randsac_mm.files import atomic_write
 from randsac_mm.registry import register
 
-_PARTIAL = '.partial'
 INTERRUPTED = 'interrupted.pth'  # written when a signal ends the run; the next checkpoint replaces it
-
-
-class NotSavedError(OSError):
-    """A checkpoint cannot be written, or should not be."""
 
 
 @register('HOOKS', everywhere=True)
@@ -190,7 +182,7 @@ class ResumableCheckpointHook(CheckpointHook):
             runner.message_hub.update_info('keep_ckpt_ids', [*outdated, *self.keep_ckpt_ids])
             self._save(runner, self.filename_tmpl.format(step), meta, self.by_epoch)
             if is_main_process():
-                unfinished = [path.name for path in Path(self.out_dir).glob(f'*{_PARTIAL}')]
+                unfinished = [path.name for path in Path(self.out_dir).glob(f'*{PARTIAL}')]
                 for name in (*map(self.filename_tmpl.format, outdated), *unfinished, INTERRUPTED):
                     self._delete(self.file_backend.join_path(self.out_dir, name))
             return
@@ -300,50 +292,9 @@ class ResumableCheckpointHook(CheckpointHook):
             self.file_backend.rmtree(path)
 
     def _save_complete(self, runner: Any, save: Callable, out_dir: str, filename: str, **kwargs: Any) -> None:
-        """Save under a temporary name and rename the file or folder when it is complete, on all ranks together.
-
-        Raises NotSavedError, on all ranks; nothing is written then.
-        """
-        complete, with_optimizer = Path(out_dir, filename), kwargs.get('save_optimizer', True)
-        if not all(all_gather_object(all_finite(training_tensors(runner)))):
-            raise NotSavedError(f'{complete} is not saved: weights or optimiser state are NaN or infinite')
+        """Save a checkpoint of any kind, whole or not at all."""
         meta = dict(kwargs.pop('meta', None) or {})  # a copy: mmengine changes it
         self._saving_meta = {key: meta[key] for key in ('epoch', 'iter') if key in meta}
-        if not isinstance(self.file_backend, LocalBackend):
-            save(out_dir, filename, meta=meta, **kwargs)
-            return
-        unfinished = complete.with_name(filename + _PARTIAL)
-        needed = checkpoint_size(runner, with_optimizer)
-
-        def write() -> None:
-            if is_main_process() and not hasattr(runner, 'strategy'):  # whose ranks write together
-                check_space(complete.parent, needed)
-            save(out_dir, unfinished.name, meta=meta, **kwargs)
-
-        def publish() -> None:
-            if not is_main_process():
-                return
-            if unfinished.is_file():
-                with unfinished.open('rb+') as file:
-                    os.fsync(file.fileno())  # the contents reach the disk before the name does
-            else:
-                write_checksums(unfinished, {'time': time.strftime('%Y%m%d_%H%M%S'), **self._saving_meta})
-            if complete.is_dir() and not complete.is_symlink():  # a folder cannot be renamed over another one
-                shutil.rmtree(complete)
-            os.replace(unfinished, complete)
-
-        for step in (write, publish):
-            fault = None
-            try:
-                step()
-            except (OSError, RuntimeError) as error:  # torch's own writer raises the latter
-                if not isinstance(error, OSError) and 'PytorchStreamWriter' not in str(error):
-                    raise
-                fault = str(error)
-            # A sharded checkpoint is complete when the last rank has written its part.
-            if faults := [*filter(None, all_gather_object(fault))]:
-                if is_main_process():
-                    self._delete(unfinished)
-                free = shutil.disk_usage(complete.parent).free
-                text = f'{needed:,} bytes are needed, {free:,} are free'
-                raise NotSavedError(f'{complete} cannot be written ({faults[0]}); {text}')
+        is_local = isinstance(self.file_backend, LocalBackend)
+        write = partial(save, out_dir, meta=meta, **kwargs)
+        write_whole(runner, Path(out_dir, filename) if is_local else filename, write, self._saving_meta)
