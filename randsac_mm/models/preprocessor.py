@@ -9,6 +9,7 @@ from torch import Tensor
 
 from randsac_mm import segments
 from randsac_mm.registry import TASK_UTILS, register
+from randsac_mm.segments.draws import SampleGenerator
 
 BatchTransform = Callable[[Tensor, torch.Generator], Tensor]
 
@@ -58,8 +59,9 @@ class BatchAugmentDataPreprocessor(SelfSupDataPreprocessor):
     For algorithms without a data preprocessor of their own, on data that no pipeline augments, such as
     :class:`~randsac_mm.datasets.InMemoryDataset`: mmpretrain's MAE and classifiers get the same crops as RandSAC.
 
-    Seeds come from torch's global generator on the CPU, one number a step, so that a run repeats and, with that
-    generator's state in the checkpoint, resumes exactly. Processes that share a seed still draw differently.
+    With ``sample_seeds`` (:class:`~randsac_mm.engine.SampleSeedHook`) draws belong to the image. Without them seeds
+    come from torch's global generator on the CPU, one number a step, so that a run repeats and, with that generator's
+    state in the checkpoint, resumes exactly. Processes that share a seed still draw differently.
 
     Args:
         mean: Mean of each channel, in pixel values 0 .. 255.
@@ -101,7 +103,8 @@ class BatchAugmentDataPreprocessor(SelfSupDataPreprocessor):
         """Prepare a batch.
 
         Args:
-            data: ``inputs``, images (B, C, H, W) or a list of (C, H, W), and optionally ``data_samples``.
+            data: ``inputs``, images (B, C, H, W) or a list of (C, H, W), and optionally ``data_samples`` and
+                ``sample_seeds`` (B,), int64.
             training: Whether to augment.
 
         Returns:
@@ -125,7 +128,7 @@ class BatchAugmentDataPreprocessor(SelfSupDataPreprocessor):
                 raise ValueError(f'to_rgb=True needs 3 channels, but these images have {images.shape[1]}: set it False')
             images = images.flip(1)  # an index from a list would wait for the device
         if training and self.augment:
-            generator = self._generator(images.device)
+            generator = self._generator(images.device, data.get('sample_seeds'))
             for transform in self.augment:
                 images = transform(images, generator)
         images = images.float()
@@ -134,11 +137,12 @@ class BatchAugmentDataPreprocessor(SelfSupDataPreprocessor):
         return {'inputs': images, 'data_samples': data.get('data_samples')}
 
     @staticmethod
-    def _generator(device: torch.device) -> torch.Generator:
+    def _generator(device: torch.device, seeds: Tensor | None = None) -> torch.Generator:
         """Return this step's generator on a device, without waiting for that device."""
         process = torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
         seed = int(torch.randint(2**62, ())) + process
-        return torch.Generator(device).manual_seed(seed)
+        generator = torch.Generator(device) if seeds is None else SampleGenerator(seeds)
+        return generator.manual_seed(seed)
 
 
 @register('MODELS')
@@ -164,13 +168,17 @@ class RandSACDataPreprocessor(BatchAugmentDataPreprocessor):
 
     def forward(self, data: dict, training: bool = False) -> dict:
         """Prepare a batch as the base class; in training add ``rank`` and ``tokens_per_segment``, see :meth:`draw`."""
-        batch = super().forward(data, training)
+        seeds = self.cast_data(data.get('sample_seeds'))  # copied to the device once
+        batch = super().forward({**data, 'sample_seeds': seeds}, training)
         if training:
-            batch.update(self.draw(batch['inputs']))
+            batch.update(self.draw(batch['inputs'], seeds))
         return batch
 
-    def draw(self, images: Tensor) -> dict:
-        """Draw the serialization of images (B, C, H, W): ``rank`` (B, N), int64, and ``tokens_per_segment`` or None.
+    def draw(self, images: Tensor, seeds: Tensor | None = None) -> dict:
+        """Draw the serialization of images (B, C, H, W), perhaps of seeds (B,).
+
+        Returns:
+            ``rank`` (B, N), int64, and ``tokens_per_segment`` or None.
 
         Raises:
             ValueError: If ``patch_size`` is not set or does not divide the images, or the partition does not fit.
@@ -183,7 +191,8 @@ class RandSACDataPreprocessor(BatchAugmentDataPreprocessor):
                 f'images of {height} x {width} pixels cannot be cut in patches of patch_size={self.patch_size}'
             )
         grid = (height // self.patch_size, width // self.patch_size)
+        generator = self._generator(images.device, None if seeds is None else ~seeds)  # not the draws of the crops
         return {
-            'rank': self.serialization(len(images), grid, self._generator(images.device), images.device),
+            'rank': self.serialization(len(images), grid, generator, images.device),
             'tokens_per_segment': self.serialization.tokens_per_segment(grid),
         }
