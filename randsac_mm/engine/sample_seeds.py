@@ -12,10 +12,9 @@ from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from torch.utils.data import get_worker_info
 
-from randsac_mm.engine import random_state
 from randsac_mm.models import BatchAugmentDataPreprocessor
 from randsac_mm.registry import register
-from randsac_mm.segments import scramble
+from randsac_mm.segments.draws import scramble
 
 
 @register('HOOKS', everywhere=True)
@@ -66,22 +65,22 @@ def _count_passes(endless: Callable[[], Iterator[int]], size: int) -> Iterator[_
 class _Wrapper:
     """Part of a data loader, with all its attributes."""
 
-    def __init__(self, source: Any) -> None:
-        self.source = source
+    def __init__(self, wrapped: Any) -> None:
+        self.wrapped = wrapped
 
     def __getattr__(self, name: str) -> Any:
-        if name == 'source':  # while it is unpickled
+        if name == 'wrapped':  # while it is unpickled
             raise AttributeError(name)
-        return getattr(self.source, name)
+        return getattr(self.wrapped, name)
 
     def __len__(self) -> int:
-        return len(self.source)
+        return len(self.wrapped)
 
 
 class _SeededBatches(_Wrapper):
     def __iter__(self) -> Iterator[tuple[list[int], np.ndarray]]:
-        sampler = self.source.sampler
-        for indices in self.source:
+        sampler = self.wrapped.sampler
+        for indices in self.wrapped:
             passed = [sampler.epoch] if hasattr(sampler, 'epoch') else [index.passed for index in indices]
             seeds = scramble(scramble(torch.tensor(sampler.seed)) + torch.tensor(passed))
             seeds = scramble(seeds + torch.tensor(indices)) & (2**63 - 1)  # (B,), not negative
@@ -90,23 +89,24 @@ class _SeededBatches(_Wrapper):
 
 class _SeededSamples(_Wrapper):
     def __getitem__(self, index: int) -> Any:
-        return self.source[index]
+        return self.wrapped[index]
 
     def __getitems__(self, batch: tuple[list[int], np.ndarray]) -> tuple[Any, np.ndarray]:
         indices, seeds = batch
-        if hasattr(self.source, '__getitems__'):  # a look-up as in InMemoryDataset, which draws nothing
-            return self.source.__getitems__(indices), seeds
-        state = None if get_worker_info() else random_state.capture()
-        samples = [self._draw(index, seed) for index, seed in zip(indices, seeds.tolist(), strict=True)]
+        if hasattr(self.wrapped, '__getitems__'):  # a look-up as in InMemoryDataset, which draws nothing
+            return self.wrapped.__getitems__(indices), seeds
+        state = None if get_worker_info() else (random.getstate(), np.random.get_state(), torch.get_rng_state())
+        samples = []
+        for index, seed in zip(indices, seeds.tolist(), strict=True):
+            random.seed(seed)
+            np.random.seed(seed % 2**32)
+            torch.default_generator.manual_seed(seed)  # torch.manual_seed would also seed all devices
+            samples.append(self.wrapped[index])
         if state:
-            random_state.restore(state)
+            random.setstate(state[0])
+            np.random.set_state(state[1])
+            torch.set_rng_state(state[2])
         return samples, seeds
-
-    def _draw(self, index: int, seed: int) -> Any:
-        random.seed(seed)
-        np.random.seed(seed % 2**32)
-        torch.default_generator.manual_seed(seed)  # torch.manual_seed would also seed all devices
-        return self.source[index]
 
 
 def _collate(collate: Callable, attach: bool, drawn: tuple[Any, np.ndarray]) -> Any:

@@ -59,9 +59,9 @@ class BatchAugmentDataPreprocessor(SelfSupDataPreprocessor):
     For algorithms without a data preprocessor of their own, on data that no pipeline augments, such as
     :class:`~randsac_mm.datasets.InMemoryDataset`: mmpretrain's MAE and classifiers get the same crops as RandSAC.
 
-    With ``sample_seeds`` (:class:`~randsac_mm.engine.SampleSeedHook`) draws belong to the image. Without them seeds
-    come from torch's global generator on the CPU, one number a step, so that a run repeats and, with that generator's
-    state in the checkpoint, resumes exactly. Processes that share a seed still draw differently.
+    ``sample_seeds`` (B,), int64, of a batch (:class:`~randsac_mm.engine.SampleSeedHook`) decide the draws of an image.
+    Without them seeds come from torch's global generator on the CPU, one number a step, so that a run repeats and, with
+    that generator's state in the checkpoint, resumes exactly. Processes that share a seed still draw differently.
 
     Args:
         mean: Mean of each channel, in pixel values 0 .. 255.
@@ -103,8 +103,7 @@ class BatchAugmentDataPreprocessor(SelfSupDataPreprocessor):
         """Prepare a batch.
 
         Args:
-            data: ``inputs``, images (B, C, H, W) or a list of (C, H, W), and optionally ``data_samples`` and
-                ``sample_seeds`` (B,), int64.
+            data: ``inputs``, images (B, C, H, W) or a list of (C, H, W), and optionally ``data_samples``.
             training: Whether to augment.
 
         Returns:
@@ -175,10 +174,7 @@ class RandSACDataPreprocessor(BatchAugmentDataPreprocessor):
         return batch
 
     def draw(self, images: Tensor, seeds: Tensor | None = None) -> dict:
-        """Draw the serialization of images (B, C, H, W), perhaps of seeds (B,).
-
-        Returns:
-            ``rank`` (B, N), int64, and ``tokens_per_segment`` or None.
+        """Draw the serialization of images (B, C, H, W): ``rank`` (B, N), int64, and ``tokens_per_segment`` or None.
 
         Raises:
             ValueError: If ``patch_size`` is not set or does not divide the images, or the partition does not fit.

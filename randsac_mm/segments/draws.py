@@ -1,14 +1,12 @@
 """Random numbers for a batch, from one generator for all images or from a seed of each image."""
 
-from __future__ import annotations
-
 import math
 
 import torch
 from torch import Tensor
 
 _STEP, *_FACTORS = (n - 2**64 for n in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB))
-_AT_ONCE = 256  # numbers of an image that are made in one go: a GPU takes as long for fewer
+_AT_ONCE = 256  # numbers of an image that a GPU makes in one go, in the time of fewer
 
 
 def scramble(numbers: Tensor) -> Tensor:
@@ -28,20 +26,20 @@ class SampleGenerator(torch.Generator):
         seeds: A seed for each image (B,), int64, on the device of the draws.
     """
 
-    def __new__(cls, seeds: Tensor) -> SampleGenerator:  # noqa: D102
+    def __new__(cls, seeds: Tensor) -> 'SampleGenerator':  # noqa: D102
         return super().__new__(cls, seeds.device)  # type: ignore[call-arg]  # torch's stubs call it __init__
 
     def __init__(self, seeds: Tensor) -> None:
         self._keys = scramble(seeds[:, None])
-        self._ready, self._made = self._keys[:, :0], 0
+        self._ready, self._taken = self._keys[:, :0], 0
 
     def integers(self, size: int) -> Tensor:
         """Return the next integers in [0, 2^62) of each image: (B, size), int64."""
         if size > self._ready.shape[1]:
-            count = max(size, _AT_ONCE)
-            places = torch.arange(self._made, self._made + count, device=self._keys.device)
+            count = max(size, _AT_ONCE) if self._keys.is_cuda else size
+            places = torch.arange(self._taken, self._taken + count, device=self._keys.device)
             self._ready = (scramble(self._keys + places * _STEP) >> 2) & (2**62 - 1)
-            self._made += count
+        self._taken += size
         taken, self._ready = self._ready.tensor_split([size], dim=1)
         return taken
 
