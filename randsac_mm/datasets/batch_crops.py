@@ -64,11 +64,10 @@ class BatchRandomResizedCrop:
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """Crop images (B, C, H, W), uint8, to (B, C, *scale), float32, whole numbers of 0 .. 255."""
         # float64, as Python's floats in the transform of one image: sizes are rounded, and ties should not move.
-        count, device = len(images), images.device
-        shapes = draw_uniform((2, count, _ATTEMPTS), generator, device, batch_dim=1, double=True)
-        corners = draw_uniform((2, count), generator, device, batch_dim=1, double=True)
+        shapes = draw_uniform((2, len(images), _ATTEMPTS), generator, batch_dim=1, double=True)
+        corners = draw_uniform((2, len(images)), generator, batch_dim=1, double=True)
         boxes = place_boxes(shapes, corners, tuple(images.shape[2:]), self.crop_ratio_range, self.aspect_ratio_range)
-        flip = draw_uniform((count,), generator, device) < self.flip_prob
+        flip = draw_uniform((len(images),), generator) < self.flip_prob
         return self._resize(images, boxes, flip)
 
 

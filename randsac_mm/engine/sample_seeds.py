@@ -21,9 +21,9 @@ from randsac_mm.segments.draws import scramble
 class SampleSeedHook(Hook):
     """Seed pipeline, crops and serialization of a training image by the sampler's seed, the image and the pass.
 
-    Any number of processes and workers with the same total batch sees the same images with the same draws, and a
-    resumed run needs no worker's state. What a model draws itself, such as dropout, is as without the hook; so is all
-    with samplers other than mmengine's two: they may repeat an image within a pass, to see it with other draws.
+    Any number of processes and workers with the same total batch then sees the same images with the same draws, and a
+    resumed run needs no worker's state. Not seeded: what a model itself draws, such as dropout, and samplers other than
+    mmengine's two, which may repeat an image within a pass to see it with other draws.
 
     Args:
         enabled: Whether to do so: ``default_hooks = dict(sample_seeds=dict(type='SampleSeedHook', enabled=False))``.

@@ -45,12 +45,12 @@ class SampleGenerator(torch.Generator):
 
 
 def draw_uniform(
-    shape: tuple[int, ...], generator: torch.Generator, device: torch.device, batch_dim: int = 0, double: bool = False
+    shape: tuple[int, ...], generator: torch.Generator, batch_dim: int = 0, double: bool = False
 ) -> Tensor:
     """Draw numbers in [0, 1), float32 or float64, of a shape whose axis ``batch_dim`` counts images."""
     dtype, bits = (torch.float64, 53) if double else (torch.float32, 24)
     if not isinstance(generator, SampleGenerator):
-        return torch.rand(shape, generator=generator, device=device, dtype=dtype)
+        return torch.rand(shape, generator=generator, device=generator.device, dtype=dtype)
     others = shape[:batch_dim] + shape[batch_dim + 1 :]
     numbers = (generator.integers(math.prod(others)) >> (62 - bits)).to(dtype) * 2.0**-bits
     return numbers.view(-1, *others).movedim(0, batch_dim)

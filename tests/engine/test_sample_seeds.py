@@ -10,26 +10,24 @@ import torch
 from engine.toy_engine import toy_config
 from mmengine.runner import Runner
 from mmengine.runner.loops import _InfiniteDataloaderIterator
-from mmpretrain.registry import DATA_SAMPLERS
+from mmpretrain.datasets import RepeatAugSampler
 
-from randsac_mm.engine import SampleSeedHook
-from randsac_mm.engine.fast_forward import ResumedBatches, samplers
+from randsac_mm.engine import SampleSeedHook, random_state
+from randsac_mm.engine.fast_forward import ResumedBatches
 from randsac_mm.models import BatchAugmentDataPreprocessor
 
 STEPS, TOTAL = 8, 4  # of a total batch of 4, of 16 images: two passes
 
 
-def make_loader(monkeypatch, sampler='DefaultSampler', workers=0, rank=0, world=1, hook=None, preprocessor=None):
+def make_loader(monkeypatch, sampler='DefaultSampler', workers=0, rank=0, world=1, preprocessor=None, **options):
     monkeypatch.setattr('mmengine.dataset.sampler.get_dist_info', lambda: (rank, world))
     config = toy_config('.', iters=1, sampler=sampler, workers=workers)['train_dataloader']
-    config['dataset'] = {'type': 'ToyData', 'size': 16}
-    if not isinstance(sampler, str):
-        config['sampler'] = sampler
-    loader = Runner.build_dataloader({**config, 'batch_size': TOTAL // world}, seed=3)
+    config.update(dataset={'type': 'ToyData', 'size': 16}, batch_size=TOTAL // world)
+    loader = Runner.build_dataloader(config, seed=3)
     model = SimpleNamespace(data_preprocessor=preprocessor)
     runner = SimpleNamespace(train_dataloader=loader, model=model, train_loop=None)
     for _ in range(2):  # once more must change nothing
-        (hook or SampleSeedHook()).before_train(runner)
+        SampleSeedHook(**options).before_train(runner)
     return loader
 
 
@@ -47,8 +45,7 @@ def test_any_number_of_processes_and_workers_sees_the_same(monkeypatch, sampler,
     for world in (1, 2, 4):
         parts = [read(make_loader(monkeypatch, sampler, workers, rank, world)) for rank in range(world)]
         assert [sorted(itertools.chain(*step)) for step in zip(*parts, strict=True)] == whole
-    plain = make_loader(monkeypatch, sampler, workers, hook=SampleSeedHook(enabled=False))
-    assert read(plain) != whole
+    assert read(make_loader(monkeypatch, sampler, workers, enabled=False)) != whole
 
 
 @pytest.mark.parametrize('sampler', ['DefaultSampler', 'InfiniteSampler'])
@@ -62,30 +59,28 @@ def test_batches_after_a_resume_are_those_of_the_whole_run(monkeypatch, sampler,
 
 
 def test_random_states_of_the_process_are_left_alone(monkeypatch):
-    def numbers():
-        return random.random(), np.random.rand(), torch.rand(()).item()
-
-    batches = iter(make_loader(monkeypatch))
-    states = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    expected = numbers()
-    random.setstate(states[0])
-    np.random.set_state(states[1])
-    torch.set_rng_state(states[2])
+    batches, state = iter(make_loader(monkeypatch)), random_state.capture()
+    expected = random.random(), np.random.rand(), torch.rand(())
+    random_state.restore(state)
     next(batches)
-    assert numbers() == expected
+    assert (random.random(), np.random.rand(), torch.rand(())) == expected
 
 
-def test_the_seed_of_the_sampler_decides_even_if_it_changes_later(monkeypatch):
-    """As when a run is resumed whose sampler had another seed."""
-    loaders = [make_loader(monkeypatch) for _ in range(2)]
-    for sampler in samplers(loaders[1]):
-        sampler.seed = 4
-    one, two = ({int(s[0]): s for step in read(loader, 4) for s in step} for loader in loaders)
-    assert not set(one.values()) & set(two.values())
+@pytest.mark.parametrize('sampler', ['DefaultSampler', 'InfiniteSampler'])
+def test_an_iterator_that_began_before_the_hook_begins_anew(monkeypatch, sampler):
+    """As in mmengine 0.10.7."""
+    expected = read(make_loader(monkeypatch, sampler))
+    config = toy_config('.', iters=1, sampler=sampler)['train_dataloader']
+    loader = Runner.build_dataloader({**config, 'dataset': {'type': 'ToyData', 'size': 16}}, seed=3)
+    eager = _InfiniteDataloaderIterator(loader)
+    next(eager)
+    loop = SimpleNamespace(dataloader_iterator=eager)
+    SampleSeedHook().before_train(SimpleNamespace(train_dataloader=loader, model=None, train_loop=loop))
+    assert sorted(tuple(sample.tolist()) for sample in next(eager)['inputs']) == expected[0]
 
 
 def test_samplers_that_repeat_images_within_a_pass_are_left_as_they_are(monkeypatch):
-    loader = make_loader(monkeypatch, dict(type=DATA_SAMPLERS.get('RepeatAugSampler'), shuffle=True))
+    loader = make_loader(monkeypatch, RepeatAugSampler)
     assert len({sample for step in read(loader) for sample in step}) == STEPS * TOTAL
 
 
