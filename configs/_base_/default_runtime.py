@@ -19,6 +19,8 @@ default_hooks = dict(
     stop_on_signal=dict(type='StopOnSignalHook'),
     # Another order of images in every epoch; without it, distributed runs repeat the first one.
     sampler_seed=dict(type='DistSamplerSeedHook'),
+    # Draws by image and pass: the same for any number of processes and workers with the same total batch.
+    sample_seeds=dict(type='SampleSeedHook'),
 )
 env_cfg = dict(
     cudnn_benchmark=False, mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0), dist_cfg=dict(backend='nccl')

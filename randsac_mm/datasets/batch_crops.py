@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from randsac_mm.registry import register
+from randsac_mm.segments.draws import draw_uniform
 
 from .box_resize import INTERPOLATIONS, BoxResize
 
@@ -63,11 +64,10 @@ class BatchRandomResizedCrop:
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """Crop images (B, C, H, W), uint8, to (B, C, *scale), float32, whole numbers of 0 .. 255."""
         # float64, as Python's floats in the transform of one image: sizes are rounded, and ties should not move.
-        options = {'dtype': torch.float64, 'device': images.device, 'generator': generator}
-        shapes = torch.rand(2, len(images), _ATTEMPTS, **options)
-        corners = torch.rand(2, len(images), **options)
+        shapes = draw_uniform((2, len(images), _ATTEMPTS), generator, batch_dim=1, double=True)
+        corners = draw_uniform((2, len(images)), generator, batch_dim=1, double=True)
         boxes = place_boxes(shapes, corners, tuple(images.shape[2:]), self.crop_ratio_range, self.aspect_ratio_range)
-        flip = torch.rand(len(images), generator=generator, device=images.device) < self.flip_prob
+        flip = draw_uniform((len(images),), generator) < self.flip_prob
         return self._resize(images, boxes, flip)
 
 

@@ -10,6 +10,7 @@ Private parts of onedl-mmengine 0.10.12, mmengine 0.10.7 and torch 2.11 that it 
 * ``deferred_log.py``: ``HistoryBuffer._log_history`` and ``_count_history``; ``OptimWrapper.clip_func``
 * ``launch.py``: ``_log_env`` of both runners, ``_auto_scale_lr`` of strategies
 * ``schedule.py``: ``_ParamScheduler``, ``_build_param_scheduler`` of runner and strategies
+* ``sample_seeds.py``: ``InfiniteSampler._infinite_indices`` and ``_indices_of_rank``; ``DataLoader.__setattr__``
 * ``compile.py``: ``OptimWrapper._accumulative_counts``, torch's ``_dynamo``
 """
 
@@ -21,6 +22,7 @@ from randsac_mm.engine.mask_logits import SmallMaskLogitsHook
 from randsac_mm.engine.non_finite import SkipNonFiniteHook
 from randsac_mm.engine.optim import AutocastOptimWrapper
 from randsac_mm.engine.random_state import seed_worker
+from randsac_mm.engine.sample_seeds import SampleSeedHook
 from randsac_mm.engine.signals import StopOnSignalHook
 from randsac_mm.engine.where_time_goes import WhereTimeGoesHook
 
@@ -29,6 +31,7 @@ __all__ = [
     'CompileHook',
     'DeferredRuntimeInfoHook',
     'ResumableCheckpointHook',
+    'SampleSeedHook',
     'SkipNonFiniteHook',
     'SmallMaskLogitsHook',
     'StopOnSignalHook',

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from mmengine.dist import all_reduce, get_world_size
 from mmengine.hooks import RuntimeInfoHook
 from mmengine.logging import HistoryBuffer, MessageHub
 from torch import Tensor
@@ -98,8 +99,8 @@ class DeferredRuntimeInfoHook(RuntimeInfoHook):
     def after_train_iter(
         self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: dict[str, Any] | None = None
     ) -> None:
-        """Keep a copy of the losses."""
-        for key, value in (outputs or {}).items():
+        """Keep a copy of the losses, the mean over all processes."""
+        for key, value in _average(outputs or {}).items():
             self._add(runner, f'train/{key}', value)
 
     def after_train(self, runner: Any) -> None:
@@ -130,3 +131,13 @@ class DeferredRuntimeInfoHook(RuntimeInfoHook):
             finite_name = key if 'loss' in key and self._must_be_finite else None
             hub.log_scalars[key] = DeferredHistory(HistoryBuffer(values[:-1], counts[:-1]), finite_name)
         hub.log_scalars[key].add(value, runner.iter + 1)
+
+
+def _average(outputs: dict[str, Any]) -> dict[str, Any]:
+    """Average floating-point tensors of one number over all processes, whose keys are the same, in one exchange."""
+    found = {key: value for key, value in outputs.items() if isinstance(value, Tensor) and value.is_floating_point()}
+    if not found or get_world_size() == 1:
+        return outputs
+    means = torch.stack([value.detach().reshape(()).float() for value in found.values()])
+    all_reduce(means, 'mean')
+    return {**outputs, **dict(zip(found, means, strict=True))}

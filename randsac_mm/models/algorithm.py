@@ -126,7 +126,8 @@ class RandSAC(BaseSelfSupervisor):
             tokens_per_segment: Size of every segment of ``rank`` in tokens, if all are equal, for a faster layout.
 
         Returns:
-            ``loss``, the mean squared error over all predicted patches, a scalar.
+            ``loss``, the mean squared error over all predicted patches, a scalar; in training by several processes
+            their mean is that over the patches of all.
 
         Raises:
             ValueError: If ``rank`` has the wrong shape. Its values are not checked, because a GPU would have to wait.
@@ -137,12 +138,13 @@ class RandSAC(BaseSelfSupervisor):
         compute = self.compiled_loss or self.compute_loss
         groups = 0 if tokens_per_segment else self._count_groups(rank)
         if groups == 0:
-            return {'loss': compute(inputs, rank, tokens_per_segment)}
+            loss = compute(inputs, rank, tokens_per_segment)
+            return {'loss': loss if tokens_per_segment else self._weigh(loss, rank)}
         losses = [
             share * compute(inputs[images], rank[images], None, lengths)
             for images, lengths, share in split_by_length(rank, groups)
         ]
-        return {'loss': torch.stack(losses).sum()}
+        return {'loss': self._weigh(torch.stack(losses).sum(), rank)}
 
     def compute_loss(
         self, inputs: Tensor, rank: Tensor, tokens_per_segment: int | None, lengths: tuple[int, int] | None = None
@@ -198,6 +200,15 @@ class RandSAC(BaseSelfSupervisor):
         if rank.is_cuda:  # smaller products hardly take longer than their launch (an estimate)
             least = max(least, (1 << 31) // (tokens * self.backbone.embed_dims**2))
         return max((g for g in (2, 3, 4) if images % g == 0 and images >= g * least), default=0)
+
+    def _weigh(self, loss: Tensor, rank: Tensor) -> Tensor:
+        """Scale this process's mean so that the mean over all processes is that over all predicted patches."""
+        if not (self.training and torch.distributed.is_initialized()):
+            return loss
+        here = (rank > 0).sum()
+        everywhere = here.clone()
+        torch.distributed.all_reduce(everywhere)
+        return loss * (here * torch.distributed.get_world_size() / everywhere)
 
     def _check_shape(self, inputs: Tensor, rank: Tensor) -> None:
         expected = (len(inputs), math.prod(self.backbone.grid(*inputs.shape[2:])))

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from randsac_mm import segments
 from randsac_mm.registry import TASK_UTILS, register
+from randsac_mm.segments.draws import SampleGenerator
 
 BatchTransform = Callable[[Tensor, torch.Generator], Tensor]
 
@@ -58,8 +59,9 @@ class BatchAugmentDataPreprocessor(SelfSupDataPreprocessor):
     For algorithms without a data preprocessor of their own, on data that no pipeline augments, such as
     :class:`~randsac_mm.datasets.InMemoryDataset`: mmpretrain's MAE and classifiers get the same crops as RandSAC.
 
-    Seeds come from torch's global generator on the CPU, one number a step, so that a run repeats and, with that
-    generator's state in the checkpoint, resumes exactly. Processes that share a seed still draw differently.
+    ``sample_seeds`` (B,), int64, of a batch (:class:`~randsac_mm.engine.SampleSeedHook`) decide the draws of an image.
+    Without them seeds come from torch's global generator on the CPU, one number a step, so that a run repeats and, with
+    that generator's state in the checkpoint, resumes exactly. Processes that share a seed still draw differently.
 
     Args:
         mean: Mean of each channel, in pixel values 0 .. 255.
@@ -125,7 +127,7 @@ class BatchAugmentDataPreprocessor(SelfSupDataPreprocessor):
                 raise ValueError(f'to_rgb=True needs 3 channels, but these images have {images.shape[1]}: set it False')
             images = images.flip(1)  # an index from a list would wait for the device
         if training and self.augment:
-            generator = self._generator(images.device)
+            generator = self._generator(images.device, data.get('sample_seeds'))
             for transform in self.augment:
                 images = transform(images, generator)
         images = images.float()
@@ -134,11 +136,12 @@ class BatchAugmentDataPreprocessor(SelfSupDataPreprocessor):
         return {'inputs': images, 'data_samples': data.get('data_samples')}
 
     @staticmethod
-    def _generator(device: torch.device) -> torch.Generator:
+    def _generator(device: torch.device, seeds: Tensor | None = None) -> torch.Generator:
         """Return this step's generator on a device, without waiting for that device."""
         process = torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
         seed = int(torch.randint(2**62, ())) + process
-        return torch.Generator(device).manual_seed(seed)
+        generator = torch.Generator(device) if seeds is None else SampleGenerator(seeds)
+        return generator.manual_seed(seed)
 
 
 @register('MODELS')
@@ -164,12 +167,13 @@ class RandSACDataPreprocessor(BatchAugmentDataPreprocessor):
 
     def forward(self, data: dict, training: bool = False) -> dict:
         """Prepare a batch as the base class; in training add ``rank`` and ``tokens_per_segment``, see :meth:`draw`."""
-        batch = super().forward(data, training)
+        seeds = self.cast_data(data.get('sample_seeds'))  # copied to the device once
+        batch = super().forward({**data, 'sample_seeds': seeds}, training)
         if training:
-            batch.update(self.draw(batch['inputs']))
+            batch.update(self.draw(batch['inputs'], seeds))
         return batch
 
-    def draw(self, images: Tensor) -> dict:
+    def draw(self, images: Tensor, seeds: Tensor | None = None) -> dict:
         """Draw the serialization of images (B, C, H, W): ``rank`` (B, N), int64, and ``tokens_per_segment`` or None.
 
         Raises:
@@ -183,7 +187,8 @@ class RandSACDataPreprocessor(BatchAugmentDataPreprocessor):
                 f'images of {height} x {width} pixels cannot be cut in patches of patch_size={self.patch_size}'
             )
         grid = (height // self.patch_size, width // self.patch_size)
+        generator = self._generator(images.device, None if seeds is None else ~seeds)  # not the draws of the crops
         return {
-            'rank': self.serialization(len(images), grid, self._generator(images.device), images.device),
+            'rank': self.serialization(len(images), grid, generator, images.device),
             'tokens_per_segment': self.serialization.tokens_per_segment(grid),
         }

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from .draws import draw_uniform
 from .partition import Grid, Partition, _check_two_tokens, parse_hierarchy
 
 _EXTENT = 2.0  # token positions span [-2, 2] on both axes (A.2)
@@ -69,7 +70,7 @@ class BlobPartition(Partition):
 
     def _closest_two(self, points: Tensor, k: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
         """Draw ``k`` components; return the closest two to each point (B, M, 2), as ids, and the difference (B, M)."""
-        draws = torch.rand(2, len(points), 1, k, 2, generator=generator, device=points.device)  # mean and std per axis
+        draws = draw_uniform((2, len(points), 1, k, 2), generator, batch_dim=1)  # mean and std per axis
         mean = draws[0] * (self.mean_range[1] - self.mean_range[0]) + self.mean_range[0]  # (B, 1, K, 2)
         std = draws[1] * (self.std_range[1] - self.std_range[0]) + self.std_range[0]
         distance = ((points[:, :, None] - mean) / std).square().sum(-1)  # (B, M, K) squared Mahalanobis distance

@@ -18,6 +18,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from .draws import SampleGenerator
+
 Grid = tuple[int, int]
 
 
@@ -191,5 +193,6 @@ class ShuffledPartition(Partition):
 def random_order(batch_size: int, size: int, generator: torch.Generator, device: torch.device) -> Tensor:
     """Draw one uniformly random permutation of ``0 .. size - 1`` per image: (B, size), int64."""
     # 62-bit keys: with float32's 24 bits, ties among 64 tokens would favour raster order in one batch of thousands
-    keys = torch.randint(2**62, (batch_size, size), generator=generator, device=device)
-    return keys.argsort(dim=1)
+    if isinstance(generator, SampleGenerator):
+        return generator.integers(size).argsort(dim=1)
+    return torch.randint(2**62, (batch_size, size), generator=generator, device=device).argsort(dim=1)
