@@ -6,20 +6,24 @@ evaluator count images that the data set leaves out. A file that needs it gets a
 
 import hashlib
 import json
+import logging
 import os
+import shutil
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mmengine.logging import print_log
 from mmengine.registry import DATASETS
 
 from randsac_mm.files import atomic_write
 
 from .coco_cleaning import clean_coco
 from .data_report import DataReport, find_datasets, name_some
-from .scan import ImageFacts, cache_folder, scan_images
+from .scan import ImageFacts, cache_folder, find_max_pixels, recall, remember, scan_images
 
-_VERSION = 1  # of the copies: to be raised when the rules change
+_VERSION = 2  # of the copies: to be raised when the rules change
 
 
 def prepare_coco(cfg: Mapping[str, Any], parts: Sequence[str] = ('train', 'val', 'test')) -> list[DataReport]:
@@ -50,12 +54,13 @@ def prepare_coco(cfg: Mapping[str, Any], parts: Sequence[str] = ('train', 'val',
                 filter_cfg=None if dataset.get('test_mode') else dataset.get('filter_cfg'),
                 indices=dataset.get('indices'),
             )
-            query = repr((path, folder, dataset.get('metainfo'), options))
+            limit = find_max_pixels(_find(dataset.get('pipeline'), 'LoadImageStrict'))
+            query = repr((path, folder, dataset.get('metainfo'), options, limit))
             if query not in known:
                 reports.append(report := DataReport(key))
                 known[query] = None
                 try:
-                    known[query], report.facts, warnings = _open(path, folder, _read_classes(dataset), options)
+                    known[query], report.facts, warnings = _open(path, folder, _read_classes(dataset), options, limit)
                     report.warnings = [f'{path}: {line}' for line in warnings]
                 except FileNotFoundError:
                     report.errors.append(f'{path}: there is no such file, see {key}.ann_file and data_root')
@@ -93,35 +98,47 @@ def _read_classes(dataset: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(classes)
 
 
-def _open(path: str, folder: str, classes: tuple[str, ...], options: dict) -> tuple[str, dict, list[str]]:
+def _open(
+    path: str, folder: str, classes: tuple[str, ...], options: dict, max_pixels: int
+) -> tuple[str, dict, list[str]]:
     """Return the path to read, facts and warnings of :func:`clean_coco`, from memory while no file has changed."""
     found = os.stat(path)
     recipe = [_VERSION, *map(os.path.abspath, (path, folder)), found.st_size, found.st_mtime_ns, classes, options]
     base = cache_folder() / 'annotations' / f'{Path(path).stem}-{_digest(recipe)}'
-    memory, copy = Path(f'{base}.memory.json'), Path(f'{base}.json')
+    memory, copy = Path(f'{base}.memory'), Path(f'{base}.json')
     files: list[str] = []
 
     def scan(names: list[str]) -> list[ImageFacts]:
         files[:] = names
-        return scan_images([os.path.abspath(os.path.join(folder, name)) for name in names])
+        paths = [os.path.abspath(os.path.join(folder, name)) for name in names]
+        return scan_images(paths, max_pixels=max_pixels)
 
-    try:
-        known = json.loads(memory.read_bytes())
-        if known['images'] == _digest(scan(known['files'])) and os.path.exists(known['target']):
+    if (known := recall(memory)) and known['images'] == _digest(scan(known['files'])):
+        if known['checksum'] is None or known['checksum'] == _checksum(copy):
             return known['target'], known['facts'], known['warnings']
-    except (OSError, ValueError):  # none, or a damaged one
-        pass
+        print_log(f'{copy} is missing or damaged: it is made anew', 'current', logging.WARNING)
     try:
         data = json.loads(Path(path).read_bytes())
     except ValueError as error:
         raise ValueError(f'no JSON file: {error}') from error
     clean, facts, warnings = clean_coco(data, classes, scan, **options)
     target = path if clean is data else str(copy)
-    known = dict(target=target, facts=facts, warnings=warnings, files=files, images=_digest(scan(files)))
-    for name, content in [(copy, clean)] * (clean is not data) + [(memory, known)]:
-        with atomic_write(name) as temporary:
-            temporary.write_text(json.dumps(content))
+    if clean is not data:
+        if copy.is_dir():
+            shutil.rmtree(copy)
+        with atomic_write(copy) as temporary:
+            temporary.write_text(json.dumps(clean))
+    checksum = None if clean is data else _checksum(copy)
+    images = _digest(scan(files))
+    remember(memory, dict(target=target, checksum=checksum, facts=facts, warnings=warnings, files=files, images=images))
     return target, facts, warnings
+
+
+def _checksum(file: Path) -> int | None:
+    try:
+        return zlib.crc32(file.read_bytes())
+    except OSError:
+        return None
 
 
 def _digest(values: Any) -> str:

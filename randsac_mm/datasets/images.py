@@ -19,6 +19,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from rich.console import Console
 from rich.progress import track
 
+from .image_limits import FORMATS, MAX_PIXELS, load_pixels, open_image
+
 IMG_EXTENSIONS = (
     *('.bmp', '.gif', '.jfif', '.jpe', '.jpeg', '.jpg', '.pbm', '.pgm'),
     *('.png', '.pnm', '.ppm', '.tif', '.tiff', '.webp'),
@@ -30,7 +32,7 @@ Item = TypeVar('Item')
 
 
 class UnreadableImageError(ValueError):
-    """A file is no image, is damaged, or has more pixels than Pillow decodes (twice ``Image.MAX_IMAGE_PIXELS``)."""
+    """A file is no image, is damaged, or is beyond the limits of :mod:`randsac_mm.datasets.image_limits`."""
 
 
 def find_image_files(folder: str | os.PathLike, skip: Sequence[Path] = ()) -> list[Path]:
@@ -70,12 +72,16 @@ def walk_files(root: str | os.PathLike, onerror: Callable[[OSError], None], skip
                 yield name if relative == '.' else os.path.join(relative, name)
 
 
-def read_image(path: str | os.PathLike) -> np.ndarray:
+def read_image(path: str | os.PathLike, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """Read an image file completely, upright and in colour.
 
     EXIF orientation is applied. Grey, palette, CMYK, LAB and other colour spaces become RGB; what is transparent is
     shown on white; of an animation the first frame is taken. Of values of more than 8 bits the upper 8 of those bits
     are taken that the file uses: the fewest of 8, 10, 12, ... that contain its largest value (of colours, not alpha).
+
+    Args:
+        path: The file, of one of ``FORMATS`` by its content.
+        max_pixels: Number of pixels, as in its header, above which it is not decoded.
 
     Returns:
         Array (H, W, 3) of uint8, in RGB, possibly read-only.
@@ -84,8 +90,8 @@ def read_image(path: str | os.PathLike) -> np.ndarray:
         UnreadableImageError: If the file is missing, empty, truncated, no image, too large, or has floating-point or
             negative pixels, which have no agreed range. The message names the file.
     """
-    with _open(path) as (image, raw_mode, file):
-        image.load()
+    with _open(path, max_pixels) as (image, raw_mode, file):
+        image = load_pixels(image, file, max_pixels)
         return _turn(np.asarray(_to_rgb(image, raw_mode, file)), image)
 
 
@@ -102,10 +108,10 @@ def read_mask(path: str | os.PathLike) -> np.ndarray:
             integer from 0 a pixel: colours, transparency, floating-point values. The message names file and mode.
     """
     with _open(path) as (image, raw_mode, _):
-        frames = getattr(image, 'n_frames', 1)
+        frames = 'several' if getattr(image, 'is_animated', False) else 1  # a count would read them all
         lossy = image.format in ('JPEG', 'MPO', 'WEBP') or 'jpeg' in str(image.info.get('compression'))
         changed = 'I' in raw_mode.partition(';')[2] or (image.format == 'PPM' and image.tile[0][0] != 'raw')
-        if lossy or changed or frames > 1:  # Pillow inverts or scales what is changed
+        if lossy or changed or frames != 1:  # Pillow inverts or scales what is changed
             raise ValueError(
                 f'{image.format}, mode {raw_mode}, {frames} frames: save each mask as a PNG of 8 or 16 bits'
             )
@@ -135,7 +141,7 @@ def fit_image(image: np.ndarray, size: tuple[int, int], grey: bool = False) -> n
     return np.array(ImageOps.fit(picture, size[::-1], Image.Resampling.BICUBIC)).reshape(*size, -1)
 
 
-def find_fault(path: str | os.PathLike, decode: bool = False) -> str | None:
+def find_fault(path: str | os.PathLike, decode: bool = False, max_pixels: int = MAX_PIXELS) -> str | None:
     """Return why an image file is not readable, or None; without decoding it if possible.
 
     Reads the header for type and size, and the last bytes for the mark that ends a complete JPEG or PNG. A file
@@ -144,17 +150,17 @@ def find_fault(path: str | os.PathLike, decode: bool = False) -> str | None:
     Args:
         path: The file.
         decode: Whether to decode every file, which also finds damage in the middle.
+        max_pixels: Number of pixels above which it is not readable.
     """
     try:
         with open(path, 'rb') as file:
             file.seek(max(0, os.fstat(file.fileno()).st_size - 8))
             tail = file.read()
             file.seek(0)
-            with Image.open(file) as image:
+            with open_image(file, max_pixels) as image:
                 _check_range(image)
                 if decode or not tail.endswith(_TAILS.get(image.format, b'no such end')):
-                    image.draft('RGB', (1, 1))  # a JPEG is read to its end, but 8 times smaller; others ignore it
-                    image.load()
+                    load_pixels(image, file, max_pixels, only_check=True)
     except Exception as error:  # decoders raise anything from SyntaxError to struct.error
         return _reason(path, error)
     return None
@@ -179,10 +185,13 @@ def log_progress(items: Iterable[Item], text: str, total: int) -> Iterator[Item]
 
 
 @contextmanager
-def _open(path: str | os.PathLike) -> Iterator[tuple[Image.Image, str, BinaryIO]]:
+def _open(path: str | os.PathLike, max_pixels: int = MAX_PIXELS) -> Iterator[tuple[Image.Image, str, BinaryIO]]:
     """Open an image and how its pixels are stored, such as ``'RGB;16B'``; make any error an UnreadableImageError."""
     try:
-        with open(path, 'rb') as file, Image.open(file) as image:  # by name, Pillow 13 scrambles turned grey TIFFs
+        with (
+            open(path, 'rb') as file,
+            open_image(file, max_pixels) as image,
+        ):  # by name, Pillow 13 scrambles turned TIFFs
             _check_range(image)
             args = image.tile[0][3] if image.tile else ''
             yield image, args if isinstance(args, str) else str(args[0]), file
@@ -249,7 +258,7 @@ def _reason(path: str | os.PathLike, error: Exception) -> str:
     if isinstance(error, FileNotFoundError):
         return 'does not exist, or is a broken link'
     if isinstance(error, UnidentifiedImageError):
-        return 'no image that Pillow can read' if os.path.getsize(path) else 'empty (0 bytes)'
+        return f'no image of {", ".join(FORMATS)}' if os.path.getsize(path) else 'empty (0 bytes)'
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return str(error) or type(error).__name__

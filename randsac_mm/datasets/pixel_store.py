@@ -1,82 +1,136 @@
 """A file of decoded images of different sizes, which all processes share.
 
 A store is a folder: ``pixels.u8`` contains the images one after the other, ``index.npy`` an int64 row for each (offset,
-height, width, channels, height and width of the original), ``info.json`` their number and bytes. It appears under its
-name only when it is complete.
+height, width, channels, height and width of the original, CRC-32 of the pixels), ``info.json`` their number, bytes and
+the CRC-32 of the index. It appears under its name only when it is complete. A file ``damaged`` in it has it made anew.
 """
 
 import errno
 import fcntl  # on Linux and macOS only, as are the launchers
 import json
+import logging
 import os
 import shutil
+import zlib
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
 from mmengine.logging import print_log
 
-VERSION = 1
-PIXELS, INDEX, INFO = 'pixels.u8', 'index.npy', 'info.json'
+VERSION = 2
+PIXELS, INDEX, INFO, DAMAGED = 'pixels.u8', 'index.npy', 'info.json', 'damaged'
 _TEMPORARY = '.building'  # ending of a folder that is being written, or was when its process ended
 
 Images = Iterable[tuple[np.ndarray, tuple[int, int]]]  # uint8, (H, W) or (H, W, C); height and width of the original
 
 
-class PixelStore:
-    """Images in a memory-mapped file of ``folder``; ValueError if it is damaged."""
+class DamagedError(ValueError):
+    """A store, or an image in it, is not what was written."""
 
-    def __init__(self, folder: str | os.PathLike) -> None:
+
+class PixelStore:
+    """Images in a memory-mapped file of ``folder``; DamagedError if it is damaged, or marked so unless ``marked``."""
+
+    def __init__(self, folder: str | os.PathLike, marked: bool = False) -> None:
         self.folder = Path(folder)
         try:
-            info = json.loads((self.folder / INFO).read_text())
+            if not marked and (self.folder / DAMAGED).exists():
+                raise ValueError('an image in it was found damaged')
+            info = json.loads((self.folder / INFO).read_bytes())
             self._index = np.load(self.folder / INDEX, mmap_mode='r', allow_pickle=False)
-            expected = info['images'], info['bytes']
-            found = len(self._index), os.path.getsize(self.folder / PIXELS)
-            if found != expected:
-                raise ValueError(f'(images, bytes) are {found} instead of {expected}')
-        except (OSError, ValueError, KeyError) as error:
-            raise ValueError(f'{self.folder} is damaged ({error}): remove it to build it anew') from error
-        self._pixels = np.memmap(self.folder / PIXELS, np.uint8, mode='r')
+            found = _describe(self._index, os.path.getsize(self.folder / PIXELS))
+            if found != info:
+                raise ValueError(f'{found} instead of {info}')
+            self._pixels = np.memmap(self.folder / PIXELS, np.uint8, mode='r') if info['bytes'] else np.empty(0, 'u1')
+        except Exception as error:  # json and numpy raise anything, from RecursionError to SyntaxError
+            raise DamagedError(f'{self.folder} is damaged or outdated ({error})') from error
+        self._verified = np.zeros(len(self._index), bool)  # by this process
 
     # A spawned worker opens the files itself; the pixels are not sent to it.
     def __reduce__(self) -> tuple:
-        return PixelStore, (self.folder,)
+        return PixelStore, (self.folder, True)
 
     def __len__(self) -> int:
         return len(self._index)
 
     def image(self, number: int) -> np.ndarray:
-        """Return a copy of an image (H, W) or (H, W, C), uint8."""
-        begin, height, width, channels = self._index[number, :4].tolist()
-        flat = self._pixels[begin : begin + height * width * max(1, channels)]
-        return np.array(flat).reshape((height, width, channels) if channels else (height, width))
+        """Return a copy of an image (H, W) or (H, W, C), uint8; raise DamagedError if it is not what was written."""
+        begin, height, width, channels, _, _, checksum = self._index[number].tolist()
+        flat = np.array(self._pixels[begin : begin + height * width * max(1, channels)])
+        if not self._verified[number]:
+            if zlib.crc32(flat) != checksum:
+                raise DamagedError(f'{self.folder}: image {number} is damaged')
+            self._verified[number] = True
+        return flat.reshape((height, width, channels) if channels else (height, width))
 
     def original_shape(self, number: int) -> tuple[int, int]:
         """Return height and width of the file that an image was made from."""
-        return tuple(self._index[number, 4:].tolist())
+        return tuple(self._index[number, 4:6].tolist())
+
+    def mark_damaged(self) -> None:
+        """Have the store made anew by the next that opens it, where the disk can be written."""
+        with suppress(OSError):
+            (self.folder / DAMAGED).touch()
 
 
-def open_or_build(folder: str | os.PathLike, build: Callable[[], Images]) -> PixelStore:
-    """Open a store; write it first, from the images that ``build`` returns, if there is none.
+def open_or_build(
+    folder: str | os.PathLike, build: Callable[[], Images], check: Callable[[PixelStore], None] = lambda store: None
+) -> PixelStore:
+    """Open a store; write it first, from the images that ``build`` returns, if there is none, or a damaged one.
 
     Of several processes that need it at once, on one machine or on several with a shared file system, one writes and
-    the others wait. Where a file system has no locks, each writes its own and the first to finish counts.
+    the others wait. Where a file system has no locks, each writes its own and the first to finish counts. What replaces
+    a store disturbs no process that reads the old one.
+
+    Args:
+        folder: The store.
+        build: Function that returns the images.
+        check: Function that raises DamagedError if an opened store is not to be used.
 
     Raises:
         OSError: If it cannot be written.
-        ValueError: If the store is damaged.
     """
     folder = Path(folder)
-    if not folder.exists():
+
+    def find() -> PixelStore | None:
+        if os.path.lexists(folder):
+            check(store := PixelStore(folder))
+            return store
+        return None
+
+    with suppress(DamagedError):
+        if store := find():
+            return store
+    try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with _lock(folder):
-            if not folder.exists():
-                for old in folder.parent.glob(f'{folder.name}.*{_TEMPORARY}'):
-                    shutil.rmtree(old, ignore_errors=True)  # of a process that was killed: it lost the lock
-                _write(folder, build)
+            try:
+                if store := find():  # made by another process
+                    return store
+            except DamagedError as error:
+                print_log(f'{error}: it is made anew', 'current', logging.WARNING)
+                old = folder.with_name(f'{folder.name}.{os.uname().nodename}-{os.getpid()}{_TEMPORARY}')
+                folder.rename(old)
+            for old in folder.parent.glob(f'{folder.name}.*{_TEMPORARY}'):  # perhaps of a process that was killed
+                shutil.rmtree(old, ignore_errors=True)  # and lost the lock
+                with suppress(OSError):
+                    old.unlink()
+            _write(folder, build)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        text = f'{folder} cannot be made ({error}): set another cache_dir, or remove what is in the way'
+        raise OSError(error.errno, text) from error
     return PixelStore(folder)
+
+
+def _describe(index: np.ndarray, size: int) -> dict[str, int]:
+    """Return what ``info.json`` contains; ValueError if the index is none."""
+    if index.ndim != 2 or index.shape[1] != 7 or index.dtype != np.int64:
+        raise ValueError(f'an index of shape {index.shape} and type {index.dtype}')
+    return {'version': VERSION, 'images': len(index), 'bytes': size, 'index': zlib.crc32(np.ascontiguousarray(index))}
 
 
 def _write(folder: Path, build: Callable[[], Images]) -> None:
@@ -86,10 +140,13 @@ def _write(folder: Path, build: Callable[[], Images]) -> None:
     try:
         with open(temporary / PIXELS, 'wb') as file:
             for image, original in build():
-                rows.append((size, *image.shape[:2], image.shape[2] if image.ndim == 3 else 0, *original))
-                size += file.write(np.ascontiguousarray(image, dtype=np.uint8).data.cast('B'))
-        np.save(temporary / INDEX, np.array(rows, dtype=np.int64).reshape(-1, 6), allow_pickle=False)
-        (temporary / INFO).write_text(json.dumps({'version': VERSION, 'images': len(rows), 'bytes': size}))
+                pixels = np.ascontiguousarray(image, dtype=np.uint8)
+                shape = *image.shape[:2], image.shape[2] if image.ndim == 3 else 0
+                rows.append((size, *shape, *original, zlib.crc32(pixels)))
+                size += file.write(pixels.data.cast('B'))
+        index = np.array(rows, dtype=np.int64).reshape(-1, 7)
+        np.save(temporary / INDEX, index, allow_pickle=False)
+        (temporary / INFO).write_text(json.dumps(_describe(index, size)))
         for name in (PIXELS, INDEX, INFO):
             with open(temporary / name, 'rb+') as file:
                 os.fsync(file.fileno())  # the contents reach the disk before the name does

@@ -2,9 +2,12 @@
 
 import hashlib
 import json
+import logging
 import os
+import shutil
 import sys
-from collections.abc import Callable, Sequence
+import zlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from multiprocessing import get_context
@@ -17,11 +20,12 @@ from PIL import Image
 
 from randsac_mm.files import atomic_write
 
+from .image_limits import MAX_PIXELS, open_image
 from .images import find_fault, log_progress
 
 _THREADS = 8  # more than cores, for network file systems
 _FEW = 1000  # files that threads read
-_VERSION = 2  # of what is remembered: to be raised when a reader changes its mind
+_VERSION = 3  # of what is remembered: to be raised when a reader changes its mind
 _ORIENTATION = 0x0112  # the EXIF tag
 
 
@@ -48,10 +52,17 @@ class ImageFacts(NamedTuple):
         return (self.width, self.height) if self.orientation >= 5 else (self.height, self.width)
 
 
-def scan_images(paths: Sequence[str], decode: bool = False) -> list[ImageFacts]:
-    """Return the facts of image files, see :func:`~randsac_mm.datasets.images.find_fault` for ``decode``."""
-    found = scan_files(f'images-{"pixels" if decode else "headers"}', paths, partial(_read_header, decode=decode))
+def scan_images(paths: Sequence[str], decode: bool = False, max_pixels: int = MAX_PIXELS) -> list[ImageFacts]:
+    """Return the facts of image files, see :func:`~randsac_mm.datasets.images.find_fault` for the arguments."""
+    kind = f'images-{"pixels" if decode else "headers"}-{max_pixels}'
+    found = scan_files(kind, paths, partial(_read_header, decode=decode, max_pixels=max_pixels))
     return [ImageFacts(*entry) for entry in found]
+
+
+def find_max_pixels(transforms: Iterable[Any]) -> int:
+    """Return the largest ``max_pixels`` of transforms or their configs, or the default."""
+    settings = [step if isinstance(step, Mapping) else getattr(step, '__dict__', {}) for step in transforms]
+    return max((step['max_pixels'] for step in settings if 'max_pixels' in step), default=MAX_PIXELS)
 
 
 def scan_files(kind: str, paths: Sequence[str], read: Callable[[str], Sequence]) -> list[Sequence]:
@@ -64,8 +75,8 @@ def scan_files(kind: str, paths: Sequence[str], read: Callable[[str], Sequence])
         return []
     root = os.path.abspath(os.path.commonpath({os.path.dirname(path) or '.' for path in paths}))
     name = hashlib.sha256(f'{_VERSION} {kind} {root}'.encode(errors='surrogateescape')).hexdigest()[:16]
-    memory = cache_folder() / 'scans' / f'{name}.json'
-    known = _recall(memory)
+    memory = cache_folder() / 'scans' / f'{name}.memory'
+    known = recall(memory) or {}
     with ThreadPool(_THREADS) as pool:
         stamps = pool.map(_stamp, paths, chunksize=256)
         new = [
@@ -80,7 +91,7 @@ def scan_files(kind: str, paths: Sequence[str], read: Callable[[str], Sequence])
         for (path, stamp), entry in zip(new, log_progress(found, f'{root}: files checked', len(new)), strict=True):
             known[path] = [stamp, entry]
     if new:
-        _remember(memory, known)
+        remember(memory, known)
     return [known[path][1] for path in paths]
 
 
@@ -89,18 +100,29 @@ def cache_folder() -> Path:
     return Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache', 'randsac_mm')
 
 
-def _recall(memory: Path) -> dict[str, list]:
+def recall(memory: Path) -> Any:
+    """Return what :func:`remember` wrote; None if there is nothing, or with a line in the log if it is damaged."""
     try:
-        known = json.loads(memory.read_bytes())
-        return known if all(len(entry) == 2 for entry in known.values()) else {}
-    except (OSError, ValueError, TypeError, AttributeError):  # there is none, or it is damaged
-        return {}
+        checksum, _, content = memory.read_bytes().partition(b'\n')
+        if checksum == b'%08x' % zlib.crc32(content):
+            return json.loads(content)
+        reason = 'its checksum is wrong'
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        reason = error.strerror
+    print_log(f'{memory} is damaged ({reason}): it is made anew', 'current', logging.WARNING)
+    return None
 
 
-def _remember(memory: Path, known: dict[str, list]) -> None:
+def remember(memory: Path, known: Any) -> None:
+    """Write plain values as JSON behind a line with its CRC-32; an error is only logged."""
+    content = json.dumps(known).encode()
     try:
+        if memory.is_dir():
+            shutil.rmtree(memory)
         with atomic_write(memory) as temporary:
-            temporary.write_text(json.dumps(known))
+            temporary.write_bytes(b'%08x\n%b' % (zlib.crc32(content), content))
     except OSError as error:  # a full disk or a read-only home only costs time
         print_log(f'{memory} could not be written, the files will be read again next time: {error}', 'current')
 
@@ -113,11 +135,11 @@ def _stamp(path: str) -> list[int] | None:
     return [found.st_size, found.st_mtime_ns, found.st_ctime_ns]  # ctime: permissions as well
 
 
-def _read_header(path: str, decode: bool) -> tuple[Any, ...]:
-    fault = find_fault(path, decode)
+def _read_header(path: str, decode: bool, max_pixels: int) -> tuple[Any, ...]:
+    fault = find_fault(path, decode, max_pixels)
     if fault is not None:
         return (fault,)
-    with Image.open(path) as image:
+    with open(path, 'rb') as file, open_image(file, max_pixels) as image:
         if image.format == 'PNG' and b'eXIf' in Path(path).read_bytes():
             with suppress(Exception):  # pixels that are damaged in the middle
                 image.load()  # EXIF may come behind the pixels

@@ -11,6 +11,7 @@ from mmengine.logging import print_log
 
 from randsac_mm.registry import register
 
+from .image_limits import MAX_PIXELS
 from .images import UnreadableImageError, printable, read_image, read_mask
 
 # Values of the libraries' options that ours have as well (first line), or that change nothing.
@@ -33,13 +34,15 @@ class LoadImageStrict(BaseTransform):
 
     Args:
         color_type: ``'color'`` for three channels, ``'grayscale'`` for one.
+        max_pixels: Number of pixels above which an image is not decoded; folders of images skip those with more.
 
     Raises:
         ValueError: If ``color_type`` is neither of the two.
     """
 
-    def __init__(self, color_type: str = 'color') -> None:
+    def __init__(self, color_type: str = 'color', max_pixels: int = MAX_PIXELS) -> None:
         super().__init__()
+        self.max_pixels = max_pixels
         if color_type not in ('color', 'grayscale'):
             raise ValueError(f"color_type={color_type!r} must be 'color' or 'grayscale'")
         self.color_type = color_type
@@ -47,7 +50,7 @@ class LoadImageStrict(BaseTransform):
     def transform(self, results: dict) -> dict:
         """Add the image to ``results``; raise UnreadableImageError if it cannot be read."""
         try:
-            image = read_image(results['img_path'])
+            image = read_image(results['img_path'], self.max_pixels)
         except UnreadableImageError as error:
             raise UnreadableImageError(
                 f"{error}. Repair or remove the file; UnlabelledImageFolder with check='decode' skips such files"
