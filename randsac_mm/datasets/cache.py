@@ -1,7 +1,6 @@
 """A data set of images that is decoded only once."""
 
 import hashlib
-import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -10,14 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from mmengine.logging import print_log
 from mmpretrain.registry import DATASETS as MMPRETRAIN_DATASETS
 from mmpretrain.registry import TRANSFORMS
 from PIL import Image
 
 from randsac_mm.registry import register
 
-from .image_limits import MAX_PIXELS
 from .images import UnreadableImageError, log_progress, printable
 from .pixel_store import DamagedError, PixelStore, open_or_build
 
@@ -71,7 +68,7 @@ class CachedImages:
         first, *rest = pipeline
         self._load = TRANSFORMS.build(first) if isinstance(first, dict) else first
         self._short_side = short_side
-        stored = _LoadStored(self._decode, getattr(self._load, 'max_pixels', MAX_PIXELS))
+        stored = _LoadStored(self._decode)
         self.dataset = MMPRETRAIN_DATASETS.build(dict(type=source, pipeline=[stored, *rest], **kwargs))
         stored.store = self.store = self._open(Path(cache_dir).expanduser())
         self.folder = self.store.folder
@@ -91,16 +88,9 @@ class CachedImages:
         return self.dataset.get_cat_ids(index)
 
     def verify(self) -> int:
-        """Check every stored image; return how many are damaged, which the next start then makes anew."""
-        damaged = 0
-        for number in log_progress(range(len(self)), f'{self.folder}: images verified', len(self)):
-            try:
-                self.store.image(number)
-            except DamagedError:
-                damaged += 1
-        if damaged:
-            self.store.mark_damaged()
-        return damaged
+        """Verify all images; return how many are damaged. If there are any, the next start makes the cache anew."""
+        numbers = log_progress(range(len(self)), f'{self.folder}: images verified', len(self))
+        return sum(not self.store.verify(number) for number in numbers)
 
     def _open(self, cache_dir: Path) -> PixelStore:
         """Open the cache of the images, or make it."""
@@ -112,19 +102,17 @@ class CachedImages:
         folder = cache_dir / f'{os.path.basename(root)}-{self._short_side}px-{key}'
         return open_or_build(folder, lambda: self._decode_all(paths, folder), lambda store: self._compare(store, paths))
 
-    def _compare(self, store: PixelStore, paths: list[str]) -> None:
-        """Raise DamagedError if a sample of images is not that of the files."""
-        sample = [*{*np.linspace(0, len(paths) - 1, _SAMPLE).astype(int).tolist()}]
-        try:
-            with ThreadPoolExecutor() as pool:
-                found = [*pool.map(self._decode, [paths[number] for number in sample])]
-        except UnreadableImageError as error:
-            raise DamagedError(f'{store.folder}: {error}') from error
-        for number, (image, original) in zip(sample, found, strict=True):
-            stored = store.image(number)
-            same = stored.shape == image.shape and store.original_shape(number) == original
-            if not same or np.abs(stored.astype(np.int16) - image).max() > _TOLERANCE:
-                raise DamagedError(f'{store.folder}: {printable(paths[number])} has changed, in spite of its date')
+    def _compare(self, store: PixelStore, paths: list[str]) -> PixelStore:
+        """Return the store; raise DamagedError if a sample of its images is not that of the files."""
+        sample = sorted({*np.linspace(0, len(paths) - 1, _SAMPLE).astype(int).tolist()})
+        with ThreadPoolExecutor() as pool:
+            decoded = pool.map(self._decode, [paths[number] for number in sample])
+            for number, (image, original) in zip(sample, decoded, strict=True):
+                stored = store.image(number)
+                same = stored.shape == image.shape and store.original_shape(number) == original
+                if not same or np.abs(stored.astype(np.int16) - image).max() > _TOLERANCE:
+                    raise DamagedError(f'{store.folder}: {printable(paths[number])} has changed, in spite of its date')
+        return store
 
     def _decode_all(self, paths: list[str], folder: Path) -> Iterator[tuple[np.ndarray, tuple[int, int]]]:
         """Decode and reduce all images in order, by threads."""
@@ -149,21 +137,15 @@ class _LoadStored:
     """The loading transform's substitute in a pipeline."""
 
     store: PixelStore
-    found_damage = False
 
-    def __init__(self, decode: Callable[[str], tuple[np.ndarray, tuple[int, int]]], max_pixels: int) -> None:
-        self.decode, self.max_pixels = decode, max_pixels
+    def __init__(self, decode: Callable[[str], tuple[np.ndarray, tuple[int, int]]]) -> None:
+        self.decode = decode
 
     def __call__(self, results: dict) -> dict:
         number = results['sample_idx']
-        try:
+        if self.store.verify(number):
             results['img'] = self.store.image(number)
-        except DamagedError as error:
-            if not self.found_damage:
-                self.store.mark_damaged()
-                text = f'{error}, and perhaps others: the file is read instead, and the next start makes the cache anew'
-                print_log(text, 'current', logging.WARNING)
-            self.found_damage = True
+        else:
             results['img'] = self.decode(results['img_path'])[0]
         results['img_shape'] = results['img'].shape[:2]
         results['ori_shape'] = self.store.original_shape(number)

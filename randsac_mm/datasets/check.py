@@ -27,7 +27,7 @@ from .model_checks import (
     find_num_classes,
     limit_top_k,
 )
-from .scan import ImageFacts, find_max_pixels, scan_images
+from .scan import ImageFacts, scan_images
 
 _ARRAYS = ('Digits', 'PreparedCIFAR10', 'CIFAR10', 'CIFAR100')  # of known content, no files of a user
 _OF_CACHE = ('source', 'short_side', 'cache_dir')  # arguments of CachedImages that are not its source's
@@ -114,9 +114,7 @@ def _check_dataset(name: str, source: Mapping[str, Any], ignored: int, decode: b
         return report
     entries = dataset.data_list
     if entries and 'img_path' in entries[0]:
-        images = scan_images(
-            [entry['img_path'] for entry in entries], decode, find_max_pixels(source.get('pipeline') or ())
-        )
+        images = scan_images([entry['img_path'] for entry in entries], decode)
         _describe_images(report, dataset, entries, images)
         if entries[0].get('seg_map_path'):
             check_masks(report, dataset, images, ignored)
@@ -126,12 +124,11 @@ def _check_dataset(name: str, source: Mapping[str, Any], ignored: int, decode: b
 
 
 def build_dataset(source: Mapping[str, Any]) -> Any:
-    """Build a data set without its pipeline but for a limit of pixels, with all entries in ``data_list``."""
+    """Build a data set without its pipeline, with all entries in ``data_list``."""
     settings = {key: value for key, value in source.items() if key not in _OF_CACHE}
     if source['type'] == 'CachedImages':
         settings['type'] = source.get('source', 'UnlabelledImageFolder')
-    limits = [step for step in source.get('pipeline') or () if 'max_pixels' in step]
-    dataset = DATASETS.build({**settings, 'pipeline': limits, 'lazy_init': True})
+    dataset = DATASETS.build({**settings, 'pipeline': [], 'lazy_init': True})
     dataset.serialize_data = False
     with redirect_stdout(StringIO()):  # pycocotools prints
         dataset.full_init()

@@ -21,7 +21,7 @@ from randsac_mm.files import atomic_write
 
 from .coco_cleaning import clean_coco
 from .data_report import DataReport, find_datasets, name_some
-from .scan import ImageFacts, cache_folder, find_max_pixels, recall, remember, scan_images
+from .scan import ImageFacts, cache_folder, recall, remember, scan_images
 
 _VERSION = 2  # of the copies: to be raised when the rules change
 
@@ -54,13 +54,12 @@ def prepare_coco(cfg: Mapping[str, Any], parts: Sequence[str] = ('train', 'val',
                 filter_cfg=None if dataset.get('test_mode') else dataset.get('filter_cfg'),
                 indices=dataset.get('indices'),
             )
-            limit = find_max_pixels(_find(dataset.get('pipeline'), 'LoadImageStrict'))
-            query = repr((path, folder, dataset.get('metainfo'), options, limit))
+            query = repr((path, folder, dataset.get('metainfo'), options))
             if query not in known:
                 reports.append(report := DataReport(key))
                 known[query] = None
                 try:
-                    known[query], report.facts, warnings = _open(path, folder, _read_classes(dataset), options, limit)
+                    known[query], report.facts, warnings = _open(path, folder, _read_classes(dataset), options)
                     report.warnings = [f'{path}: {line}' for line in warnings]
                 except FileNotFoundError:
                     report.errors.append(f'{path}: there is no such file, see {key}.ann_file and data_root')
@@ -98,9 +97,7 @@ def _read_classes(dataset: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(classes)
 
 
-def _open(
-    path: str, folder: str, classes: tuple[str, ...], options: dict, max_pixels: int
-) -> tuple[str, dict, list[str]]:
+def _open(path: str, folder: str, classes: tuple[str, ...], options: dict) -> tuple[str, dict, list[str]]:
     """Return the path to read, facts and warnings of :func:`clean_coco`, from memory while no file has changed."""
     found = os.stat(path)
     recipe = [_VERSION, *map(os.path.abspath, (path, folder)), found.st_size, found.st_mtime_ns, classes, options]
@@ -110,13 +107,12 @@ def _open(
 
     def scan(names: list[str]) -> list[ImageFacts]:
         files[:] = names
-        paths = [os.path.abspath(os.path.join(folder, name)) for name in names]
-        return scan_images(paths, max_pixels=max_pixels)
+        return scan_images([os.path.abspath(os.path.join(folder, name)) for name in names])
 
     if (known := recall(memory)) and known['images'] == _digest(scan(known['files'])):
-        if known['checksum'] is None or known['checksum'] == _checksum(copy):
+        if known['checksum'] == _checksum(known['target'], path):
             return known['target'], known['facts'], known['warnings']
-        print_log(f'{copy} is missing or damaged: it is made anew', 'current', logging.WARNING)
+        print_log(f'{copy} is damaged, it is made anew', 'current', logging.WARNING)
     try:
         data = json.loads(Path(path).read_bytes())
     except ValueError as error:
@@ -128,17 +124,14 @@ def _open(
             shutil.rmtree(copy)
         with atomic_write(copy) as temporary:
             temporary.write_text(json.dumps(clean))
-    checksum = None if clean is data else _checksum(copy)
-    images = _digest(scan(files))
-    remember(memory, dict(target=target, checksum=checksum, facts=facts, warnings=warnings, files=files, images=images))
+    known = dict(target=target, facts=facts, warnings=warnings, files=files, images=_digest(scan(files)))
+    remember(memory, {**known, 'checksum': _checksum(target, path)})
     return target, facts, warnings
 
 
-def _checksum(file: Path) -> int | None:
-    try:
-        return zlib.crc32(file.read_bytes())
-    except OSError:
-        return None
+def _checksum(target: str, path: str) -> int:
+    """Return a copy's CRC-32; 0 if there is none to be read, or the file itself is used."""
+    return 0 if target == path or not os.path.isfile(target) else zlib.crc32(Path(target).read_bytes())
 
 
 def _digest(values: Any) -> str:

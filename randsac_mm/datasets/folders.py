@@ -15,7 +15,7 @@ from randsac_mm.registry import register
 
 from .data_report import name_some
 from .images import IMG_EXTENSIONS, printable, walk_files
-from .scan import find_max_pixels, scan_images
+from .scan import scan_images
 
 MASK_EXTENSIONS = ('.bmp', '.gif', '.pgm', '.png', '.tif', '.tiff')
 _NO_CLASS = 255  # index of unlabelled pixels in models, padding and evaluators
@@ -53,8 +53,7 @@ class _Folder:
     def _finish(self, entries: list[dict]) -> list[dict]:
         """Return the entries whose files are sound, and log their number and what is skipped."""
         if self.check != 'none':
-            limit = find_max_pixels(self.pipeline.transforms)
-            found = scan_images([entry['img_path'] for entry in entries], self.check == 'decode', limit)
+            found = scan_images([entry['img_path'] for entry in entries], decode=self.check == 'decode')
             for entry, facts in zip(entries, found, strict=True):
                 if facts.fault:
                     self._skip('unreadable', entry['img_path'], facts.fault)

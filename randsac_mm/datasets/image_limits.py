@@ -1,20 +1,20 @@
-"""Limits of image files, checked by their headers before anything is decoded, and JPEG files that lack data."""
+"""Limits of image files, checked by their headers before anything is decoded, and JPEG files that lack data.
+
+The limit of pixels is Pillow's: twice ``PIL.Image.MAX_IMAGE_PIXELS``, 178,956,970 by default.
+"""
 
 import re
 from functools import cache
 from io import BytesIO
-from threading import Lock
 from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, ImageChops
 
 FORMATS = ('BMP', 'GIF', 'JPEG', 'PNG', 'PPM', 'TIFF', 'WEBP')  # whatever the name of the file ends in
-MAX_PIXELS = 178_956_970  # Pillow's default as well
 _MAX_SIDE = 65_535  # of a JPEG
 _MAX_TILE = 4096  # side of a TIFF's tile in pixels, for which libtiff takes memory even if the image is smaller
-_MAX_SCANS = 100  # encoders write 15 at most
-_LOCK = Lock()
+_MAX_SCANS, _MAX_SCANNED = 100, 2 * 10**9  # scans of a JPEG, of which encoders write 15 at most; scans times pixels
 # Markers of a JPEG: of frames, those of Huffman coding among them, of its end and of a scan.
 _FRAMES, _HUFFMAN, _EOI, _SOS = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}, {0xC0, 0xC1, 0xC2}, 0xD9, 0xDA
 _IS_MARKER = ~np.isin(np.arange(256), [0, *range(0xD0, 0xD8), 255])  # but those between entropy-coded data
@@ -23,58 +23,29 @@ _NO_CODE = b'\xff\x00' * 8  # ones, which are no Huffman code, as many as the de
 _NOISE = b''.join(bytes([*range(1, 255), 255, 0xD0 + k % 8]) for k in range(17))  # with marks of restarts
 
 
-def open_image(file: BinaryIO, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """Open an image, as Pillow does, if it is of one of ``FORMATS`` and within the limits.
-
-    Raises:
-        ValueError: If the image has more than ``max_pixels``, 65,535 pixels in a row or column, or too large tiles.
-        Exception: What Pillow raises for a file that is no such image.
-    """
+def open_image(file: BinaryIO) -> Image.Image:
+    """Open an image as Pillow does; raise ValueError if it is beyond the limits, and others if it is not readable."""
     try:
-        if max_pixels <= MAX_PIXELS:
-            image = Image.open(file, formats=FORMATS)
-        else:
-            with _LOCK:  # Pillow's limit is one for the process
-                default, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, max_pixels
-                try:
-                    image = Image.open(file, formats=FORMATS)
-                finally:
-                    Image.MAX_IMAGE_PIXELS = default
-        _check_pixels(image.width * image.height, max_pixels)
+        image = Image.open(file, formats=FORMATS)
     except Image.DecompressionBombError as error:
-        _check_pixels(int(re.search(r'\d+', str(error)).group()), max_pixels)
-        raise
+        raise ValueError(
+            f'{re.search("[0-9]+ pixels", str(error)).group()}, above the limit of {2 * Image.MAX_IMAGE_PIXELS}; '
+            'reduce or cut the image, or predict it with tools/predict.py --max-pixels'
+        ) from error
     tags = getattr(image, 'tag_v2', {})  # of a TIFF: 322 and 323 are the sides of its tiles
-    for side, tile in zip(image.size, (tags.get(322, 0), tags.get(323, 0)), strict=True):
-        if side > _MAX_SIDE:
-            raise ValueError(f'a side of {side:,} pixels, above {_MAX_SIDE:,}; cut the image into parts')
-        if tile > max(_MAX_TILE, *image.size):
-            raise ValueError(f'tiles of {tile:,} pixels, above {_MAX_TILE:,} and the size of the image; save it anew')
+    if max(image.size) > _MAX_SIDE:
+        raise ValueError(f'a side of {max(image.size)} pixels, above {_MAX_SIDE}; cut the image')
+    if max(tags.get(322, 0), tags.get(323, 0)) > max(_MAX_TILE, *image.size):
+        raise ValueError(f'tiles of more than {_MAX_TILE} pixels in a smaller image; save it anew')
     return image
 
 
-def _check_pixels(pixels: int, max_pixels: int) -> None:
-    if pixels > max_pixels:
-        raise ValueError(
-            f'{pixels} pixels, above max_pixels={max_pixels}; reduce or cut the image, or set max_pixels of '
-            'LoadImageStrict; tools/predict.py has --max-pixels, and predicts in windows by model.test_cfg.mode=slide'
-        )
-
-
-def load_pixels(
-    image: Image.Image, file: BinaryIO, max_pixels: int = MAX_PIXELS, only_check: bool = False
-) -> Image.Image:
-    """Decode an image that :func:`open_image` has opened; return it, or one like it.
+def load_pixels(image: Image.Image, file: BinaryIO, only_check: bool = False) -> None:
+    """Decode the image that :func:`open_image` has opened from a file.
 
     Of a JPEG that ends early, in spite of its end mark, libjpeg makes up the rest. It is refused if a scan is missing
-    or if the only scan lacks more than a few blocks; with ``only_check`` also if one of several scans lacks data, for
-    which the file is decoded twice.
-
-    Args:
-        image: The image.
-        file: Its file.
-        max_pixels: The limit; the number of a JPEG's scans has one that decreases with its size.
-        only_check: Whether the pixels are not needed, so that a JPEG may be decoded at an eighth of its size.
+    or if the only scan lacks more than a few blocks. With ``only_check`` it may be decoded at an eighth of its size,
+    and it is also refused if one of several scans lacks data, for which it is decoded twice.
 
     Raises:
         ValueError: If a JPEG lacks data or has too many scans.
@@ -82,51 +53,35 @@ def load_pixels(
     """
     if image.format not in ('JPEG', 'MPO'):
         image.load()
-        return image
+        return
     file.seek(0)
     data = file.read()
-    ends, missing = _read_scans(data, image.width * image.height, max_pixels)
+    ends, missing = _read_scans(data, image.width * image.height)
     if missing:
         raise ValueError(_CUT)
-    single = len(ends) == 1
-    if single and _needs_no_end():
-        whole = _reopen(image, data[: ends[0]] + _NO_CODE, only_check)
-        try:
-            whole.load()
-        except OSError as error:
-            raise ValueError(_CUT) from error
-        return whole
-    whole = _reopen(image, data, only_check and single)
-    whole.load()
-    if only_check and len(ends) > 1:
-        # What comes behind the data of a scan is skipped, unless some are missing.
+    if len(ends) == 1 and _needs_no_end():  # it ends behind the data of all pixels, or is truncated
+        image.fp = BytesIO(data[: ends[0]] + _NO_CODE)
+    if only_check and len(ends) < 2:
+        image.draft('RGB', (1, 1))
+    elif only_check:  # what comes behind the data of a scan is skipped, unless some are missing
         pieces = [data[start:end] for start, end in zip([0, *ends], [*ends, len(data)], strict=True)]
-        other = _reopen(image, _NOISE.join(pieces), False)
-        if ImageChops.difference(whole, other).getbbox():
+        if ImageChops.difference(image, open_image(BytesIO(_NOISE.join(pieces)))).getbbox():
             raise ValueError(_CUT)
-    return whole
+    image.load()
 
 
 @cache
 def _needs_no_end() -> bool:
-    """Return whether Pillow's decoder ends behind the data of all pixels of a JPEG of one scan."""
+    """Return whether this Pillow decodes a JPEG of one scan without an end mark."""
     buffer = BytesIO()
     Image.new('L', (1, 1)).save(buffer, 'JPEG')
     try:
-        Image.open(BytesIO(buffer.getvalue()[:-2] + _NO_CODE)).load()
+        return bool(Image.open(BytesIO(buffer.getvalue()[:-2] + _NO_CODE)).load())
     except OSError:
         return False
-    return True
 
 
-def _reopen(image: Image.Image, data: bytes, small: bool) -> Image.Image:
-    copy = type(image)(BytesIO(data)) if image.format == 'JPEG' else Image.open(BytesIO(data), formats=['JPEG'])
-    if small:
-        copy.draft('RGB', (1, 1))  # 8 times smaller
-    return copy
-
-
-def _read_scans(data: bytes, pixels: int, max_pixels: int) -> tuple[list[int], bool]:
+def _read_scans(data: bytes, pixels: int) -> tuple[list[int], bool]:
     """Return where the scans of a JPEG end, and whether some are missing; nothing of a kind that is not checked."""
     codes = np.frombuffer(data, np.uint8)
     starts = np.flatnonzero(codes[:-1] == 255)
@@ -137,8 +92,8 @@ def _read_scans(data: bytes, pixels: int, max_pixels: int) -> tuple[list[int], b
             continue
         if in_scan:
             ends.append(start)
-            if len(ends) > _MAX_SCANS or len(ends) * pixels > 10 * max(max_pixels, pixels):
-                raise ValueError(f'more than {len(ends) - 1} scans for {pixels} pixels; save the image anew')
+            if len(ends) > _MAX_SCANS or (len(ends) > 10 and len(ends) * pixels > _MAX_SCANNED):
+                raise ValueError(f'more than {len(ends) - 1} scans of {pixels} pixels; save the image anew')
         marker, position = data[start + 1], start + 2 + int.from_bytes(data[start + 2 : start + 4], 'big')
         in_scan, segment = marker == _SOS, data[start + 4 : position]
         if marker == _EOI:

@@ -19,7 +19,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from rich.console import Console
 from rich.progress import track
 
-from .image_limits import FORMATS, MAX_PIXELS, load_pixels, open_image
+from .image_limits import FORMATS, load_pixels, open_image
 
 IMG_EXTENSIONS = (
     *('.bmp', '.gif', '.jfif', '.jpe', '.jpeg', '.jpg', '.pbm', '.pgm'),
@@ -72,16 +72,12 @@ def walk_files(root: str | os.PathLike, onerror: Callable[[OSError], None], skip
                 yield name if relative == '.' else os.path.join(relative, name)
 
 
-def read_image(path: str | os.PathLike, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+def read_image(path: str | os.PathLike) -> np.ndarray:
     """Read an image file completely, upright and in colour.
 
     EXIF orientation is applied. Grey, palette, CMYK, LAB and other colour spaces become RGB; what is transparent is
     shown on white; of an animation the first frame is taken. Of values of more than 8 bits the upper 8 of those bits
     are taken that the file uses: the fewest of 8, 10, 12, ... that contain its largest value (of colours, not alpha).
-
-    Args:
-        path: The file, of one of ``FORMATS`` by its content.
-        max_pixels: Number of pixels, as in its header, above which it is not decoded.
 
     Returns:
         Array (H, W, 3) of uint8, in RGB, possibly read-only.
@@ -90,8 +86,8 @@ def read_image(path: str | os.PathLike, max_pixels: int = MAX_PIXELS) -> np.ndar
         UnreadableImageError: If the file is missing, empty, truncated, no image, too large, or has floating-point or
             negative pixels, which have no agreed range. The message names the file.
     """
-    with _open(path, max_pixels) as (image, raw_mode, file):
-        image = load_pixels(image, file, max_pixels)
+    with _open(path) as (image, raw_mode, file):
+        load_pixels(image, file)
         return _turn(np.asarray(_to_rgb(image, raw_mode, file)), image)
 
 
@@ -141,7 +137,7 @@ def fit_image(image: np.ndarray, size: tuple[int, int], grey: bool = False) -> n
     return np.array(ImageOps.fit(picture, size[::-1], Image.Resampling.BICUBIC)).reshape(*size, -1)
 
 
-def find_fault(path: str | os.PathLike, decode: bool = False, max_pixels: int = MAX_PIXELS) -> str | None:
+def find_fault(path: str | os.PathLike, decode: bool = False) -> str | None:
     """Return why an image file is not readable, or None; without decoding it if possible.
 
     Reads the header for type and size, and the last bytes for the mark that ends a complete JPEG or PNG. A file
@@ -150,17 +146,16 @@ def find_fault(path: str | os.PathLike, decode: bool = False, max_pixels: int = 
     Args:
         path: The file.
         decode: Whether to decode every file, which also finds damage in the middle.
-        max_pixels: Number of pixels above which it is not readable.
     """
     try:
         with open(path, 'rb') as file:
             file.seek(max(0, os.fstat(file.fileno()).st_size - 8))
             tail = file.read()
             file.seek(0)
-            with open_image(file, max_pixels) as image:
+            with open_image(file) as image:
                 _check_range(image)
                 if decode or not tail.endswith(_TAILS.get(image.format, b'no such end')):
-                    load_pixels(image, file, max_pixels, only_check=True)
+                    load_pixels(image, file, only_check=True)
     except Exception as error:  # decoders raise anything from SyntaxError to struct.error
         return _reason(path, error)
     return None
@@ -185,13 +180,10 @@ def log_progress(items: Iterable[Item], text: str, total: int) -> Iterator[Item]
 
 
 @contextmanager
-def _open(path: str | os.PathLike, max_pixels: int = MAX_PIXELS) -> Iterator[tuple[Image.Image, str, BinaryIO]]:
+def _open(path: str | os.PathLike) -> Iterator[tuple[Image.Image, str, BinaryIO]]:
     """Open an image and how its pixels are stored, such as ``'RGB;16B'``; make any error an UnreadableImageError."""
     try:
-        with (
-            open(path, 'rb') as file,
-            open_image(file, max_pixels) as image,
-        ):  # by name, Pillow 13 scrambles turned TIFFs
+        with open(path, 'rb') as file, open_image(file) as image:  # by name, Pillow 13 scrambles turned grey TIFFs
             _check_range(image)
             args = image.tile[0][3] if image.tile else ''
             yield image, args if isinstance(args, str) else str(args[0]), file

@@ -1,7 +1,7 @@
 """A file of decoded images of different sizes, which all processes share.
 
 A store is a folder: ``pixels.u8`` contains the images one after the other, ``index.npy`` an int64 row for each (offset,
-height, width, channels, height and width of the original, CRC-32 of the pixels), ``info.json`` their number, bytes and
+height, width, channels, height and width of the original, CRC-32 of the pixels), ``info.json`` the bytes of pixels and
 the CRC-32 of the index. It appears under its name only when it is complete. A file ``damaged`` in it has it made anew.
 """
 
@@ -38,15 +38,14 @@ class PixelStore:
         try:
             if not marked and (self.folder / DAMAGED).exists():
                 raise ValueError('an image in it was found damaged')
-            info = json.loads((self.folder / INFO).read_bytes())
-            self._index = np.load(self.folder / INDEX, mmap_mode='r', allow_pickle=False)
-            found = _describe(self._index, os.path.getsize(self.folder / PIXELS))
-            if found != info:
-                raise ValueError(f'{found} instead of {info}')
-            self._pixels = np.memmap(self.folder / PIXELS, np.uint8, mode='r') if info['bytes'] else np.empty(0, 'u1')
-        except Exception as error:  # json and numpy raise anything, from RecursionError to SyntaxError
+            expected, found = json.loads((self.folder / INFO).read_bytes()), _describe(self.folder)
+            if found != expected:
+                raise ValueError(f'{found} instead of {expected}')
+            self._index = np.load(self.folder / INDEX, mmap_mode='r')
+            self._pixels = np.memmap(self.folder / PIXELS, np.uint8, mode='r') if found['bytes'] else np.empty(0, 'u1')
+        except Exception as error:  # json raises RecursionError as well
             raise DamagedError(f'{self.folder} is damaged or outdated ({error})') from error
-        self._verified = np.zeros(len(self._index), bool)  # by this process
+        self._verified, self._marked = np.zeros(len(self._index), bool), marked
 
     # A spawned worker opens the files itself; the pixels are not sent to it.
     def __reduce__(self) -> tuple:
@@ -56,67 +55,59 @@ class PixelStore:
         return len(self._index)
 
     def image(self, number: int) -> np.ndarray:
-        """Return a copy of an image (H, W) or (H, W, C), uint8; raise DamagedError if it is not what was written."""
-        begin, height, width, channels, _, _, checksum = self._index[number].tolist()
-        flat = np.array(self._pixels[begin : begin + height * width * max(1, channels)])
+        """Return a copy of an image (H, W) or (H, W, C), uint8; see :meth:`verify` first."""
+        begin, height, width, channels = self._index[number, :4].tolist()
+        flat = self._pixels[begin : begin + height * width * max(1, channels)]
+        return np.array(flat).reshape((height, width, channels) if channels else (height, width))
+
+    def verify(self, number: int) -> bool:
+        """Return whether an image is what was written; compute its checksum once a process.
+
+        If not, the store is marked, if the disk can be written, so that the next that opens it makes it anew.
+        """
         if not self._verified[number]:
-            if zlib.crc32(flat) != checksum:
-                raise DamagedError(f'{self.folder}: image {number} is damaged')
-            self._verified[number] = True
-        return flat.reshape((height, width, channels) if channels else (height, width))
+            self._verified[number] = zlib.crc32(self.image(number)) == self._index[number, 6]
+            if not self._verified[number] and not self._marked:
+                self._marked = True
+                with suppress(OSError):
+                    (self.folder / DAMAGED).touch()
+                text = f'{self.folder}: image {number}, and perhaps others, is damaged: its file is read instead, and '
+                print_log(f'{text}the next start makes the cache anew', 'current', logging.WARNING)
+        return bool(self._verified[number])
 
     def original_shape(self, number: int) -> tuple[int, int]:
         """Return height and width of the file that an image was made from."""
         return tuple(self._index[number, 4:6].tolist())
 
-    def mark_damaged(self) -> None:
-        """Have the store made anew by the next that opens it, where the disk can be written."""
-        with suppress(OSError):
-            (self.folder / DAMAGED).touch()
-
 
 def open_or_build(
-    folder: str | os.PathLike, build: Callable[[], Images], check: Callable[[PixelStore], None] = lambda store: None
+    folder: str | os.PathLike,
+    build: Callable[[], Images],
+    check: Callable[[PixelStore], PixelStore] = lambda store: store,
 ) -> PixelStore:
-    """Open a store; write it first, from the images that ``build`` returns, if there is none, or a damaged one.
+    """Open a store; write it first, from the images that ``build`` returns, if there is none or ``check`` refuses it.
 
     Of several processes that need it at once, on one machine or on several with a shared file system, one writes and
-    the others wait. Where a file system has no locks, each writes its own and the first to finish counts. What replaces
-    a store disturbs no process that reads the old one.
-
-    Args:
-        folder: The store.
-        build: Function that returns the images.
-        check: Function that raises DamagedError if an opened store is not to be used.
+    the others wait. Where a file system has no locks, each writes its own and the first to finish counts. Who reads a
+    damaged store while it is replaced goes on with the old one.
 
     Raises:
         OSError: If it cannot be written.
     """
     folder = Path(folder)
-
-    def find() -> PixelStore | None:
-        if os.path.lexists(folder):
-            check(store := PixelStore(folder))
-            return store
-        return None
-
     with suppress(DamagedError):
-        if store := find():
-            return store
+        return check(PixelStore(folder))
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with _lock(folder):
             try:
-                if store := find():  # made by another process
-                    return store
+                return check(PixelStore(folder))  # made by another process
             except DamagedError as error:
-                print_log(f'{error}: it is made anew', 'current', logging.WARNING)
-                old = folder.with_name(f'{folder.name}.{os.uname().nodename}-{os.getpid()}{_TEMPORARY}')
-                folder.rename(old)
-            for old in folder.parent.glob(f'{folder.name}.*{_TEMPORARY}'):  # perhaps of a process that was killed
-                shutil.rmtree(old, ignore_errors=True)  # and lost the lock
-                with suppress(OSError):
-                    old.unlink()
+                if os.path.lexists(folder):
+                    print_log(f'{error}: it is made anew', 'current', logging.WARNING)
+                    folder.rename(folder.with_name(f'{folder.name}.{os.getpid()}-old{_TEMPORARY}'))
+            for old in folder.parent.glob(f'{folder.name}.*{_TEMPORARY}'):  # or of a process that was killed
+                shutil.rmtree(old, ignore_errors=True) if old.is_dir() and not old.is_symlink() else old.unlink()
             _write(folder, build)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -126,11 +117,10 @@ def open_or_build(
     return PixelStore(folder)
 
 
-def _describe(index: np.ndarray, size: int) -> dict[str, int]:
-    """Return what ``info.json`` contains; ValueError if the index is none."""
-    if index.ndim != 2 or index.shape[1] != 7 or index.dtype != np.int64:
-        raise ValueError(f'an index of shape {index.shape} and type {index.dtype}')
-    return {'version': VERSION, 'images': len(index), 'bytes': size, 'index': zlib.crc32(np.ascontiguousarray(index))}
+def _describe(folder: Path) -> dict[str, int]:
+    """Return what ``info.json`` contains."""
+    checksum = zlib.crc32((folder / INDEX).read_bytes())
+    return {'version': VERSION, 'bytes': os.path.getsize(folder / PIXELS), 'index': checksum}
 
 
 def _write(folder: Path, build: Callable[[], Images]) -> None:
@@ -144,9 +134,8 @@ def _write(folder: Path, build: Callable[[], Images]) -> None:
                 shape = *image.shape[:2], image.shape[2] if image.ndim == 3 else 0
                 rows.append((size, *shape, *original, zlib.crc32(pixels)))
                 size += file.write(pixels.data.cast('B'))
-        index = np.array(rows, dtype=np.int64).reshape(-1, 7)
-        np.save(temporary / INDEX, index, allow_pickle=False)
-        (temporary / INFO).write_text(json.dumps(_describe(index, size)))
+        np.save(temporary / INDEX, np.array(rows, dtype=np.int64).reshape(-1, 7), allow_pickle=False)
+        (temporary / INFO).write_text(json.dumps(_describe(temporary)))
         for name in (PIXELS, INDEX, INFO):
             with open(temporary / name, 'rb+') as file:
                 os.fsync(file.fileno())  # the contents reach the disk before the name does

@@ -7,7 +7,7 @@ import os
 import shutil
 import sys
 import zlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from multiprocessing import get_context
@@ -20,7 +20,7 @@ from PIL import Image
 
 from randsac_mm.files import atomic_write
 
-from .image_limits import MAX_PIXELS, open_image
+from .image_limits import open_image
 from .images import find_fault, log_progress
 
 _THREADS = 8  # more than cores, for network file systems
@@ -52,17 +52,10 @@ class ImageFacts(NamedTuple):
         return (self.width, self.height) if self.orientation >= 5 else (self.height, self.width)
 
 
-def scan_images(paths: Sequence[str], decode: bool = False, max_pixels: int = MAX_PIXELS) -> list[ImageFacts]:
-    """Return the facts of image files, see :func:`~randsac_mm.datasets.images.find_fault` for the arguments."""
-    kind = f'images-{"pixels" if decode else "headers"}-{max_pixels}'
-    found = scan_files(kind, paths, partial(_read_header, decode=decode, max_pixels=max_pixels))
+def scan_images(paths: Sequence[str], decode: bool = False) -> list[ImageFacts]:
+    """Return the facts of image files, see :func:`~randsac_mm.datasets.images.find_fault` for ``decode``."""
+    found = scan_files(f'images-{"pixels" if decode else "headers"}', paths, partial(_read_header, decode=decode))
     return [ImageFacts(*entry) for entry in found]
-
-
-def find_max_pixels(transforms: Iterable[Any]) -> int:
-    """Return the largest ``max_pixels`` of transforms or their configs, or the default."""
-    settings = [step if isinstance(step, Mapping) else getattr(step, '__dict__', {}) for step in transforms]
-    return max((step['max_pixels'] for step in settings if 'max_pixels' in step), default=MAX_PIXELS)
 
 
 def scan_files(kind: str, paths: Sequence[str], read: Callable[[str], Sequence]) -> list[Sequence]:
@@ -101,22 +94,21 @@ def cache_folder() -> Path:
 
 
 def recall(memory: Path) -> Any:
-    """Return what :func:`remember` wrote; None if there is nothing, or with a line in the log if it is damaged."""
+    """Return what :func:`remember` wrote, or None if there is nothing or it is damaged."""
     try:
         checksum, _, content = memory.read_bytes().partition(b'\n')
         if checksum == b'%08x' % zlib.crc32(content):
             return json.loads(content)
-        reason = 'its checksum is wrong'
     except FileNotFoundError:
         return None
-    except OSError as error:
-        reason = error.strerror
-    print_log(f'{memory} is damaged ({reason}): it is made anew', 'current', logging.WARNING)
+    except OSError:  # such as a folder
+        pass
+    print_log(f'{memory} is damaged, it is made anew', 'current', logging.WARNING)
     return None
 
 
 def remember(memory: Path, known: Any) -> None:
-    """Write plain values as JSON behind a line with its CRC-32; an error is only logged."""
+    """Write plain values as JSON behind a line with its CRC-32."""
     content = json.dumps(known).encode()
     try:
         if memory.is_dir():
@@ -135,11 +127,11 @@ def _stamp(path: str) -> list[int] | None:
     return [found.st_size, found.st_mtime_ns, found.st_ctime_ns]  # ctime: permissions as well
 
 
-def _read_header(path: str, decode: bool, max_pixels: int) -> tuple[Any, ...]:
-    fault = find_fault(path, decode, max_pixels)
+def _read_header(path: str, decode: bool) -> tuple[Any, ...]:
+    fault = find_fault(path, decode)
     if fault is not None:
         return (fault,)
-    with open(path, 'rb') as file, open_image(file, max_pixels) as image:
+    with open(path, 'rb') as file, open_image(file) as image:
         if image.format == 'PNG' and b'eXIf' in Path(path).read_bytes():
             with suppress(Exception):  # pixels that are damaged in the middle
                 image.load()  # EXIF may come behind the pixels

@@ -11,7 +11,6 @@ from mmengine.logging import print_log
 
 from randsac_mm.registry import register
 
-from .image_limits import MAX_PIXELS
 from .images import UnreadableImageError, printable, read_image, read_mask
 
 # Values of the libraries' options that ours have as well (first line), or that change nothing.
@@ -34,15 +33,13 @@ class LoadImageStrict(BaseTransform):
 
     Args:
         color_type: ``'color'`` for three channels, ``'grayscale'`` for one.
-        max_pixels: Number of pixels above which an image is not decoded; folders of images skip those with more.
 
     Raises:
         ValueError: If ``color_type`` is neither of the two.
     """
 
-    def __init__(self, color_type: str = 'color', max_pixels: int = MAX_PIXELS) -> None:
+    def __init__(self, color_type: str = 'color') -> None:
         super().__init__()
-        self.max_pixels = max_pixels
         if color_type not in ('color', 'grayscale'):
             raise ValueError(f"color_type={color_type!r} must be 'color' or 'grayscale'")
         self.color_type = color_type
@@ -50,7 +47,7 @@ class LoadImageStrict(BaseTransform):
     def transform(self, results: dict) -> dict:
         """Add the image to ``results``; raise UnreadableImageError if it cannot be read."""
         try:
-            image = read_image(results['img_path'], self.max_pixels)
+            image = read_image(results['img_path'])
         except UnreadableImageError as error:
             raise UnreadableImageError(
                 f"{error}. Repair or remove the file; UnlabelledImageFolder with check='decode' skips such files"

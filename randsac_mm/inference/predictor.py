@@ -13,7 +13,6 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from PIL import Image
 
-from randsac_mm.datasets.image_limits import MAX_PIXELS
 from randsac_mm.datasets.images import UnreadableImageError, printable
 from randsac_mm.engine.launch import load_config
 from randsac_mm.files import atomic_write, write_json
@@ -87,8 +86,6 @@ class Predictor:
         device: Where to predict: ``'cpu'``, ``'cuda'``, ``'cuda:1'``.
         score_thr: Detection only: instances below this score are not drawn; None means 0.3.
         options: Changes to the config, as ``{'model.test_cfg.rcnn.score_thr': 0.5}``.
-        max_pixels: Number of pixels above which an image is not decoded. ``model.test_cfg.mode='slide'`` predicts large
-            images in windows.
 
     Attributes:
         task: ``'segmentation'`` or ``'detection'``.
@@ -107,7 +104,6 @@ class Predictor:
         device: str = 'cpu',
         score_thr: float | None = None,
         options: dict[str, Any] | None = None,
-        max_pixels: int = MAX_PIXELS,
     ) -> None:
         if isinstance(config, Config):
             cfg = copy.deepcopy(config)
@@ -120,7 +116,7 @@ class Predictor:
             raise ValueError(f'score_thr={score_thr} must be between 0 and 1, and is for detection only')
         self._score_thr = 0.3 if score_thr is None else score_thr
         with DefaultScope.overwrite_default_scope(self.scope):
-            self._load = prepare(cfg, self.scope, max_pixels)
+            self._load = prepare(cfg, self.scope)
             self._inferencer = build_inferencer(cfg, self.scope, device)
             model = self._inferencer.model
             meta = load_model(model, checkpoint)

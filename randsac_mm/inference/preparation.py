@@ -40,7 +40,7 @@ def find_scope(cfg: Config) -> str:
     return scope
 
 
-def prepare(cfg: Config, scope: str, max_pixels: int) -> Callable[[dict], dict]:
+def prepare(cfg: Config, scope: str) -> Callable[[dict], dict]:
     """Change a config in place for prediction of arrays, without initial weights and logging.
 
     Returns:
@@ -48,8 +48,6 @@ def prepare(cfg: Config, scope: str, max_pixels: int) -> Callable[[dict], dict]:
     """
     use_strict_readers(cfg)
     pipeline = cfg.test_dataloader.dataset.pipeline
-    if pipeline[0].type == 'LoadImageStrict':
-        pipeline[0].setdefault('max_pixels', max_pixels)
     load = TRANSFORMS.build(pipeline[0])
     pipeline[0] = ConfigDict(type='LoadImageFromFile')  # where the inferencers put arrays in
     _drop_initial_weights(cfg.model)
