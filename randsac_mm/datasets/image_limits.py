@@ -20,7 +20,10 @@ _FRAMES, _HUFFMAN, _EOI, _SOS = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}, {0xC0
 _IS_MARKER = ~np.isin(np.arange(256), [0, *range(0xD0, 0xD8), 255])  # but those between entropy-coded data
 _CUT = 'data are missing before the end mark: the file was cut, or its writing was interrupted'
 _NO_CODE = b'\xff\x00' * 8  # ones, which are no Huffman code, as many as the decoder reads in advance
-_NOISE = b''.join(bytes([*range(1, 255), 255, 0xD0 + k % 8]) for k in range(17))  # with marks of restarts
+# Bytes without order, with marks of restarts; the first completes a byte of ones behind which a file was cut.
+_NOISE = b'\0' + b''.join(
+    bytes([*((101 * j + 57 * k) % 255 for j in range(1, 65)), 255, 0xD0 + k % 8]) for k in range(32)
+)
 
 
 def open_image(file: BinaryIO) -> Image.Image:
@@ -56,8 +59,8 @@ def load_pixels(image: Image.Image, file: BinaryIO, only_check: bool = False) ->
         return
     file.seek(0)
     data = file.read()
-    ends, missing = _read_scans(data, image.width * image.height)
-    if missing:
+    ends, few = _read_scans(data, image.width * image.height)
+    if few:
         raise ValueError(_CUT)
     if len(ends) == 1 and _needs_no_end():  # it ends behind the data of all pixels, or is truncated
         image.fp = BytesIO(data[: ends[0]] + _NO_CODE)
@@ -82,7 +85,7 @@ def _needs_no_end() -> bool:
 
 
 def _read_scans(data: bytes, pixels: int) -> tuple[list[int], bool]:
-    """Return where the scans of a JPEG end, and whether some are missing; nothing of a kind that is not checked."""
+    """Return where the scans of a JPEG end, and whether they are too few; nothing of a kind that is not checked."""
     codes = np.frombuffer(data, np.uint8)
     starts = np.flatnonzero(codes[:-1] == 255)
     starts = starts[_IS_MARKER[codes[starts + 1]]]
@@ -97,7 +100,8 @@ def _read_scans(data: bytes, pixels: int) -> tuple[list[int], bool]:
         marker, position = data[start + 1], start + 2 + int.from_bytes(data[start + 2 : start + 4], 'big')
         in_scan, segment = marker == _SOS, data[start + 4 : position]
         if marker == _EOI:
-            return (ends, len(complete) < 64 * components) if kind in _HUFFMAN else ([], False)
+            few = len(complete) < 64 * components or pixels > 1024 * len(data)  # 64 pixels take more than half a bit
+            return (ends, few) if kind in _HUFFMAN else ([], False)
         if (in_scan or marker in _FRAMES) and len(segment) < 6:  # the decoder will say why
             break
         if marker in _FRAMES:

@@ -240,8 +240,9 @@ def _to_used_bits(image: Image.Image, file: BinaryIO) -> Image.Image:
         return image
     file.seek(0)
     pixels = cv2.imdecode(np.frombuffer(file.read(), np.uint8), cv2.IMREAD_UNCHANGED)
-    pixels = cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB if upper.shape[2] == 3 else cv2.COLOR_BGRA2RGBA)
-    if clear or not np.array_equal(pixels >> 8, upper):  # cv2 may not turn a TIFF
+    if pixels is not None:  # cv2 reads fewer files than Pillow
+        pixels = cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB if upper.shape[2] == 3 else cv2.COLOR_BGRA2RGBA)
+    if pixels is None or clear or not np.array_equal(pixels >> 8, upper):  # cv2 may not turn a TIFF
         raise ValueError('16-bit colours of this kind cannot be read; convert the file to 8 bits')
     return Image.fromarray(np.dstack([_to_8_bits(pixels[..., :3]), upper[..., 3:]]))
 
