@@ -4,9 +4,14 @@ Importing this package registers its types, so ``custom_imports = dict(imports=[
 another OpenMMLab project needs. Neither mmseg, mmdet nor mmcv's compiled ops are imported.
 """
 
+import os
 from typing import Any
 
 from .version import __version__
+
+# For the libraries' own readers, if cv2 is not imported yet: the limits of datasets/image_limits.py.
+for _name, _limit in {'PIXELS': 178_956_970, 'WIDTH': 65_535, 'HEIGHT': 65_535}.items():
+    os.environ.setdefault(f'OPENCV_IO_MAX_IMAGE_{_name}', str(_limit))
 
 try:
     import mmengine.logging

@@ -19,6 +19,9 @@ def work(args: argparse.Namespace) -> str:
         args.cfg_options = kind + args.cfg_options
     dataset = load_config(args.config, args.cfg_options, None, 'none').train_dataloader.dataset
     images = DATASETS.build(dataset)
+    if args.verify and (damaged := images.verify()):
+        print(f'{damaged:,} of {len(images):,} images were damaged')
+        images = DATASETS.build(dataset)
     options = f'source={dataset.get("source", "UnlabelledImageFolder")} train_dataloader.dataset.type=CachedImages'
     return f'{len(images):,} images in {images.folder}\nTo use them, add train_dataloader.dataset.{options}'
 
@@ -26,4 +29,5 @@ def work(args: argparse.Namespace) -> str:
 if __name__ == '__main__':
     parser = make_parser(__doc__)
     parser.add_argument('config', help='config file')
+    parser.add_argument('--verify', action='store_true', help='verify all images, and make a damaged cache anew')
     run_tool(parser, work)

@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
@@ -16,9 +16,11 @@ from PIL import Image
 from randsac_mm.registry import register
 
 from .images import UnreadableImageError, log_progress, printable
-from .pixel_store import VERSION, PixelStore, open_or_build
+from .pixel_store import DamagedError, PixelStore, open_or_build
 
 _CHUNK = 1024  # decoded images that may wait to be written
+_SAMPLE = 16  # files that are compared with their images
+_TOLERANCE = 24  # of 255; versions of libjpeg differ by less
 _STAT_THREADS = 8  # for network file systems
 
 
@@ -32,7 +34,8 @@ class CachedImages:
     comparisons with published runs read the files themselves.
 
     A cache belongs to the names, order, sizes and dates of its files and to the loading transform: if any of that
-    changes another cache is made.
+    changes another cache is made. One that is damaged, or whose images are not those of 16 of its files, is made anew.
+    A process verifies the checksum of an image when it first reads it; if it is wrong, the file is read instead.
 
     Args:
         pipeline: Transforms, the first of which loads the image: ``LoadImageStrict`` or ``LoadImageFromFile``.
@@ -42,8 +45,8 @@ class CachedImages:
         **kwargs: Arguments of the data set, such as ``data_root``.
 
     Raises:
-        ValueError: If ``short_side`` or the first transform is not usable, or a cache is damaged.
-        OSError: If the disk is full, or a file is missing.
+        ValueError: If ``short_side`` or the first transform is not usable.
+        OSError: If the disk is full, the cache cannot be written, or a file is missing.
         UnreadableImageError: If a file cannot be decoded; the message names it.
 
     Example:
@@ -65,10 +68,10 @@ class CachedImages:
         first, *rest = pipeline
         self._load = TRANSFORMS.build(first) if isinstance(first, dict) else first
         self._short_side = short_side
-        stored = _LoadStored()
+        stored = _LoadStored(self._decode)
         self.dataset = MMPRETRAIN_DATASETS.build(dict(type=source, pipeline=[stored, *rest], **kwargs))
-        stored.store = self._open(Path(cache_dir).expanduser())
-        self.folder = stored.store.folder
+        stored.store = self.store = self._open(Path(cache_dir).expanduser())
+        self.folder = self.store.folder
         self.metainfo = self.dataset.metainfo
 
     def __len__(self) -> int:
@@ -84,6 +87,11 @@ class CachedImages:
         """Return the classes of a sample."""
         return self.dataset.get_cat_ids(index)
 
+    def verify(self) -> int:
+        """Verify all images; return how many are damaged. If there are any, the next start makes the cache anew."""
+        numbers = log_progress(range(len(self)), f'{self.folder}: images verified', len(self))
+        return sum(not self.store.verify(number) for number in numbers)
+
     def _open(self, cache_dir: Path) -> PixelStore:
         """Open the cache of the images, or make it."""
         paths = [self.dataset.get_data_info(index).get('img_path') for index in range(len(self.dataset))]
@@ -92,7 +100,19 @@ class CachedImages:
         root = os.path.abspath(getattr(self.dataset, 'data_root', None) or os.path.commonpath(paths))
         key = fingerprint(paths, root, f'{self._load!r} {self._short_side}')
         folder = cache_dir / f'{os.path.basename(root)}-{self._short_side}px-{key}'
-        return open_or_build(folder, lambda: self._decode_all(paths, folder))
+        return open_or_build(folder, lambda: self._decode_all(paths, folder), lambda store: self._compare(store, paths))
+
+    def _compare(self, store: PixelStore, paths: list[str]) -> PixelStore:
+        """Return the store; raise DamagedError if a sample of its images is not that of the files."""
+        sample = sorted({*np.linspace(0, len(paths) - 1, _SAMPLE).astype(int).tolist()})
+        with ThreadPoolExecutor() as pool:
+            decoded = pool.map(self._decode, [paths[number] for number in sample])
+            for number, (image, original) in zip(sample, decoded, strict=True):
+                stored = store.image(number)
+                same = stored.shape == image.shape and store.original_shape(number) == original
+                if not same or np.abs(stored.astype(np.int16) - image).max() > _TOLERANCE:
+                    raise DamagedError(f'{store.folder}: {printable(paths[number])} has changed, in spite of its date')
+        return store
 
     def _decode_all(self, paths: list[str], folder: Path) -> Iterator[tuple[np.ndarray, tuple[int, int]]]:
         """Decode and reduce all images in order, by threads."""
@@ -118,9 +138,15 @@ class _LoadStored:
 
     store: PixelStore
 
+    def __init__(self, decode: Callable[[str], tuple[np.ndarray, tuple[int, int]]]) -> None:
+        self.decode = decode
+
     def __call__(self, results: dict) -> dict:
         number = results['sample_idx']
-        results['img'] = self.store.image(number)
+        if self.store.verify(number):
+            results['img'] = self.store.image(number)
+        else:
+            results['img'] = self.decode(results['img_path'])[0]
         results['img_shape'] = results['img'].shape[:2]
         results['ori_shape'] = self.store.original_shape(number)
         return results
@@ -143,7 +169,7 @@ def fingerprint(paths: Sequence[str], root: str, recipe: str) -> str:
         found = os.stat(path)
         return os.fsencode(f'{os.path.relpath(path, root)}\0{found.st_size}\0{found.st_mtime_ns}\0')
 
-    digest = hashlib.sha256(f'{VERSION} {recipe} {len(paths)}\0'.encode())
+    digest = hashlib.sha256(f'1 {recipe} {len(paths)}\0'.encode())
     with ThreadPool(_STAT_THREADS) as pool:
         for entry in pool.imap(describe, paths, chunksize=1024):
             digest.update(entry)

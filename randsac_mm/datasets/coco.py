@@ -6,20 +6,24 @@ evaluator count images that the data set leaves out. A file that needs it gets a
 
 import hashlib
 import json
+import logging
 import os
+import shutil
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mmengine.logging import print_log
 from mmengine.registry import DATASETS
 
 from randsac_mm.files import atomic_write
 
 from .coco_cleaning import clean_coco
 from .data_report import DataReport, find_datasets, name_some
-from .scan import ImageFacts, cache_folder, scan_images
+from .scan import ImageFacts, cache_folder, recall, remember, scan_images
 
-_VERSION = 1  # of the copies: to be raised when the rules change
+_VERSION = 2  # of the copies: to be raised when the rules change
 
 
 def prepare_coco(cfg: Mapping[str, Any], parts: Sequence[str] = ('train', 'val', 'test')) -> list[DataReport]:
@@ -98,30 +102,36 @@ def _open(path: str, folder: str, classes: tuple[str, ...], options: dict) -> tu
     found = os.stat(path)
     recipe = [_VERSION, *map(os.path.abspath, (path, folder)), found.st_size, found.st_mtime_ns, classes, options]
     base = cache_folder() / 'annotations' / f'{Path(path).stem}-{_digest(recipe)}'
-    memory, copy = Path(f'{base}.memory.json'), Path(f'{base}.json')
+    memory, copy = Path(f'{base}.memory'), Path(f'{base}.json')
     files: list[str] = []
 
     def scan(names: list[str]) -> list[ImageFacts]:
         files[:] = names
         return scan_images([os.path.abspath(os.path.join(folder, name)) for name in names])
 
-    try:
-        known = json.loads(memory.read_bytes())
-        if known['images'] == _digest(scan(known['files'])) and os.path.exists(known['target']):
+    if (known := recall(memory)) and known['images'] == _digest(scan(known['files'])):
+        if known['checksum'] == _checksum(known['target'], path):
             return known['target'], known['facts'], known['warnings']
-    except (OSError, ValueError):  # none, or a damaged one
-        pass
+        print_log(f'{copy} is damaged, it is made anew', 'current', logging.WARNING)
     try:
         data = json.loads(Path(path).read_bytes())
     except ValueError as error:
         raise ValueError(f'no JSON file: {error}') from error
     clean, facts, warnings = clean_coco(data, classes, scan, **options)
     target = path if clean is data else str(copy)
+    if clean is not data:
+        if copy.is_dir():
+            shutil.rmtree(copy)
+        with atomic_write(copy) as temporary:
+            temporary.write_text(json.dumps(clean))
     known = dict(target=target, facts=facts, warnings=warnings, files=files, images=_digest(scan(files)))
-    for name, content in [(copy, clean)] * (clean is not data) + [(memory, known)]:
-        with atomic_write(name) as temporary:
-            temporary.write_text(json.dumps(content))
+    remember(memory, {**known, 'checksum': _checksum(target, path)})
     return target, facts, warnings
+
+
+def _checksum(target: str, path: str) -> int:
+    """Return a copy's CRC-32; 0 if there is none to be read, or the file itself is used."""
+    return 0 if target == path or not os.path.isfile(target) else zlib.crc32(Path(target).read_bytes())
 
 
 def _digest(values: Any) -> str:

@@ -19,6 +19,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from rich.console import Console
 from rich.progress import track
 
+from .image_limits import FORMATS, load_pixels, open_image
+
 IMG_EXTENSIONS = (
     *('.bmp', '.gif', '.jfif', '.jpe', '.jpeg', '.jpg', '.pbm', '.pgm'),
     *('.png', '.pnm', '.ppm', '.tif', '.tiff', '.webp'),
@@ -30,7 +32,7 @@ Item = TypeVar('Item')
 
 
 class UnreadableImageError(ValueError):
-    """A file is no image, is damaged, or has more pixels than Pillow decodes (twice ``Image.MAX_IMAGE_PIXELS``)."""
+    """A file is no image, is damaged, or is beyond the limits of :mod:`randsac_mm.datasets.image_limits`."""
 
 
 def find_image_files(folder: str | os.PathLike, skip: Sequence[Path] = ()) -> list[Path]:
@@ -85,7 +87,7 @@ def read_image(path: str | os.PathLike) -> np.ndarray:
             negative pixels, which have no agreed range. The message names the file.
     """
     with _open(path) as (image, raw_mode, file):
-        image.load()
+        load_pixels(image, file)
         return _turn(np.asarray(_to_rgb(image, raw_mode, file)), image)
 
 
@@ -102,10 +104,10 @@ def read_mask(path: str | os.PathLike) -> np.ndarray:
             integer from 0 a pixel: colours, transparency, floating-point values. The message names file and mode.
     """
     with _open(path) as (image, raw_mode, _):
-        frames = getattr(image, 'n_frames', 1)
+        frames = 'several' if getattr(image, 'is_animated', False) else 1  # a count would read them all
         lossy = image.format in ('JPEG', 'MPO', 'WEBP') or 'jpeg' in str(image.info.get('compression'))
         changed = 'I' in raw_mode.partition(';')[2] or (image.format == 'PPM' and image.tile[0][0] != 'raw')
-        if lossy or changed or frames > 1:  # Pillow inverts or scales what is changed
+        if lossy or changed or frames != 1:  # Pillow inverts or scales what is changed
             raise ValueError(
                 f'{image.format}, mode {raw_mode}, {frames} frames: save each mask as a PNG of 8 or 16 bits'
             )
@@ -150,11 +152,10 @@ def find_fault(path: str | os.PathLike, decode: bool = False) -> str | None:
             file.seek(max(0, os.fstat(file.fileno()).st_size - 8))
             tail = file.read()
             file.seek(0)
-            with Image.open(file) as image:
+            with open_image(file) as image:
                 _check_range(image)
                 if decode or not tail.endswith(_TAILS.get(image.format, b'no such end')):
-                    image.draft('RGB', (1, 1))  # a JPEG is read to its end, but 8 times smaller; others ignore it
-                    image.load()
+                    load_pixels(image, file, only_check=True)
     except Exception as error:  # decoders raise anything from SyntaxError to struct.error
         return _reason(path, error)
     return None
@@ -182,7 +183,7 @@ def log_progress(items: Iterable[Item], text: str, total: int) -> Iterator[Item]
 def _open(path: str | os.PathLike) -> Iterator[tuple[Image.Image, str, BinaryIO]]:
     """Open an image and how its pixels are stored, such as ``'RGB;16B'``; make any error an UnreadableImageError."""
     try:
-        with open(path, 'rb') as file, Image.open(file) as image:  # by name, Pillow 13 scrambles turned grey TIFFs
+        with open(path, 'rb') as file, open_image(file) as image:  # by name, Pillow 13 scrambles turned grey TIFFs
             _check_range(image)
             args = image.tile[0][3] if image.tile else ''
             yield image, args if isinstance(args, str) else str(args[0]), file
@@ -239,8 +240,9 @@ def _to_used_bits(image: Image.Image, file: BinaryIO) -> Image.Image:
         return image
     file.seek(0)
     pixels = cv2.imdecode(np.frombuffer(file.read(), np.uint8), cv2.IMREAD_UNCHANGED)
-    pixels = cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB if upper.shape[2] == 3 else cv2.COLOR_BGRA2RGBA)
-    if clear or not np.array_equal(pixels >> 8, upper):  # cv2 may not turn a TIFF
+    if pixels is not None:  # cv2 reads fewer files than Pillow
+        pixels = cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB if upper.shape[2] == 3 else cv2.COLOR_BGRA2RGBA)
+    if pixels is None or clear or not np.array_equal(pixels >> 8, upper):  # cv2 may not turn a TIFF
         raise ValueError('16-bit colours of this kind cannot be read; convert the file to 8 bits')
     return Image.fromarray(np.dstack([_to_8_bits(pixels[..., :3]), upper[..., 3:]]))
 
@@ -249,7 +251,7 @@ def _reason(path: str | os.PathLike, error: Exception) -> str:
     if isinstance(error, FileNotFoundError):
         return 'does not exist, or is a broken link'
     if isinstance(error, UnidentifiedImageError):
-        return 'no image that Pillow can read' if os.path.getsize(path) else 'empty (0 bytes)'
+        return f'no image of {", ".join(FORMATS)}' if os.path.getsize(path) else 'empty (0 bytes)'
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return str(error) or type(error).__name__

@@ -1,82 +1,126 @@
 """A file of decoded images of different sizes, which all processes share.
 
 A store is a folder: ``pixels.u8`` contains the images one after the other, ``index.npy`` an int64 row for each (offset,
-height, width, channels, height and width of the original), ``info.json`` their number and bytes. It appears under its
-name only when it is complete.
+height, width, channels, height and width of the original, CRC-32 of the pixels), ``info.json`` the bytes of pixels and
+the CRC-32 of the index. It appears under its name only when it is complete. A file ``damaged`` in it has it made anew.
 """
 
 import errno
 import fcntl  # on Linux and macOS only, as are the launchers
 import json
+import logging
 import os
 import shutil
+import zlib
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
 from mmengine.logging import print_log
 
-VERSION = 1
-PIXELS, INDEX, INFO = 'pixels.u8', 'index.npy', 'info.json'
+VERSION = 2
+PIXELS, INDEX, INFO, DAMAGED = 'pixels.u8', 'index.npy', 'info.json', 'damaged'
 _TEMPORARY = '.building'  # ending of a folder that is being written, or was when its process ended
 
 Images = Iterable[tuple[np.ndarray, tuple[int, int]]]  # uint8, (H, W) or (H, W, C); height and width of the original
 
 
-class PixelStore:
-    """Images in a memory-mapped file of ``folder``; ValueError if it is damaged."""
+class DamagedError(ValueError):
+    """A store, or an image in it, is not what was written."""
 
-    def __init__(self, folder: str | os.PathLike) -> None:
+
+class PixelStore:
+    """Images in a memory-mapped file of ``folder``; DamagedError if it is damaged, or marked so unless ``marked``."""
+
+    def __init__(self, folder: str | os.PathLike, marked: bool = False) -> None:
         self.folder = Path(folder)
         try:
-            info = json.loads((self.folder / INFO).read_text())
-            self._index = np.load(self.folder / INDEX, mmap_mode='r', allow_pickle=False)
-            expected = info['images'], info['bytes']
-            found = len(self._index), os.path.getsize(self.folder / PIXELS)
+            if not marked and (self.folder / DAMAGED).exists():
+                raise ValueError('an image in it was found damaged')
+            expected, found = json.loads((self.folder / INFO).read_bytes()), _describe(self.folder)
             if found != expected:
-                raise ValueError(f'(images, bytes) are {found} instead of {expected}')
-        except (OSError, ValueError, KeyError) as error:
-            raise ValueError(f'{self.folder} is damaged ({error}): remove it to build it anew') from error
-        self._pixels = np.memmap(self.folder / PIXELS, np.uint8, mode='r')
+                raise ValueError(f'{found} instead of {expected}')
+            self._index = np.load(self.folder / INDEX, mmap_mode='r')
+            self._pixels = np.memmap(self.folder / PIXELS, np.uint8, mode='r') if found['bytes'] else np.empty(0, 'u1')
+        except Exception as error:  # json raises RecursionError as well
+            raise DamagedError(f'{self.folder} is damaged or outdated ({error})') from error
+        self._verified, self._marked = np.zeros(len(self._index), bool), marked
 
     # A spawned worker opens the files itself; the pixels are not sent to it.
     def __reduce__(self) -> tuple:
-        return PixelStore, (self.folder,)
+        return PixelStore, (self.folder, True)
 
     def __len__(self) -> int:
         return len(self._index)
 
     def image(self, number: int) -> np.ndarray:
-        """Return a copy of an image (H, W) or (H, W, C), uint8."""
+        """Return a copy of an image (H, W) or (H, W, C), uint8; see :meth:`verify` first."""
         begin, height, width, channels = self._index[number, :4].tolist()
         flat = self._pixels[begin : begin + height * width * max(1, channels)]
         return np.array(flat).reshape((height, width, channels) if channels else (height, width))
 
+    def verify(self, number: int) -> bool:
+        """Return whether an image is what was written; compute its checksum once a process.
+
+        If not, the store is marked, if the disk can be written, so that the next that opens it makes it anew.
+        """
+        if not self._verified[number]:
+            self._verified[number] = zlib.crc32(self.image(number)) == self._index[number, 6]
+            if not self._verified[number] and not self._marked:
+                self._marked = True
+                with suppress(OSError):
+                    (self.folder / DAMAGED).touch()
+                text = f'{self.folder}: image {number}, and perhaps others, is damaged: its file is read instead, and '
+                print_log(f'{text}the next start makes the cache anew', 'current', logging.WARNING)
+        return bool(self._verified[number])
+
     def original_shape(self, number: int) -> tuple[int, int]:
         """Return height and width of the file that an image was made from."""
-        return tuple(self._index[number, 4:].tolist())
+        return tuple(self._index[number, 4:6].tolist())
 
 
-def open_or_build(folder: str | os.PathLike, build: Callable[[], Images]) -> PixelStore:
-    """Open a store; write it first, from the images that ``build`` returns, if there is none.
+def open_or_build(
+    folder: str | os.PathLike,
+    build: Callable[[], Images],
+    check: Callable[[PixelStore], PixelStore] = lambda store: store,
+) -> PixelStore:
+    """Open a store; write it first, from the images that ``build`` returns, if there is none or ``check`` refuses it.
 
     Of several processes that need it at once, on one machine or on several with a shared file system, one writes and
-    the others wait. Where a file system has no locks, each writes its own and the first to finish counts.
+    the others wait. Where a file system has no locks, each writes its own and the first to finish counts. Who reads a
+    damaged store while it is replaced goes on with the old one.
 
     Raises:
         OSError: If it cannot be written.
-        ValueError: If the store is damaged.
     """
     folder = Path(folder)
-    if not folder.exists():
+    with suppress(DamagedError):
+        return check(PixelStore(folder))
+    try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with _lock(folder):
-            if not folder.exists():
-                for old in folder.parent.glob(f'{folder.name}.*{_TEMPORARY}'):
-                    shutil.rmtree(old, ignore_errors=True)  # of a process that was killed: it lost the lock
-                _write(folder, build)
+            try:
+                return check(PixelStore(folder))  # made by another process
+            except DamagedError as error:
+                if os.path.lexists(folder):
+                    print_log(f'{error}: it is made anew', 'current', logging.WARNING)
+                    folder.rename(folder.with_name(f'{folder.name}.{os.getpid()}-old{_TEMPORARY}'))
+            for old in folder.parent.glob(f'{folder.name}.*{_TEMPORARY}'):  # or of a process that was killed
+                shutil.rmtree(old, ignore_errors=True) if old.is_dir() and not old.is_symlink() else old.unlink()
+            _write(folder, build)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        text = f'{folder} cannot be made ({error}): set another cache_dir, or remove what is in the way'
+        raise OSError(error.errno, text) from error
     return PixelStore(folder)
+
+
+def _describe(folder: Path) -> dict[str, int]:
+    """Return what ``info.json`` contains."""
+    checksum = zlib.crc32((folder / INDEX).read_bytes())
+    return {'version': VERSION, 'bytes': os.path.getsize(folder / PIXELS), 'index': checksum}
 
 
 def _write(folder: Path, build: Callable[[], Images]) -> None:
@@ -86,10 +130,12 @@ def _write(folder: Path, build: Callable[[], Images]) -> None:
     try:
         with open(temporary / PIXELS, 'wb') as file:
             for image, original in build():
-                rows.append((size, *image.shape[:2], image.shape[2] if image.ndim == 3 else 0, *original))
-                size += file.write(np.ascontiguousarray(image, dtype=np.uint8).data.cast('B'))
-        np.save(temporary / INDEX, np.array(rows, dtype=np.int64).reshape(-1, 6), allow_pickle=False)
-        (temporary / INFO).write_text(json.dumps({'version': VERSION, 'images': len(rows), 'bytes': size}))
+                pixels = np.ascontiguousarray(image, dtype=np.uint8)
+                shape = *image.shape[:2], image.shape[2] if image.ndim == 3 else 0
+                rows.append((size, *shape, *original, zlib.crc32(pixels)))
+                size += file.write(pixels.data.cast('B'))
+        np.save(temporary / INDEX, np.array(rows, dtype=np.int64).reshape(-1, 7), allow_pickle=False)
+        (temporary / INFO).write_text(json.dumps(_describe(temporary)))
         for name in (PIXELS, INDEX, INFO):
             with open(temporary / name, 'rb+') as file:
                 os.fsync(file.fileno())  # the contents reach the disk before the name does

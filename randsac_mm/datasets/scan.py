@@ -2,8 +2,11 @@
 
 import hashlib
 import json
+import logging
 import os
+import shutil
 import sys
+import zlib
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
@@ -17,11 +20,12 @@ from PIL import Image
 
 from randsac_mm.files import atomic_write
 
+from .image_limits import open_image
 from .images import find_fault, log_progress
 
 _THREADS = 8  # more than cores, for network file systems
 _FEW = 1000  # files that threads read
-_VERSION = 2  # of what is remembered: to be raised when a reader changes its mind
+_VERSION = 3  # of what is remembered: to be raised when a reader changes its mind
 _ORIENTATION = 0x0112  # the EXIF tag
 
 
@@ -64,8 +68,8 @@ def scan_files(kind: str, paths: Sequence[str], read: Callable[[str], Sequence])
         return []
     root = os.path.abspath(os.path.commonpath({os.path.dirname(path) or '.' for path in paths}))
     name = hashlib.sha256(f'{_VERSION} {kind} {root}'.encode(errors='surrogateescape')).hexdigest()[:16]
-    memory = cache_folder() / 'scans' / f'{name}.json'
-    known = _recall(memory)
+    memory = cache_folder() / 'scans' / f'{name}.memory'
+    known = recall(memory) or {}
     with ThreadPool(_THREADS) as pool:
         stamps = pool.map(_stamp, paths, chunksize=256)
         new = [
@@ -80,7 +84,7 @@ def scan_files(kind: str, paths: Sequence[str], read: Callable[[str], Sequence])
         for (path, stamp), entry in zip(new, log_progress(found, f'{root}: files checked', len(new)), strict=True):
             known[path] = [stamp, entry]
     if new:
-        _remember(memory, known)
+        remember(memory, known)
     return [known[path][1] for path in paths]
 
 
@@ -89,18 +93,28 @@ def cache_folder() -> Path:
     return Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache', 'randsac_mm')
 
 
-def _recall(memory: Path) -> dict[str, list]:
+def recall(memory: Path) -> Any:
+    """Return what :func:`remember` wrote, or None if there is nothing or it is damaged."""
     try:
-        known = json.loads(memory.read_bytes())
-        return known if all(len(entry) == 2 for entry in known.values()) else {}
-    except (OSError, ValueError, TypeError, AttributeError):  # there is none, or it is damaged
-        return {}
+        checksum, _, content = memory.read_bytes().partition(b'\n')
+        if checksum == b'%08x' % zlib.crc32(content):
+            return json.loads(content)
+    except FileNotFoundError:
+        return None
+    except OSError:  # such as a folder
+        pass
+    print_log(f'{memory} is damaged, it is made anew', 'current', logging.WARNING)
+    return None
 
 
-def _remember(memory: Path, known: dict[str, list]) -> None:
+def remember(memory: Path, known: Any) -> None:
+    """Write plain values as JSON behind a line with its CRC-32."""
+    content = json.dumps(known).encode()
     try:
+        if memory.is_dir():
+            shutil.rmtree(memory)
         with atomic_write(memory) as temporary:
-            temporary.write_text(json.dumps(known))
+            temporary.write_bytes(b'%08x\n%b' % (zlib.crc32(content), content))
     except OSError as error:  # a full disk or a read-only home only costs time
         print_log(f'{memory} could not be written, the files will be read again next time: {error}', 'current')
 
@@ -117,7 +131,7 @@ def _read_header(path: str, decode: bool) -> tuple[Any, ...]:
     fault = find_fault(path, decode)
     if fault is not None:
         return (fault,)
-    with Image.open(path) as image:
+    with open(path, 'rb') as file, open_image(file) as image:
         if image.format == 'PNG' and b'eXIf' in Path(path).read_bytes():
             with suppress(Exception):  # pixels that are damaged in the middle
                 image.load()  # EXIF may come behind the pixels

@@ -85,9 +85,12 @@ def test_a_missing_library_is_named(trained, task, monkeypatch):
 def test_tool_predicts_names_faults_and_fails(root, trained, tmp_path):
     photo(tmp_path / 'in' / 'a.png')
     (tmp_path / 'in' / 'b.png').write_text('no image')
-    options = ['--out', tmp_path / 'out', '--score-thr', '0.1', '--cfg-options', 'model.test_cfg.rcnn.max_per_img=2']
+    photo(tmp_path / 'in' / 'large.png', 120, 120)
+    options = ['--out', tmp_path / 'out', '--score-thr', '0.1', '--max-pixels', '5000']
+    options += ['--cfg-options', 'model.test_cfg.rcnn.max_per_img=2']
     found = run('python', root / 'tools' / 'predict.py', *trained['detection'], tmp_path / 'in', *options, ok=False)
     assert f'{tmp_path}/out/pictures/a.png {tmp_path}/out/instances/a.json' in found
-    assert f'not predicted: {tmp_path}/in/b.png: no image that Pillow can read' in found
-    assert 'predict.py: error: 1 of 2 images could not be predicted' in found
+    assert f'not predicted: {tmp_path}/in/b.png: no image of BMP, ' in found
+    assert f'not predicted: {tmp_path}/in/large.png: 14400 pixels, above the limit of 5000' in found
+    assert 'predict.py: error: 2 of 3 images could not be predicted' in found
     assert (tmp_path / 'out' / 'instances' / 'a.json').read_text().count('"size"') <= 2
