@@ -7,16 +7,17 @@ import re
 import sys
 import time
 import traceback
+import types
 from collections.abc import Callable
 
 from mmengine.logging import MMLogger
 
 from randsac_mm.datasets.data_report import DataError
+from randsac_mm.engine.config_check import closest
 
-# Other errors that a config or data set causes: mmengine's and torch's.
-_MISTAKES = re.compile(
-    r'is not in the .* registry|__init__\(\) (got an unexpected|missing)|Target -?\d+ is out of bounds'
-)
+_MISTAKE = re.compile(r'Target -?\d+ is out of bounds')  # torch's, where labels do not fit the model
+# Functions in which mmengine does nothing but build what a config describes.
+_BUILDERS = re.compile(r'_?build_\w+|from_cfg')
 
 
 def make_parser(doc: str | None, *, config: bool = True, launcher: bool = False) -> argparse.ArgumentParser:
@@ -36,9 +37,9 @@ def make_parser(doc: str | None, *, config: bool = True, launcher: bool = False)
 def run_tool(parser: argparse.ArgumentParser, work: Callable[[argparse.Namespace], str | None]) -> None:
     """Read the command line, work, and print the result, if any.
 
-    An error in data, config or command line ends the process with exit status 1 and a line ``TOOL: error: ...``. The
-    traceback goes to the log file, if the run has one, and with ``--traceback`` to the terminal. Other exceptions are
-    faults of the program and keep theirs.
+    An error in data, config or command line ends the process with exit status 1 and a line ``TOOL: error: ...``; so
+    does any that is raised while mmengine builds something from a config. The traceback goes to the log file, if the
+    run has one, and with ``--traceback`` to the terminal. Other exceptions are faults of the program and keep theirs.
     """
     args = parser.parse_args()
     if 'local_rank' in args:
@@ -51,8 +52,10 @@ def run_tool(parser: argparse.ArgumentParser, work: Callable[[argparse.Namespace
             if isinstance(handler, logging.FileHandler):
                 text = ('the run ended with an error', (), sys.exc_info())
                 handler.handle(logger.makeRecord(logger.name, logging.ERROR, __file__, 0, *text))
-        if not isinstance(error, (ValueError, OSError, ImportError, FloatingPointError)) and not (
-            _MISTAKES.search(str(error))
+        if not (
+            isinstance(error, (ValueError, OSError, ImportError, FloatingPointError))
+            or _MISTAKE.search(str(error))
+            or _builders(error)
         ):
             raise
         if args.traceback:
@@ -75,5 +78,24 @@ def describe(error: Exception) -> str:
         text = re.split(r'^[\w.]*Error: ', text, flags=re.MULTILINE)[-1]
     if isinstance(error, DataError):
         return text
+    text = re.sub(r'class `\w+` in \S+: ', '', text)  # by older versions of mmengine
+    built = [frame.f_locals for frame in _builders(error) if 'obj_type' in frame.f_locals]
+    if built and isinstance(error, KeyError) and built[-1].get('obj_cls', 0) is None:
+        name, registry = built[-1]['obj_type'], built[-1]['registry']
+        known = {*registry.module_dict, *(registry.parent.module_dict if registry.parent else ())}
+        text = f'type {name} is not in the registry {registry.name}; {closest(name, known, ())}'
+    elif built and not isinstance(error, (ValueError, OSError, ImportError)):
+        text = text or traceback.extract_tb(error.__traceback__)[-1].line or type(error).__name__
+        text = f'{getattr(built[-1]["obj_type"], "__name__", built[-1]["obj_type"])}: {text}'
     first, _, rest = text.strip().partition('\n')
     return '\n'.join(filter(None, [first, ' '.join(rest.split())])) or type(error).__name__
+
+
+def _builders(error: BaseException) -> list[types.FrameType]:
+    """Return the calls of mmengine's builders, outermost first, in which an error was raised."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return [
+        frame
+        for frame in frames
+        if _BUILDERS.fullmatch(frame.f_code.co_name) and frame.f_globals.get('__name__', '').startswith('mmengine.')
+    ]
