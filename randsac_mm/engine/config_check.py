@@ -115,18 +115,23 @@ def check_keys(cfg: Config) -> None:
             (path, part, [_find_types(name, registries, scope) for name, scope in types])
             for path, part, types in find_dicts(cfg[key], key, scope)
         ]
-        everywhere = {kind for *_, found in parts for kinds in found for kind in kinds}
         for path, part, found in parts:
-            if 'type' in part:
-                _check_part(path, part, found[-1], [kind for kinds in found for kind in kinds], extra)
-            else:
-                kind = _reader_of(path, part, cfg)
-                _check_part(path, part, [kind] if kind else [], [], extra if inspect.isclass(kind) else ())
-                if re.match(r'model\..*\b(arch|train_cfg|test_cfg)\b', path) and everywhere:
-                    words = frozenset().union(*map(_words, everywhere))
-                    for name in sorted(set(part) - words):
-                        if not any(name in _library(kind.__module__.partition('.')[0]) for kind in everywhere):
-                            raise ValueError(f'{path}: the model reads no {name}; {closest(name, words, ())}')
+            own = found[-1] if found and 'type' in part else _reader_of(path, part, cfg)
+            readers = [kind for kinds in found for kind in kinds]
+            if not own and isinstance(part.get('type'), str):
+                close = get_close_matches(part['type'], _type_names(registries, scope), n=1, cutoff=0.8)
+                if close:
+                    raise ValueError(f'{path}: there is no type {part["type"]}; did you mean {close[0]}?')
+            _check_part(
+                path, part, own, readers if key == 'model' else [], extra if own and inspect.isclass(own[0]) else ()
+            )
+            if re.match(r'model\..*\b(arch|train_cfg|test_cfg)\b', path) and 'type' not in part:
+                libraries = {
+                    kind.__module__.partition('.')[0] for *_, found in parts for kinds in found for kind in kinds
+                }
+                words = frozenset().union(*map(_library, libraries))
+                for name in sorted(set(part) - words) if libraries else ():
+                    raise ValueError(f'{path}: {", ".join(libraries)} do not read {name}; {closest(name, words, ())}')
     for name, hook in (cfg.get('default_hooks') or {}).items():
         if (name not in _HOOKS) if hook is None else (isinstance(hook, dict) and 'type' not in hook):
             known = {*_HOOKS, *cfg.default_hooks} - {name}
@@ -134,7 +139,7 @@ def check_keys(cfg: Config) -> None:
 
 
 def check_custom_keys(runner: Any) -> None:
-    """Compare ``paramwise_cfg.custom_keys`` with the names of the model's parameters; name those without any in the log.
+    """Compare ``paramwise_cfg.custom_keys`` with the names of the parameters; warn of keys that are part of none.
 
     Raises:
         ValueError: If a key is part of no name but resembles one.
@@ -158,34 +163,35 @@ def check_custom_keys(runner: Any) -> None:
 def _check_part(path: str, part: dict, kinds: list, readers: list, extra: tuple) -> None:
     """Check keys and values of one dict by what its type takes; ``readers`` may take some out before."""
     taken = [_arguments(kind) for kind in kinds]
-    if taken and not any(takes_more for _, takes_more in taken):
-        known = _ALWAYS.union(extra, *(arguments for arguments, _ in taken))
-        for name in sorted(set(part) - known):
-            if not any(name in _words(kind) for kind in readers):
-                kind = part.get('type', kinds[0])
-                raise ValueError(
-                    f'{path}: {getattr(kind, "__name__", kind)} has no {name}; {closest(name, known - _ALWAYS)}'
-                )
+    known = _ALWAYS.union(extra, *(arguments for arguments, _ in taken))
+    takes_more = not taken or any(more for _, more in taken)
+    for name in sorted(set(part) - known):
+        close = get_close_matches(name, known, n=1, cutoff=0.85)
+        if (close if takes_more else kinds) and not any(name in _words(kind) for kind in readers or takes_more * kinds):
+            kind = part.get('type', kinds[0])
+            kind = getattr(kind, '__name__', kind)
+            raise ValueError(f'{path}: {kind} has no {name}; {closest(name, known - _ALWAYS)}')
     for name, value in part.items():
         check_type(f'{path}.{name}', value, [arguments[name] for arguments, _ in taken if name in arguments])
         check_range(f'{path}.{name}', value)
 
 
-def _reader_of(path: str, part: dict, cfg: Config) -> Callable | None:
+def _reader_of(path: str, part: dict, cfg: Config) -> list[Callable]:
     """Return what reads a dict without a type, if it is known."""
     if path == 'train_cfg' and part:
-        return EpochBasedTrainLoop if part.get('by_epoch', 'max_epochs' in part) else IterBasedTrainLoop
+        return [EpochBasedTrainLoop if part.get('by_epoch', 'max_epochs' in part) else IterBasedTrainLoop]
     if re.fullmatch(_WRAPPER, path) and 'optimizer' in part:
-        return OptimWrapper
+        return [OptimWrapper]
     if '.paramwise_cfg' in path and 'constructor' in cfg.optim_wrapper:
-        return None
-    return next((kind for keys, kind in _UNTYPED.items() if re.fullmatch(keys, path)), None)
+        return []
+    return [kind for keys, kind in _UNTYPED.items() if re.fullmatch(keys, path)]
 
 
 def closest(key: str, known: Collection[str], shown: Collection[str] | None = None) -> str:
     """Return which known key a misspelt one may mean, or all of them, or those ``shown``."""
     close = get_close_matches(key, sorted(known), n=1)
-    return f'did you mean {close[0]}?' if close else f'it has {", ".join(sorted(known if shown is None else shown))}'
+    shown = known if shown is None else shown
+    return f'did you mean {close[0]}?' if close else f'it has {", ".join(sorted(shown)) or "nothing like it"}'
 
 
 def find_dicts(node: Any, path: str, scope: str, types: tuple = ()) -> Iterator[tuple[str, dict, tuple]]:
@@ -213,6 +219,12 @@ def _find_types(name: str | Callable, registries: tuple[str, ...], scope: str) -
         except Exception:  # of a library that is not there or broken: whatever needs it reports that
             continue
     return [kind for kind in found if kind is not None]
+
+
+def _type_names(registries: tuple[str, ...], scope: str) -> set[str]:
+    """Return the names in some registries of a library and in mmengine's own."""
+    owns = [getattr(root, registry) for registry in registries]
+    return {name for own in owns for one in {own, own.children.get(scope, own)} for name in one.module_dict}
 
 
 @cache

@@ -12,6 +12,7 @@ from types import NoneType, UnionType
 from typing import Any, Literal, NamedTuple, Union, get_args, get_origin
 
 import torch
+from mmengine.runner.priority import Priority
 from torch import distributed
 
 
@@ -33,8 +34,10 @@ def fits(value: Any, kind: Any, exact: bool = True) -> bool:
         return any(fits(value, part, exact) for part in parts)
     if origin is Literal:
         return value in parts
-    if value is None or kind in (None, NoneType):
-        return not exact or kind in (value, Any, NoneType)
+    if kind in (None, NoneType):
+        return value is None
+    if value is None:
+        return not exact or kind is Any
     if isinstance(value, (list, tuple, dict)) and not exact:
         return True
     if origin is bool or isinstance(value, bool):
@@ -114,6 +117,8 @@ _RULES = [
 ] + [
     (re.compile(key), text, test)
     for key, text, test in (
+        (r'(custom|default)_hooks\..*priority', f'an integer or one of {", ".join(Priority.__members__)}',
+         lambda v: isinstance(v, int) or v in Priority.__members__),
         ('log_level', 'a level such as INFO', _level),
         ('work_dir', 'a folder or the name of a new one', _usable_folder),
         ('default_scope', 'an installed library such as mmpretrain', lambda v: not v or bool(find_spec(v))),

@@ -72,13 +72,13 @@ def load_config(
         cfg.merge_from_dict(options)
     except (AssertionError, AttributeError, KeyError, TypeError) as error:
         raise ValueError(f'--cfg-options do not fit {path}: {error}') from error
-    fit_workers(cfg, options)
     cfg.launcher = launcher
     if work_dir is not None:
         cfg.work_dir = work_dir
     elif cfg.get('work_dir') is None:
         cfg.work_dir = str(Path('work_dirs', Path(path).stem))
     check_keys(cfg)
+    fit_workers(cfg, options)
     use_strict_readers(cfg)
     return cfg
 
@@ -90,11 +90,11 @@ def _check_options(cfg: Config, options: Mapping[str, Any]) -> None:
             raise ValueError('--cfg-options launcher: use --launcher, which replaces it')
         if first in KNOWN_KEYS or first == 'auto_num_workers':
             continue
-        nested = [f'{path}.{first}' for path, part, _ in find_dicts(cfg, '', '') if path and first in part]
+        nested = [f'{path}.{first}' for path, part, _ in find_dicts(cfg.to_dict(), '', '') if path and first in part]
         if first in cfg:
             raise ValueError(
                 f'--cfg-options {option}: {first} is a variable of the file, which has been read already: set the keys '
-                f'that use it, such as {[*nested, "train_dataloader.dataset.data_root"][0]}, or change a copy of the file'
+                f'that use it, such as {(nested or ["train_dataloader.dataset.data_root"])[0]}, or change a copy of it'
             )
         if nested:
             raise ValueError(f'--cfg-options {option}: the config has no {first}; did you mean {" or ".join(nested)}?')

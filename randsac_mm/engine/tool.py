@@ -13,7 +13,6 @@ from collections.abc import Callable
 from mmengine.logging import MMLogger
 
 from randsac_mm.datasets.data_report import DataError
-from randsac_mm.engine.config_check import closest
 
 _MISTAKE = re.compile(r'Target -?\d+ is out of bounds')  # torch's, where labels do not fit the model
 # Functions in which mmengine does nothing but build what a config describes.
@@ -80,11 +79,8 @@ def describe(error: Exception) -> str:
         return text
     text = re.sub(r'class `\w+` in \S+: ', '', text)  # by older versions of mmengine
     built = [frame.f_locals for frame in _builders(error) if 'obj_type' in frame.f_locals]
-    if built and isinstance(error, KeyError) and built[-1].get('obj_cls', 0) is None:
-        name, registry = built[-1]['obj_type'], built[-1]['registry']
-        known = {*registry.module_dict, *(registry.parent.module_dict if registry.parent else ())}
-        text = f'type {name} is not in the registry {registry.name}; {closest(name, known, ())}'
-    elif built and not isinstance(error, (ValueError, OSError, ImportError)):
+    text = text.partition('. Please check whether')[0]
+    if built and not isinstance(error, (ValueError, OSError, ImportError)) and not text.endswith(' registry'):
         text = text or traceback.extract_tb(error.__traceback__)[-1].line or type(error).__name__
         text = f'{getattr(built[-1]["obj_type"], "__name__", built[-1]["obj_type"])}: {text}'
     first, _, rest = text.strip().partition('\n')
@@ -97,5 +93,6 @@ def _builders(error: BaseException) -> list[types.FrameType]:
     return [
         frame
         for frame in frames
-        if _BUILDERS.fullmatch(frame.f_code.co_name) and frame.f_globals.get('__name__', '').startswith('mmengine.')
+        if (_BUILDERS.fullmatch(frame.f_code.co_name) or frame.f_locals.get('fn_name') == 'before_run')
+        and frame.f_globals.get('__name__', '').startswith('mmengine.')
     ]

@@ -8,9 +8,7 @@ import re
 import pytest
 from mmengine.config import Config
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
-from processes import ROOT, run
-
-from randsac_mm.engine import launch
+from processes import ROOT
 
 SMOKE = ROOT / 'configs' / 'smoke'
 LOADER, WRAPPER, HOOKS = 'train_dataloader', 'optim_wrapper', 'default_hooks'
@@ -24,12 +22,12 @@ WRONG = [line.rsplit(' -> ') for line in f"""
 {BACKBONE}.arch.num_heads=0 -> num_heads
 {BACKBONE}.arch.num_layers=-2 -> num_layers
 {BACKBONE}.arch.embed_dims=wide -> embed_dims
-{BACKBONE}.arch=huge -> arch
+{BACKBONE}.arch=hugee -> arch
 {BACKBONE}.drop_path_rate=1.5 -> drop_path_rate
 {BACKBONE}.drop_path_rate=-0.1 -> drop_path_rate
 {BACKBONE}.drop_path_rate=high -> drop_path_rate
 {BACKBONE}.patch_size=0 -> patch_size
-{BACKBONE}.patch_size=3 -> patch_size
+{BACKBONE}.patch_size=3 -> patches
 {BACKBONE}.patch_size=2.5 -> patch_size
 {BACKBONE}.img_size=-8 -> img_size
 {BACKBONE}.img_size=big -> img_size
@@ -70,7 +68,6 @@ model.data_preprocessor.to_rgb=yes -> to_rgb
 {LOADER}.collate_fn=nothing -> collate_fn
 {LOADER}.sampler.type=DefaultSmapler -> DefaultSampler
 {LOADER}.sampler.shuffle=often -> shuffle
-{LOADER}.sampler=None -> sampler
 {LOADER}.dataset.type=Digit -> Digits
 {LOADER}.dataset.splits=train -> split
 {LOADER}.persistent_workers=maybe -> persistent_workers
@@ -104,7 +101,7 @@ lr=3 -> optim_wrapper.optimizer.lr
 {WRAPPER}.optimizer.weight_decy=1 -> weight_decay
 {WRAPPER}.optimizer.momentum=0.9 -> momentum
 {WRAPPER}.optimizer.fused=fast -> fused
-{WRAPPER}.optimizer.type=AdamX -> Adam
+{WRAPPER}.optimizer.type=AdamX -> AdamW
 {WRAPPER}.optimzer.lr=1 -> optimizer
 {WRAPPER}.accumulative_counts=0 -> accumulative_counts
 {WRAPPER}.accumulative_count=2 -> accumulative_counts
@@ -119,7 +116,7 @@ lr=3 -> optim_wrapper.optimizer.lr
 {WRAPPER}.paramwise_cfg.custom_keys={{"neck.skip.weight":{{"decay_mul":0}}}} -> decay_mult
 {WRAPPER}.paramwise_cfg.custom_keys={{"neck.skip.weight":{{"decay_mult":-1}}}} -> decay_mult
 {WRAPPER}.paramwise_cfg.custom_keys={{"neck.skp.weight":{{"decay_mult":0}}}} -> neck.skip.weight
-{WRAPPER}.constructor=LayerDecay -> LayerDecayOptimWrapperConstructor
+{WRAPPER}.constructor=LayerDecay -> LayerDecay
 param_scheduler.0.start_factor=0 -> start_factor
 param_scheduler.0.start_factr=0.1 -> start_factor
 param_scheduler.0.by_epoch=sometimes -> by_epoch
@@ -129,8 +126,8 @@ param_scheduler.1.t_max=9 -> T_max
 param_scheduler.1.T_max=long -> T_max
 param_scheduler.1.begin=-1 -> begin
 param_scheduler.1.end=0 -> end
-param_scheduler={{"type":"MultiStepLR","milestones":[9,3]}} -> milestones
-param_scheduler.9.T_max=1 -> param_scheduler
+param_scheduler=[{{"type":"MultiStepLR","milestones":[9,3]}}] -> milestones
+param_scheduler.9.T_max=1 -> 9
 {HOOKS}.logger.interval=0 -> interval
 {HOOKS}.logger.intervall=8 -> interval
 {HOOKS}.checkpoint.interval=0 -> interval
@@ -142,7 +139,7 @@ param_scheduler.9.T_max=1 -> param_scheduler
 {HOOKS}.logger.type=LogerHook -> LoggerHook
 default_hook.logger.interval=3 -> default_hooks
 custom_hooks=[{{"type":"EMAHok"}}] -> EMAHook
-custom_hooks=[{{"type":"EMAHook","momentum":"x"}}] -> momentum
+custom_hooks=[{{"type":"EMAHook","momentum":"x"}}] -> EMAHook
 custom_hooks=[{{"priority":"LOW"}}] -> type
 custom_hooks=[{{"type":"EMAHook","priority":"LOWW"}}] -> priority
 env_cfg.cudnn_benchmak=true -> cudnn_benchmark
