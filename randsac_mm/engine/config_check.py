@@ -3,29 +3,21 @@
 import ast
 import inspect
 import re
+import sys
 import textwrap
 from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from difflib import get_close_matches
 from functools import cache
 from importlib import import_module
-from pathlib import Path
+from inspect import Parameter
 from typing import Any, get_type_hints
 
 from mmengine import registry as root
 from mmengine.config import Config
 from mmengine.optim import OptimWrapper
-from mmengine.runner import (
-    EpochBasedTrainLoop,
-    FlexibleRunner,
-    IterBasedTrainLoop,
-    LogProcessor,
-    Runner,
-    TestLoop,
-    ValLoop,
-)
+from mmengine.runner import EpochBasedTrainLoop, FlexibleRunner, IterBasedTrainLoop, Runner, runner
 from mmengine.utils.dl_utils import set_multi_processing
-from torch.distributed import init_process_group
 from torch.nn import Module
 from torch.utils.data import DataLoader
 
@@ -52,90 +44,81 @@ _PARTS = {
     'cfg': (('LOOPS',), ('by_epoch',)),
 }
 _ALWAYS = frozenset({'type', '_scope_'})
-
-
-def _looked_up(**kinds: Any) -> Callable:
-    """Make a stand-in for code that looks keys up in a dict, and whose arguments they therefore are not."""
-
-    def mmengine() -> None: ...
-
-    mmengine.arguments = {name: Argument(kind=kind) for name, kind in kinds.items()}  # type: ignore[attr-defined]
-    return mmengine
+_OBSOLETE = {'debug', 'allowed_border'}  # in train_cfg of mmdet's configs
 
 
 _WRAPPER = r'optim_wrapper(?:\.(?!paramwise_cfg|optimizer|clip_grad)\w+)?'
-# What reads the dicts that have no type, by their paths.
-_UNTYPED = {
+# What reads the dicts that have no type, by their paths; or the keys and types that mmengine looks up in them.
+_UNTYPED: dict[str, Any] = {
     r'\w+_dataloader': DataLoader,
-    'val_cfg': ValLoop,
-    'test_cfg': TestLoop,
-    'log_processor': LogProcessor,
-    'randomness': _looked_up(seed=int | None, diff_rank_seed=bool, deterministic=bool),
-    'auto_scale_lr': _looked_up(base_batch_size=int, enable=bool),
-    'env_cfg': _looked_up(cudnn_benchmark=bool, mp_cfg=dict, dist_cfg=dict, resource_limit=int),
+    'val_cfg': runner.ValLoop,
+    'test_cfg': runner.TestLoop,
+    'log_processor': runner.LogProcessor,
+    'randomness': dict(seed=int | None, diff_rank_seed=bool, deterministic=bool),
+    'auto_scale_lr': dict(base_batch_size=int, enable=bool),
+    'env_cfg': dict(cudnn_benchmark=bool, mp_cfg=dict, dist_cfg=dict, resource_limit=int),
     r'env_cfg\.mp_cfg': set_multi_processing,
-    r'env_cfg\.dist_cfg': _looked_up(
-        **{**dict.fromkeys(inspect.signature(init_process_group).parameters, Any), 'timeout': float},
-        init_backend=str, port=int,
+    r'env_cfg\.dist_cfg': dict(
+        backend=str, init_backend=str, timeout=float, port=int, init_method=str, world_size=int, rank=int, store=Any,
+        group_name=str, pg_options=Any, device_id=Any,
     ),
-    rf'{_WRAPPER}\.clip_grad': _looked_up(
-        max_norm=float, norm_type=float | str, error_if_nonfinite=bool, foreach=bool | None, clip_value=float
+    rf'{_WRAPPER}\.clip_grad': dict(
+        max_norm=float, norm_type=float | str, error_if_nonfinite=bool, foreach=bool | None, clip_value=float,
     ),
-    r'optim_wrapper\.paramwise_cfg': _looked_up(
+    r'optim_wrapper\.paramwise_cfg': dict(
         custom_keys=dict, bypass_duplicate=bool, bias_lr_mult=float, bias_decay_mult=float, norm_decay_mult=float,
         flat_decay_mult=float, dwconv_decay_mult=float, dcn_offset_lr_mult=float,
     ),
-    r'optim_wrapper\.paramwise_cfg\.custom_keys\..+': _looked_up(lr_mult=float, decay_mult=float,
- lr=float, weight_decay=float, lars_exclude=bool, fix_lr=bool),
+    # Settings of parameter groups: LARS reads one of them, mmpretrain's SimSiam another.
+    r'optim_wrapper\.paramwise_cfg\.custom_keys\..+': dict(
+        lr_mult=float, decay_mult=float, lr=float, weight_decay=float, lars_exclude=bool, fix_lr=bool,
+    ),
 }  # fmt: skip
 
 
 def check_keys(cfg: Config) -> None:
-    """Compare every dict of a config with what its type takes, or what reads it if it has none.
+    """Compare keys and values of every dict in a config with what its type takes, or what reads it if it has none.
 
     Types that cannot be found, or that pass unknown keys on to others, are left to mmengine; so are values of arguments
-    without an annotation. Settings in a model that have no type are compared with the words in the source of its types.
+    without an annotation. Settings in a model that have no type are compared with the words in its libraries' source.
 
     Raises:
         ValueError: If a key is unknown: its path, its type, and the closest key or all of them; or if a value is of
             another type than the argument, or out of range.
     """
-    for key in set(cfg) - KNOWN_KEYS:
-        close = get_close_matches(key, KNOWN_KEYS, n=1, cutoff=0.85)
+    taken_by_runner, _ = _arguments(Runner)
+    for key in sorted(cfg):
+        close = get_close_matches(key, KNOWN_KEYS, n=1, cutoff=0.85) if key not in KNOWN_KEYS else []
         if close and not key.endswith('_pipeline') and not key.startswith(f'{close[0]}_'):
             raise ValueError(f'the config has {key}, which nothing reads; did you mean {close[0]}?')
-    taken_by_runner, _ = _arguments(Runner)
+        if key in KNOWN_KEYS and cfg[key] is not None:
+            check_type(key, cfg[key], [taken_by_runner[key]] if key in taken_by_runner else [])
+            check_range(key, cfg[key])
+    scope = cfg.get('default_scope') or 'mmengine'
     for key in sorted(KNOWN_KEYS.intersection(cfg)):
-        if key in taken_by_runner and cfg[key] is not None:
-            check_type(key, cfg[key], [taken_by_runner[key]])
-        check_range(key, cfg[key])
         registries, extra = _PARTS.get(key.rpartition('_')[2], ((), ()))
-        scope = cfg.get('default_scope') or 'mmengine'
-        parts = [
-            (path, part, [_find_types(name, registries, scope) for name, scope in types])
-            for path, part, types in find_dicts(cfg[key], key, scope)
-        ]
-        for path, part, found in parts:
-            own = found[-1] if found and 'type' in part else _reader_of(path, part, cfg)
-            readers = [kind for kinds in found for kind in kinds]
-            if not own and isinstance(part.get('type'), str):
-                close = get_close_matches(part['type'], _type_names(registries, scope), n=1, cutoff=0.8)
+        everywhere: set[Callable] = set()
+        for path, part, types in find_dicts(cfg[key], key, scope):
+            found = [_find_types(name, registries, scope) for name, scope in types]
+            outer = [kind for kinds in (found[:-1] if 'type' in part else found) for kind in kinds]
+            own = found[-1] if 'type' in part and found else _reader_of(path, part, cfg)
+            everywhere.update(outer, own if 'type' in part else ())
+            if 'type' in part and not own:
+                close = get_close_matches(str(part['type']), _type_names(registries, scope), n=1, cutoff=0.81)
                 if close:
                     raise ValueError(f'{path}: there is no type {part["type"]}; did you mean {close[0]}?')
-            _check_part(
-                path, part, own, readers if key == 'model' else [], extra if own and inspect.isclass(own[0]) else ()
-            )
-            if re.match(r'model\..*\b(arch|train_cfg|test_cfg)\b', path) and 'type' not in part:
-                libraries = {
-                    kind.__module__.partition('.')[0] for *_, found in parts for kinds in found for kind in kinds
-                }
-                words = frozenset().union(*map(_library, libraries))
-                for name in sorted(set(part) - words) if libraries else ():
-                    raise ValueError(f'{path}: {", ".join(libraries)} do not read {name}; {closest(name, words, ())}')
-    for name, hook in (cfg.get('default_hooks') or {}).items():
+            _check_part(path, part, own, outer + own if key == 'model' else outer, extra)
+            if re.match(r'model\..*\b(arch|train_cfg|test_cfg)\b', path) and 'type' not in part and everywhere:
+                libraries = {kind.__module__.partition('.')[0] for kind in everywhere}
+                modules = [name for name in sys.modules if name.partition('.')[0] in libraries]
+                for name in set(part) - _OBSOLETE:
+                    if not any(name in _words(module) for module in modules):
+                        words = frozenset().union(*(_words(kind.__module__) for kind in everywhere))
+                        raise ValueError(f'{path}: the model reads no {name}; {closest(name, words, ())}')
+    hooks = cfg.get('default_hooks') or {}
+    for name, hook in hooks.items():
         if (name not in _HOOKS) if hook is None else (isinstance(hook, dict) and 'type' not in hook):
-            known = {*_HOOKS, *cfg.default_hooks} - {name}
-            raise ValueError(f'default_hooks.{name} has no type; {closest(name, known)}')
+            raise ValueError(f'default_hooks.{name} has no type; {closest(name, {*_HOOKS, *hooks} - {name})}')
 
 
 def check_custom_keys(runner: Any) -> None:
@@ -148,35 +131,36 @@ def check_custom_keys(runner: Any) -> None:
     names = [f'.{name}' for name, _ in runner.model.named_parameters()] if isinstance(runner.model, Module) else []
     for key in custom if names else ():
         if not any(key in name for name in names):
-            parts = {
-                '.'.join(name.split('.')[start : start + key.strip('.').count('.') + 1])
-                for name in names
-                for start in range(1, name.count('.') + 1)
-            }
-            close = get_close_matches(key.strip('.'), parts, n=1, cutoff=0.8)
             text = f'optim_wrapper.paramwise_cfg.custom_keys: no parameter of the model has {key} in its name'
+            size, paths = key.strip('.').count('.') + 1, [name.split('.')[1:] for name in names]
+            pieces = {'.'.join(path[start : start + size]) for path in paths for start in range(len(path))}
+            close = get_close_matches(key.strip('.'), pieces, n=1, cutoff=0.8)
             if close:
                 raise ValueError(f'{text}; did you mean {close[0]}?')
             runner.logger.warning(text)
 
 
 def _check_part(path: str, part: dict, kinds: list, readers: list, extra: tuple) -> None:
-    """Check keys and values of one dict by what its type takes; ``readers`` may take some out before."""
-    taken = [_arguments(kind) for kind in kinds]
-    known = _ALWAYS.union(extra, *(arguments for arguments, _ in taken))
-    takes_more = not taken or any(more for _, more in taken)
-    for name in sorted(set(part) - known):
-        close = get_close_matches(name, known, n=1, cutoff=0.85)
-        if (close if takes_more else kinds) and not any(name in _words(kind) for kind in readers or takes_more * kinds):
-            kind = part.get('type', kinds[0])
+    """Check keys and values of one dict by what its type takes; ``readers`` may take some keys out before."""
+    taken = [_arguments(kind) for kind in kinds if callable(kind)]
+    arguments = [found for found, _ in taken] or [
+        {name: (Parameter.empty, kind, True) for name, kind in looked_up.items()} for looked_up in kinds
+    ]
+    known = _ALWAYS.union(extra if taken else (), *arguments)
+    takes_more = any(more for _, more in taken)
+    for name in sorted(set(part) - known) if kinds else ():
+        owners = [o for kind in readers or kinds * takes_more for o in getattr(kind, '__mro__', (kind,))]
+        is_read = any(name in _words(owner.__module__) for owner in owners)
+        if not is_read and (not takes_more or get_close_matches(name, known, cutoff=0.85)):
+            kind = part.get('type') or (kinds[0] if taken else 'mmengine')
             kind = getattr(kind, '__name__', kind)
             raise ValueError(f'{path}: {kind} has no {name}; {closest(name, known - _ALWAYS)}')
     for name, value in part.items():
-        check_type(f'{path}.{name}', value, [arguments[name] for arguments, _ in taken if name in arguments])
+        check_type(f'{path}.{name}', value, [found[name] for found in arguments if name in found])
         check_range(f'{path}.{name}', value)
 
 
-def _reader_of(path: str, part: dict, cfg: Config) -> list[Callable]:
+def _reader_of(path: str, part: dict, cfg: Config) -> list:
     """Return what reads a dict without a type, if it is known."""
     if path == 'train_cfg' and part:
         return [EpochBasedTrainLoop if part.get('by_epoch', 'max_epochs' in part) else IterBasedTrainLoop]
@@ -201,10 +185,8 @@ def find_dicts(node: Any, path: str, scope: str, types: tuple = ()) -> Iterator[
         if isinstance(node.get('type'), str) or callable(node.get('type')):
             types = (*types, (node['type'], scope))
         yield path, node, types
-        items = list(node.items())
-    else:
-        items = list(enumerate(node)) if isinstance(node, (list, tuple)) else []
-    for key, value in items:
+    children = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, (list, tuple)) else ()
+    for key, value in children:
         yield from find_dicts(value, f'{path}.{key}'.lstrip('.'), scope, types)
 
 
@@ -222,55 +204,37 @@ def _find_types(name: str | Callable, registries: tuple[str, ...], scope: str) -
 
 
 def _type_names(registries: tuple[str, ...], scope: str) -> set[str]:
-    """Return the names in some registries of a library and in mmengine's own."""
     owns = [getattr(root, registry) for registry in registries]
-    return {name for own in owns for one in {own, own.children.get(scope, own)} for name in one.module_dict}
+    return {name for own in owns for one in (own, own.children.get(scope, own)) for name in one.module_dict}
 
 
 @cache
-def _words(kind: Callable) -> frozenset[str]:
-    """Return the words in the modules of a type and its bases: of a key that a head takes out of its loss, say."""
-    words: set[str] = set()
-    for module in {inspect.getmodule(owner) for owner in getattr(kind, '__mro__', (kind,))}:
-        with suppress(OSError, TypeError):  # written in C
-            words.update(re.findall(r'\w+', inspect.getsource(module)))
-    return frozenset(words)
-
-
-@cache
-def _library(name: str) -> frozenset[str]:
-    """Return the words in the source of a library: what is looked up there outside of the types themselves."""
-    folder = Path(getattr(import_module(name), '__file__', None) or '').parent
-    files = (
-        [path for path in folder.rglob('*.py') if '.mim' not in path.parts] if (folder / '__init__.py').exists() else []
-    )
-    return frozenset(re.findall(r'\w+', ' '.join(path.read_text(errors='ignore') for path in files)))
+def _words(module: str) -> frozenset[str]:
+    """Return the words in the source of a module: of a key that a head takes out of its loss, say."""
+    with suppress(Exception):  # written in C, or nothing but a name
+        return frozenset(re.findall(r'\w+', inspect.getsource(sys.modules[module])))
+    return frozenset()
 
 
 @cache
 def _arguments(kind: Callable) -> tuple[dict[str, Argument], bool]:
     """Return the arguments of a class, with those it passes on to its bases, and whether it takes any others."""
-    found: dict[str, Argument] = getattr(kind, 'arguments', {})
-    if found:
-        return found, False
+    found: dict[str, Argument] = {}
     for owner in kind.__mro__ if inspect.isclass(kind) else (kind,):
         function = owner.__dict__.get('__init__') if inspect.isclass(owner) else owner
         if function is None:
             continue
+        exact = (owner.__module__ or '').partition('.')[0] in ('randsac_mm', 'mmengine', 'torch')
         try:
             parameters = inspect.signature(function).parameters.values()
+            hints = {**get_type_hints(function), 'loss_scale': Any}  # mmengine's takes more than it says
         except ValueError:  # written in C
             return found, True
-        exact = owner.__module__.partition('.')[0] in ('randsac_mm', 'mmengine', 'torch')
-        try:
-            hints = get_type_hints(function)
         except Exception:  # names that are only imported for type checkers, in any library
             hints = {}
         for p in parameters:
             if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) and p.name != 'self':
-                found.setdefault(
-                    p.name, Argument(p.default, Any if p.name == 'loss_scale' else hints.get(p.name, Any), exact)
-                )
+                found.setdefault(p.name, (p.default, hints.get(p.name, Any), exact))
         rest = [p.name for p in parameters if p.kind is p.VAR_KEYWORD]
         if not rest or not _only_passes_on(function, rest[0], owner):
             return found, bool(rest)
