@@ -45,8 +45,6 @@ _PARTS = {
 }
 _ALWAYS = frozenset({'type', '_scope_'})
 _OBSOLETE = {'debug', 'allowed_border'}  # in train_cfg of mmdet's configs
-
-
 _WRAPPER = r'optim_wrapper(?:\.(?!paramwise_cfg|optimizer|clip_grad)\w+)?'
 # What reads the dicts that have no type, by their paths; or the keys and types that mmengine looks up in them.
 _UNTYPED: dict[str, Any] = {
@@ -58,21 +56,16 @@ _UNTYPED: dict[str, Any] = {
     'auto_scale_lr': dict(base_batch_size=int, enable=bool),
     'env_cfg': dict(cudnn_benchmark=bool, mp_cfg=dict, dist_cfg=dict, resource_limit=int),
     r'env_cfg\.mp_cfg': set_multi_processing,
-    r'env_cfg\.dist_cfg': dict(
-        backend=str, init_backend=str, timeout=float, port=int, init_method=str, world_size=int, rank=int, store=Any,
-        group_name=str, pg_options=Any, device_id=Any,
-    ),
-    rf'{_WRAPPER}\.clip_grad': dict(
-        max_norm=float, norm_type=float | str, error_if_nonfinite=bool, foreach=bool | None, clip_value=float,
-    ),
-    r'optim_wrapper\.paramwise_cfg': dict(
-        custom_keys=dict, bypass_duplicate=bool, bias_lr_mult=float, bias_decay_mult=float, norm_decay_mult=float,
-        flat_decay_mult=float, dwconv_decay_mult=float, dcn_offset_lr_mult=float,
-    ),
+    r'env_cfg\.dist_cfg': dict(backend=str, init_backend=str, timeout=float, port=int, init_method=str, world_size=int,
+                               rank=int, store=Any, group_name=str, pg_options=Any, device_id=Any),
+    rf'{_WRAPPER}\.clip_grad': dict(max_norm=float, norm_type=float | str, clip_value=float, error_if_nonfinite=bool,
+                                    foreach=bool | None),
+    r'optim_wrapper\.paramwise_cfg': dict.fromkeys(
+        ('bias_lr_mult', 'bias_decay_mult', 'norm_decay_mult', 'flat_decay_mult', 'dwconv_decay_mult',
+         'dcn_offset_lr_mult'), float) | dict(custom_keys=dict, bypass_duplicate=bool),
     # Settings of parameter groups: LARS reads one of them, mmpretrain's SimSiam another.
     r'optim_wrapper\.paramwise_cfg\.custom_keys\..+': dict(
-        lr_mult=float, decay_mult=float, lr=float, weight_decay=float, lars_exclude=bool, fix_lr=bool,
-    ),
+        lr_mult=float, decay_mult=float, lr=float, weight_decay=float, lars_exclude=bool, fix_lr=bool),
 }  # fmt: skip
 
 
@@ -86,13 +79,12 @@ def check_keys(cfg: Config) -> None:
         ValueError: If a key is unknown: its path, its type, and the closest key or all of them; or if a value is of
             another type than the argument, or out of range.
     """
-    taken_by_runner, _ = _arguments(Runner)
     for key in sorted(cfg):
         close = get_close_matches(key, KNOWN_KEYS, n=1, cutoff=0.85) if key not in KNOWN_KEYS else []
         if close and not key.endswith('_pipeline') and not key.startswith(f'{close[0]}_'):
             raise ValueError(f'the config has {key}, which nothing reads; did you mean {close[0]}?')
         if key in KNOWN_KEYS and cfg[key] is not None:
-            check_type(key, cfg[key], [taken_by_runner[key]] if key in taken_by_runner else [])
+            check_type(key, cfg[key], [taken for name, taken in _arguments(Runner)[0].items() if name == key])
             check_range(key, cfg[key])
     scope = cfg.get('default_scope') or 'mmengine'
     for key in sorted(KNOWN_KEYS.intersection(cfg)):
@@ -110,11 +102,9 @@ def check_keys(cfg: Config) -> None:
             _check_part(path, part, own, outer + own if key == 'model' else outer, extra)
             if re.match(r'model\..*\b(arch|train_cfg|test_cfg)\b', path) and 'type' not in part and everywhere:
                 libraries = {kind.__module__.partition('.')[0] for kind in everywhere}
-                modules = [name for name in sys.modules if name.partition('.')[0] in libraries]
-                for name in set(part) - _OBSOLETE:
-                    if not any(name in _words(module) for module in modules):
-                        words = frozenset().union(*(_words(kind.__module__) for kind in everywhere))
-                        raise ValueError(f'{path}: the model reads no {name}; {closest(name, words, ())}')
+                words = frozenset().union(*(_words(m) for m in tuple(sys.modules) if m.partition('.')[0] in libraries))
+                for name in set(part) - words - _OBSOLETE:
+                    raise ValueError(f'{path}: the model reads no {name}; {closest(name, words, ())}')
     hooks = cfg.get('default_hooks') or {}
     for name, hook in hooks.items():
         if (name not in _HOOKS) if hook is None else (isinstance(hook, dict) and 'type' not in hook):
@@ -122,18 +112,13 @@ def check_keys(cfg: Config) -> None:
 
 
 def check_custom_keys(runner: Any) -> None:
-    """Compare ``paramwise_cfg.custom_keys`` with the names of the parameters; warn of keys that are part of none.
-
-    Raises:
-        ValueError: If a key is part of no name but resembles one.
-    """
+    """Find ``custom_keys`` that are in no parameter's name: ValueError if one resembles them, else a warning."""
     custom = ((runner.cfg.get('optim_wrapper') or {}).get('paramwise_cfg') or {}).get('custom_keys') or {}
     names = [f'.{name}' for name, _ in runner.model.named_parameters()] if isinstance(runner.model, Module) else []
     for key in custom if names else ():
         if not any(key in name for name in names):
             text = f'optim_wrapper.paramwise_cfg.custom_keys: no parameter of the model has {key} in its name'
-            size, paths = key.strip('.').count('.') + 1, [name.split('.')[1:] for name in names]
-            pieces = {'.'.join(path[start : start + size]) for path in paths for start in range(len(path))}
+            pieces = {piece for name in names for piece in (name[1:], *name.split('.'))}
             close = get_close_matches(key.strip('.'), pieces, n=1, cutoff=0.8)
             if close:
                 raise ValueError(f'{text}; did you mean {close[0]}?')
@@ -248,10 +233,6 @@ def _only_passes_on(function: Callable, name: str, owner: Any) -> bool:
         nodes = list(ast.walk(ast.parse(textwrap.dedent(inspect.getsource(function)))))
     except (OSError, TypeError, SyntaxError):
         return False
-    uses = sum(isinstance(node, ast.Name) and node.id == name for node in nodes)
-    passed = sum(
-        f'**{name})' in ast.unparse(node) and ast.unparse(node.func) in supers
-        for node in nodes
-        if isinstance(node, ast.Call)
-    )
-    return uses == passed > 0
+    uses = [node for node in nodes if isinstance(node, ast.Name) and node.id == name]
+    calls = [(ast.unparse(node.func), ast.unparse(node)) for node in nodes if isinstance(node, ast.Call)]
+    return len(uses) == len([text for called, text in calls if called in supers and f'**{name})' in text]) > 0

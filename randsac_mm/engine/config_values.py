@@ -41,7 +41,7 @@ def fits(value: Any, kind: Any, exact: bool = True) -> bool:
     if not isinstance(origin, type) or not issubclass(origin, (Mapping, Sequence)) or isinstance(value, dict):
         return True
     if not isinstance(value, (list, tuple)):
-        return not (exact or isinstance(value, str))
+        return not exact and not isinstance(value, str)
     if issubclass(origin, tuple) and len(parts) > 1 and Ellipsis not in parts:
         return len(value) == len(parts) and all(map(fits, value, parts))
     return issubclass(origin, Mapping) or not parts or all(fits(part, parts[0], exact=False) for part in value)
@@ -73,7 +73,6 @@ _NUMBERS = (
     (r'num_workers|weight_decay|begin|val_begin|eta_min|timeout|opencv_num_threads|resource_limit|\w*_mult',
      'at least 0', lambda n: 0 <= n < math.inf),
     ('lr|max_norm|data_preprocessor.std', 'above 0 and finite', lambda n: 0 < n < math.inf),
-    ('scale', 'other than 0', lambda n: n != 0),
     ('drop_rate|drop_path_rate|attn_drop_rate|betas', 'at least 0 and below 1', lambda n: 0 <= n < 1),
     (r'prob|\w+_prob|end_factor', 'between 0 and 1', lambda n: 0 <= n <= 1),
     ('start_factor', 'above 0 and at most 1', lambda n: 0 < n <= 1),

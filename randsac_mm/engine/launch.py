@@ -60,8 +60,6 @@ def load_config(
         raise ValueError(f'{path}: the name of a config ends in .py, .json, .yml or .yaml')
     try:
         cfg = Config.fromfile(path)
-    except OSError:
-        raise
     except Exception as error:  # whatever the Python in it raises
         raise ValueError(f'{path}: {type(error).__name__}: {error}') from error
     if cfg.get('model') is None:

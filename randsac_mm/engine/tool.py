@@ -14,9 +14,7 @@ from mmengine.logging import MMLogger
 
 from randsac_mm.datasets.data_report import DataError
 
-_MISTAKE = re.compile(r'Target -?\d+ is out of bounds')  # torch's, where labels do not fit the model
-# Functions in which mmengine does nothing but build what a config describes.
-_BUILDERS = re.compile(r'_?build_\w+|from_cfg')
+_BUILDERS = re.compile(r'mmengine\..*\.(_?build_\w+|from_cfg)')  # do nothing but build what a config describes
 
 
 def make_parser(doc: str | None, *, config: bool = True, launcher: bool = False) -> argparse.ArgumentParser:
@@ -31,6 +29,17 @@ def make_parser(doc: str | None, *, config: bool = True, launcher: bool = False)
         # torch.distributed.launch passes it, in one spelling or the other; torchrun sets the variable itself.
         parser.add_argument('--local_rank', '--local-rank', default='0', help=argparse.SUPPRESS)
     return parser
+
+
+def at_least(least: int) -> Callable[[str], int]:
+    """Make a reader of whole numbers on a command line."""
+
+    def number(text: str) -> int:
+        if int(text) < least:
+            raise argparse.ArgumentTypeError(f'{text} must be at least {least}')
+        return int(text)
+
+    return number
 
 
 def run_tool(parser: argparse.ArgumentParser, work: Callable[[argparse.Namespace], str | None]) -> None:
@@ -53,7 +62,7 @@ def run_tool(parser: argparse.ArgumentParser, work: Callable[[argparse.Namespace
                 handler.handle(logger.makeRecord(logger.name, logging.ERROR, __file__, 0, *text))
         if not (
             isinstance(error, (ValueError, OSError, ImportError, FloatingPointError))
-            or _MISTAKE.search(str(error))
+            or re.search(r'Target -?\d+ is out of bounds', str(error))  # torch's, where labels do not fit the model
             or _builders(error)
         ):
             raise
@@ -90,9 +99,9 @@ def describe(error: Exception) -> str:
 def _builders(error: BaseException) -> list[types.FrameType]:
     """Return the calls of mmengine's builders, outermost first, in which an error was raised."""
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    names = [f'{frame.f_globals.get("__name__")}.{frame.f_code.co_name}' for frame in frames]
     return [
-        frame
-        for frame in frames
-        if (_BUILDERS.fullmatch(frame.f_code.co_name) or frame.f_locals.get('fn_name') == 'before_run')
-        and frame.f_globals.get('__name__', '').startswith('mmengine.')
+        f
+        for f, name in zip(frames, names, strict=True)
+        if _BUILDERS.fullmatch(name) or f.f_locals.get('fn_name') == 'before_run'
     ]
