@@ -15,7 +15,7 @@ from mmengine.registry import init_default_scope
 
 from randsac_mm.engine.launch import load_config
 from randsac_mm.engine.origin import describe_origin
-from randsac_mm.engine.tool import make_parser, run_tool
+from randsac_mm.engine.tool import at_least, make_parser, run_tool
 from randsac_mm.evaluation.evaluate import evaluate_checkpoint, format_accuracy
 from randsac_mm.files import write_json
 
@@ -35,8 +35,8 @@ if __name__ == '__main__':
     parser.add_argument('config', help='config that the checkpoint was trained with')
     parser.add_argument('checkpoint', help='checkpoint of pre-training or of any other run; its backbone must fit')
     parser.add_argument('--data', metavar='digits|DIR', help="labelled data (default: the config's)")
-    parser.add_argument('--subset', type=int, metavar='N', help='learn from N images, each class by its share')
-    parser.add_argument('--seed', type=int, default=0, help='of the subset and the untrained encoder (default: 0)')
+    parser.add_argument('--subset', type=at_least(1), metavar='N', help='learn from N images, each class by its share')
+    parser.add_argument('--seed', type=at_least(0), default=0, help='of subset and untrained encoder (default: 0)')
     parser.add_argument('--raw', action='store_true', help='evaluate raw pixels as well')
     parser.add_argument('--untrained', action='store_true', help='evaluate the same encoder without training as well')
     parser.add_argument('--out', type=Path, metavar='FILE.json', help='also write the figures there')

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 
-from randsac_mm.engine.tool import make_parser, run_tool
+from randsac_mm.engine.tool import at_least, make_parser, run_tool
 from randsac_mm.reproduction import PROTOCOLS, Job, load_tables, measure, parse_protocol, run_stages, write_table
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -59,13 +59,13 @@ if __name__ == '__main__':
     parser.add_argument('--table', nargs='+', type=int, required=True, choices=sorted(TABLES), metavar='N')
     parser.add_argument('--row', nargs='+', help='only rows of these names (default: all)')
     parser.add_argument('--protocol', default='paper', choices=sorted(PROTOCOLS), help='scale (default: %(default)s)')
-    parser.add_argument('--epochs', type=int, help='epochs of pre-training, warm-up and decay with them')
-    parser.add_argument('--subset', type=int, metavar='n', help='only the first n training images')
-    parser.add_argument('--finetune-epochs', type=int, help='epochs of fine-tuning; 0: none')
-    parser.add_argument('--seeds', nargs='+', type=int, default=[0, 1, 2], help='(default: 0 1 2)')
+    parser.add_argument('--epochs', type=at_least(1), help='epochs of pre-training, warm-up and decay with them')
+    parser.add_argument('--subset', type=at_least(1), metavar='n', help='only the first n training images')
+    parser.add_argument('--finetune-epochs', type=at_least(0), help='epochs of fine-tuning; 0: none')
+    parser.add_argument('--seeds', nargs='+', type=at_least(0), default=[0, 1, 2], help='(default: 0 1 2)')
     parser.add_argument('--data-root', help="folder of the data set (default: the config's, data/cifar10)")
     parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/reproduce'), help='(default: %(default)s)')
     parser.add_argument('--out', type=Path, default=ROOT / 'docs' / 'results', help='(default: docs/results)')
-    parser.add_argument('--threads', type=int, help="of this process (default: torch's choice, all cores)")
+    parser.add_argument('--threads', type=at_least(1), help="of this process (default: torch's choice, all cores)")
     parser.add_argument('--report', action='store_true', help='run nothing')
     run_tool(parser, work)

@@ -18,7 +18,7 @@ from randsac_mm.datasets import use_strict_readers
 from randsac_mm.datasets.check import check_config, raise_errors
 from randsac_mm.datasets.coco import prepare_coco
 from randsac_mm.datasets.data_report import format_report, name_some
-from randsac_mm.engine.config_check import KNOWN_KEYS, check_keys, closest
+from randsac_mm.engine.config_check import KNOWN_KEYS, check_custom_keys, check_keys, closest, find_dicts
 from randsac_mm.engine.distributed import connect, on_first_rank, prepare_cpu_processes, replace_sync_bn
 from randsac_mm.engine.non_finite import NonFiniteError
 from randsac_mm.engine.options import parse_options
@@ -66,7 +66,10 @@ def load_config(
         raise FileNotFoundError(f'there is no config {path}')
     if Path(path).suffix not in ('.py', '.json', '.yml', '.yaml'):
         raise ValueError(f'{path}: the name of a config ends in .py, .json, .yml or .yaml')
-    cfg = Config.fromfile(path)
+    try:
+        cfg = Config.fromfile(path)
+    except Exception as error:  # whatever the Python in it raises
+        raise ValueError(f'{path}: {type(error).__name__}: {error}') from error
     if cfg.get('model') is None:
         raise ValueError(f'{path} has no model; use the config of a run, not one of the parts in _base_')
     options = dict(options or {}) if isinstance(options or {}, Mapping) else parse_options(cfg, options)
@@ -75,13 +78,13 @@ def load_config(
         cfg.merge_from_dict(options)
     except (AssertionError, AttributeError, KeyError, TypeError) as error:
         raise ValueError(f'--cfg-options do not fit {path}: {error}') from error
-    fit_workers(cfg, options)
-    check_keys(cfg)
     cfg.launcher = launcher
     if work_dir is not None:
         cfg.work_dir = work_dir
     elif cfg.get('work_dir') is None:
         cfg.work_dir = str(Path('work_dirs', Path(path).stem))
+    check_keys(cfg)
+    fit_workers(cfg, options)
     use_strict_readers(cfg)
     return cfg
 
@@ -89,13 +92,18 @@ def load_config(
 def _check_options(cfg: Config, options: Mapping[str, Any]) -> None:
     for option in options:
         first = option.split('.')[0]
+        if option == 'launcher':
+            raise ValueError('--cfg-options launcher: use --launcher, which replaces it')
         if first in KNOWN_KEYS or first == 'auto_num_workers':
             continue
+        nested = [f'{path}.{first}' for path, part, _ in find_dicts(cfg.to_dict(), '', '') if path and first in part]
         if first in cfg:
             raise ValueError(
                 f'--cfg-options {option}: {first} is a variable of the file, which has been read already: set the keys '
-                'that use it, such as train_dataloader.dataset.data_root, or change a copy of the file'
+                f'that use it, such as {(nested or ["train_dataloader.dataset.data_root"])[0]}, or change a copy of it'
             )
+        if nested:
+            raise ValueError(f'--cfg-options {option}: the config has no {first}; did you mean {" or ".join(nested)}?')
         known = {*KNOWN_KEYS, *cfg}
         raise ValueError(f'--cfg-options {option}: the config has no {first}; {closest(first, known, set(cfg))}')
 
@@ -166,6 +174,7 @@ def build_runner(cfg: Config) -> Runner | FlexibleRunner:
     name = cfg.get('runner_type', 'Runner')
     kind = RUNNERS.get(name)
     runner = type(name, (_ShortOnTerminal, kind), {}).from_cfg(cfg)
+    check_custom_keys(runner)
     drop_fixed_schedules(runner)
     _count_accumulation(runner)
     if is_main_process():

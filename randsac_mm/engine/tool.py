@@ -7,6 +7,7 @@ import re
 import sys
 import time
 import traceback
+import types
 from collections.abc import Callable
 
 from mmengine.logging import MMLogger
@@ -14,10 +15,7 @@ from mmengine.logging import MMLogger
 from randsac_mm.datasets.data_report import DataError
 from randsac_mm.engine.safe_loading import use_safe_reader
 
-# Other errors that a config or data set causes: mmengine's and torch's.
-_MISTAKES = re.compile(
-    r'is not in the .* registry|__init__\(\) (got an unexpected|missing)|Target -?\d+ is out of bounds'
-)
+_BUILDERS = re.compile(r'mmengine\..*\.(_?build_\w+|from_cfg)')  # do nothing but build what a config describes
 
 
 def make_parser(doc: str | None, *, config: bool = True, launcher: bool = False) -> argparse.ArgumentParser:
@@ -34,12 +32,23 @@ def make_parser(doc: str | None, *, config: bool = True, launcher: bool = False)
     return parser
 
 
+def at_least(least: int) -> Callable[[str], int]:
+    """Make a reader of whole numbers on a command line."""
+
+    def number(text: str) -> int:
+        if int(text) < least:
+            raise argparse.ArgumentTypeError(f'{text} must be at least {least}')
+        return int(text)
+
+    return number
+
+
 def run_tool(parser: argparse.ArgumentParser, work: Callable[[argparse.Namespace], str | None]) -> None:
     """Read the command line, work, and print the result, if any.
 
-    An error in data, config or command line ends the process with exit status 1 and a line ``TOOL: error: ...``. The
-    traceback goes to the log file, if the run has one, and with ``--traceback`` to the terminal. Other exceptions are
-    faults of the program and keep theirs.
+    An error in data, config or command line ends the process with exit status 1 and a line ``TOOL: error: ...``; so
+    does any that is raised while mmengine builds something from a config. The traceback goes to the log file, if the
+    run has one, and with ``--traceback`` to the terminal. Other exceptions are faults of the program and keep theirs.
     """
     args = parser.parse_args()
     use_safe_reader()
@@ -53,8 +62,10 @@ def run_tool(parser: argparse.ArgumentParser, work: Callable[[argparse.Namespace
             if isinstance(handler, logging.FileHandler):
                 text = ('the run ended with an error', (), sys.exc_info())
                 handler.handle(logger.makeRecord(logger.name, logging.ERROR, __file__, 0, *text))
-        if not isinstance(error, (ValueError, OSError, ImportError, FloatingPointError)) and not (
-            _MISTAKES.search(str(error))
+        if not (
+            isinstance(error, (ValueError, OSError, ImportError, FloatingPointError))
+            or re.search(r'Target -?\d+ is out of bounds', str(error))  # torch's, where labels do not fit the model
+            or _builders(error)
         ):
             raise
         if args.traceback:
@@ -77,5 +88,22 @@ def describe(error: Exception) -> str:
         text = re.split(r'^[\w.]*Error: ', text, flags=re.MULTILINE)[-1]
     if isinstance(error, DataError):
         return text
+    text = re.sub(r'class `\w+` in \S+: ', '', text)  # by older versions of mmengine
+    built = [frame.f_locals for frame in _builders(error) if 'obj_type' in frame.f_locals]
+    text = text.partition('. Please check whether')[0]
+    if built and not isinstance(error, (ValueError, OSError, ImportError)) and not text.endswith(' registry'):
+        text = text or traceback.extract_tb(error.__traceback__)[-1].line or type(error).__name__
+        text = f'{getattr(built[-1]["obj_type"], "__name__", built[-1]["obj_type"])}: {text}'
     first, _, rest = text.strip().partition('\n')
     return '\n'.join(filter(None, [first, ' '.join(rest.split())])) or type(error).__name__
+
+
+def _builders(error: BaseException) -> list[types.FrameType]:
+    """Return the calls of mmengine's builders, outermost first, in which an error was raised."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    names = [f'{frame.f_globals.get("__name__")}.{frame.f_code.co_name}' for frame in frames]
+    return [
+        f
+        for f, name in zip(frames, names, strict=True)
+        if _BUILDERS.fullmatch(name) or f.f_locals.get('fn_name') == 'before_run'
+    ]

@@ -25,16 +25,11 @@ def make_parser(doc: str, num: int | None = None) -> argparse.ArgumentParser:
     if num is not None:
         text = "image files or folders (default: the config's data set)"
         parser.add_argument('--images', type=Path, nargs='+', default=[], help=text)
-        parser.add_argument('--num', type=at_least_one, default=num, help=f'number of images (default: {num})')
-        parser.add_argument('--seed', type=int, default=0, help='of serializations and choice of images (default: 0)')
+        parser.add_argument('--num', type=tool.at_least(1), default=num, help=f'number of images (default: {num})')
+        parser.add_argument(
+            '--seed', type=tool.at_least(0), default=0, help='of serializations and choice of images (default: 0)'
+        )
     return parser
-
-
-def at_least_one(text: str) -> int:
-    """Read the number of images of a command line."""
-    if int(text) < 1:
-        raise argparse.ArgumentTypeError(f'{text} must be at least 1')
-    return int(text)
 
 
 def run_picture_tool(

@@ -14,10 +14,10 @@ from sklearn.datasets import load_sample_image
 
 from randsac_mm.datasets import read_image
 from randsac_mm.engine.launch import load_config
-from randsac_mm.engine.tool import run_tool
+from randsac_mm.engine.tool import at_least, run_tool
 from randsac_mm.models import build_serialization
 from randsac_mm.visualization import animate_serialization, draw_serialization, fit_image, serialize
-from randsac_mm.visualization.command import at_least_one, make_parser
+from randsac_mm.visualization.command import make_parser
 
 
 def work(args: argparse.Namespace) -> str:
@@ -27,7 +27,9 @@ def work(args: argparse.Namespace) -> str:
     if args.config:
         model = load_config(args.config, args.cfg_options, None, 'none').model
         size, patch = model.backbone.get('img_size', 224), model.backbone.get('patch_size', 16)
-        serialization = model.data_preprocessor.serialization
+        serialization = model.get('data_preprocessor', {}).get('serialization')
+        if serialization is None:
+            raise ValueError(f'{args.config} has no model.data_preprocessor.serialization: name one of pre-training')
     height, width = (size, size) if isinstance(size, int) else size
     image = read_image(args.image) if args.image else load_sample_image('flower.jpg')
     image, grid = fit_image(image, (height, width)), (height // patch, width // patch)
@@ -44,8 +46,8 @@ if __name__ == '__main__':
     parser = make_parser(__doc__)
     parser.add_argument('config', nargs='?', help='config of a pre-training run (default: 192 px, 12 x 12 tokens)')
     parser.add_argument('--image', type=Path, help='image file (default: a photograph of scikit-learn)')
-    parser.add_argument('--seed', type=int, default=0, help='of the random order (default: 0)')
-    parser.add_argument('--num', type=at_least_one, default=1, help='number of serializations (default: 1)')
+    parser.add_argument('--seed', type=at_least(0), default=0, help='of the random order (default: 0)')
+    parser.add_argument('--num', type=at_least(1), default=1, help='number of serializations (default: 1)')
     parser.add_argument('--kind', choices=['blob', 'square'], default='square', help='of segment, without a config')
     parser.add_argument('--hierarchy', type=int, nargs='+', default=[16, 4], help='without a config (default: 16 4)')
     run_tool(parser, work)
