@@ -32,8 +32,9 @@ class ResumableCheckpointHook(CheckpointHook):
     - A checkpoint is written beside its final name and renamed when it is complete; then ``last_checkpoint`` is
       replaced; only then are older ones deleted. A kill at any moment leaves a folder that can be resumed.
     - A run resumed by as many ranks as before equals the uninterrupted one bit for bit, wherever it was interrupted:
-      with workers, if ``persistent_workers=False`` and ``worker_init_fn=dict(type='seed_worker')``; an iteration-based
-      one also needs ``num_workers=0``. DeepSpeed calls no hook on loading, so with it random states are not restored.
+      with :class:`~randsac_mm.engine.SampleSeedHook`; otherwise with workers only if it is epoch-based, with
+      ``persistent_workers=False`` and ``worker_init_fn=dict(type='seed_worker')``. DeepSpeed calls no hook on loading,
+      so with it random states are not restored.
     - If weights or optimiser state are not finite, or the disk fails, nothing is written, replaced or deleted; the
       training goes on, tries again at the next checkpoint, and ends with the error if it has no last one.
     - A run continues only from a checkpoint that fits it, see :mod:`randsac_mm.engine.resume_check`.
@@ -80,6 +81,7 @@ class ResumableCheckpointHook(CheckpointHook):
         self._files: list[str] = []  # that the run trains on
         self._fingerprint: dict[str, Any] | None = None
         self._unsaved: Exception | None = None  # why there is no last checkpoint
+        self._draws_anew = False
         self._loaded_meta: dict[str, Any] = {}
         self._saving_meta: dict[str, Any] = {}
         self._training_state: dict[str, Any] | None = None
@@ -102,6 +104,9 @@ class ResumableCheckpointHook(CheckpointHook):
         self._loaded_meta = checkpoint.get('meta', {})
         if getattr(runner, '_resume', False):
             check_resume(runner, checkpoint, self)
+            before = int(self._loaded_meta.get('attempt', 0))
+            self._draws_anew = self.attempt > before
+            self.attempt = max(self.attempt, before)
 
     def train_files(self, runner: Any) -> list[str]:
         """Return a line for each file that the run trains on."""
@@ -155,10 +160,8 @@ class ResumableCheckpointHook(CheckpointHook):
             )
         else:
             random_state.restore(states[get_rank()])
-        before = int(self._loaded_meta.get('attempt', 0))
-        if self.attempt > before:
+        if self._draws_anew:
             random_state.reseed(int(self._loaded_meta.get('seed') or 0), runner.iter, get_rank(), self.attempt)
-        self.attempt = max(self.attempt, before)
 
     def before_val(self, runner: Any) -> None:
         """Keep the random states, so that validating more or less often does not change the training."""

@@ -10,6 +10,7 @@ from mmengine.hooks import RuntimeInfoHook
 from mmengine.logging import HistoryBuffer, MessageHub
 from torch import Tensor
 
+from randsac_mm.engine.non_finite import SkipNonFiniteHook, can_watch
 from randsac_mm.registry import register
 
 _MAX_PENDING = 1000  # numbers of one history; a few hundred bytes of device memory each
@@ -53,16 +54,17 @@ class DeferredHistory(HistoryBuffer):
             self.fetch()
 
     def fetch(self) -> None:
-        """Append everything pending, in one transfer."""
+        """Append everything pending that is finite, in one transfer."""
         if not self._pending:
             return
         iterations, tensors = zip(*self._pending, strict=True)
         self._pending = []
         values = torch.stack(tensors).tolist()
-        self._values = np.append(self._values, values)[-self.max_length :]
-        self._counts = np.append(self._counts, np.ones(len(values), self._counts.dtype))[-self.max_length :]
-        for iteration, value in zip(iterations, values, strict=True):
-            if self._finite_name is not None and not math.isfinite(value):
+        finite = [value for value in values if math.isfinite(value)]
+        self._values = np.append(self._values, finite)[-self.max_length :]
+        self._counts = np.append(self._counts, np.ones(len(finite), self._counts.dtype))[-self.max_length :]
+        for iteration, value in zip(iterations, values, strict=True) if self._finite_name else ():
+            if not math.isfinite(value):
                 raise FloatingPointError(
                     f'{self._finite_name} is {value} in iteration {iteration}. Resume from an earlier checkpoint, with '
                     'optim_wrapper.clip_grad.max_norm=1.0, or with default_hooks.checkpoint.new_schedule=True and a '
@@ -78,8 +80,9 @@ class DeferredRuntimeInfoHook(RuntimeInfoHook):
     """mmengine's ``RuntimeInfoHook`` without a wait for the device in every step.
 
     ``default_hooks = dict(runtime_info=dict(type='DeferredRuntimeInfoHook'))``. Losses and the norm of the gradients
-    (``clip_grad``) stay on the device until a log line, a checkpoint or another hook reads their history. A loss that
-    is not finite ends the run when it is read, unless the optimiser wrapper scales the loss (float16).
+    (``clip_grad``) stay on the device until a log line, a checkpoint or another hook reads their history. Those that
+    are not finite are left out. Such a loss ends the run when it is read, unless its step is skipped, by
+    :class:`~randsac_mm.engine.SkipNonFiniteHook` or an optimiser wrapper that scales the loss (float16).
 
     Raises:
         FloatingPointError: In training, with the first iteration whose loss is not finite.
@@ -91,7 +94,9 @@ class DeferredRuntimeInfoHook(RuntimeInfoHook):
         wrappers = runner.optim_wrapper
         # One wrapper, or mmengine's OptimWrapperDict of several.
         wrappers = list(wrappers.values()) if hasattr(wrappers, 'values') else [wrappers]
-        self._must_be_finite = not any(hasattr(wrapper, 'loss_scaler') for wrapper in wrappers)
+        hooked = any(isinstance(hook, SkipNonFiniteHook) for hook in runner.hooks)
+        skipped = (hasattr(wrapper, 'loss_scaler') or (hooked and can_watch(wrapper)) for wrapper in wrappers)
+        self._must_be_finite = not all(skipped)
         for wrapper in wrappers:
             if getattr(wrapper, 'clip_grad_kwargs', None):
                 self._defer_norm(runner, wrapper)

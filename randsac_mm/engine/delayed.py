@@ -37,4 +37,4 @@ class DelayedReader:
             host, event, about = self._waiting.popleft()
             if event is not None:
                 event.synchronize()
-            yield host.tolist(), about
+            yield host.numpy().tolist(), about  # of the host by now

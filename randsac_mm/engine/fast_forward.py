@@ -44,7 +44,7 @@ def resume_within_epoch(loop: Any, done: int, restore_start: Callable[[], None],
     """Make an ``EpochBasedTrainLoop`` skip the first ``done`` batches of the epoch that it runs first.
 
     ``restore_start`` restores the random states in which that epoch was begun, ``restore`` those after its batch
-    ``done``. Batches of worker processes, which draw random numbers, are loaded and dropped.
+    ``done``. Batches of worker processes that draw random numbers are loaded and dropped.
     """
 
     def run_epoch() -> None:
@@ -53,12 +53,15 @@ def resume_within_epoch(loop: Any, done: int, restore_start: Callable[[], None],
         loop.runner.model.train()
         restore_start()
         loader = loop.dataloader
-        batches = iter(loader)
-        for _ in range(done):
-            if loader.num_workers:
+        if loader.num_workers and not getattr(loader.dataset, 'seeded', False):
+            batches = iter(loader)
+            for _ in range(done):
                 next(batches)
-            else:
-                batches._next_index()
+        else:
+            every = loader.batch_sampler
+            vars(loader)['batch_sampler'] = islice(every, done, None)  # DataLoader forbids to assign it
+            batches = iter(loader)
+            vars(loader)['batch_sampler'] = every
         restore()
         for index, batch in enumerate(batches, done):
             loop.run_iter(index, batch)

@@ -76,7 +76,7 @@ class SkipNonFiniteHook(Hook):
         self._recent: list[float] = []
         wrappers = runner.optim_wrapper
         wrappers = wrappers.values() if hasattr(wrappers, 'values') else [wrappers]
-        watched = [wrapper for wrapper in wrappers if type(wrapper).step is OptimWrapper.step]
+        watched = [wrapper for wrapper in wrappers if can_watch(wrapper)]
         for wrapper in watched:
             self._watch(wrapper)
         self._watches = bool(watched)
@@ -153,6 +153,11 @@ class SkipNonFiniteHook(Hook):
                     f'{mean:g} of the last {len(self._recent):,}'
                 )
         self._recent = [*self._recent[1 - _WINDOW :], loss]
+
+
+def can_watch(wrapper: Any) -> bool:
+    """Return whether an optimiser wrapper updates the weights as mmengine's ``OptimWrapper`` does."""
+    return type(wrapper).step is OptimWrapper.step
 
 
 def record_step(runner: Any, step: _Step) -> Path:

@@ -40,10 +40,13 @@ class SampleSeedHook(Hook):
         if not self.enabled or not known or isinstance(loader.dataset, _SeededSamples):
             return
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        attempt = max((getattr(hook, 'attempt', 0) for hook in runner.hooks), default=0)  # ResumableCheckpointHook's
         attach = isinstance(getattr(model, 'data_preprocessor', None), BatchAugmentDataPreprocessor)
         loader.collate_fn = partial(_collate, loader.collate_fn, attach)
         # DataLoader forbids to assign these two, since an iterator may be running.
-        vars(loader).update(dataset=_SeededSamples(loader.dataset), batch_sampler=_SeededBatches(loader.batch_sampler))
+        batches = _SeededBatches(loader.batch_sampler)
+        batches.attempt = attempt
+        vars(loader).update(dataset=_SeededSamples(loader.dataset), batch_sampler=batches)
         if isinstance(sampler, InfiniteSampler):
             sampler._infinite_indices = partial(_count_passes, sampler._infinite_indices, sampler.size)
             sampler.indices = sampler._indices_of_rank()
@@ -78,16 +81,20 @@ class _Wrapper:
 
 
 class _SeededBatches(_Wrapper):
+    attempt = 0  # another has other draws
+
     def __iter__(self) -> Iterator[tuple[list[int], np.ndarray]]:
         sampler = self.wrapped.sampler
         for indices in self.wrapped:
             passed = [sampler.epoch] if hasattr(sampler, 'epoch') else [index.passed for index in indices]
-            seeds = scramble(scramble(torch.tensor(sampler.seed)) + torch.tensor(passed))
+            seeds = scramble(scramble(torch.tensor(sampler.seed + (self.attempt << 32))) + torch.tensor(passed))
             seeds = scramble(seeds + torch.tensor(indices)) & (2**63 - 1)  # (B,), not negative
             yield indices, seeds.numpy()
 
 
 class _SeededSamples(_Wrapper):
+    seeded = True  # a resumed run need not load what it skips
+
     def __getitem__(self, index: int) -> Any:
         return self.wrapped[index]
 

@@ -25,7 +25,7 @@ def make_loader(monkeypatch, sampler='DefaultSampler', workers=0, rank=0, world=
     config.update(dataset={'type': 'ToyData', 'size': 16}, batch_size=TOTAL // world)
     loader = Runner.build_dataloader(config, seed=3)
     model = SimpleNamespace(data_preprocessor=preprocessor)
-    runner = SimpleNamespace(train_dataloader=loader, model=model, train_loop=None)
+    runner = SimpleNamespace(train_dataloader=loader, model=model, train_loop=None, hooks=[])
     for _ in range(2):  # once more must change nothing
         SampleSeedHook(**options).before_train(runner)
     return loader
