@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from mmengine.dataset import DefaultSampler, InfiniteSampler
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from torch.utils.data import get_worker_info
 
 from randsac_mm.models import BatchAugmentDataPreprocessor
@@ -39,9 +38,8 @@ class SampleSeedHook(Hook):
         known = isinstance(sampler, (DefaultSampler, InfiniteSampler))
         if not self.enabled or not known or isinstance(loader.dataset, _SeededSamples):
             return
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         attempt = max((getattr(hook, 'attempt', 0) for hook in runner.hooks), default=0)  # ResumableCheckpointHook's
-        attach = isinstance(getattr(model, 'data_preprocessor', None), BatchAugmentDataPreprocessor)
+        attach = any(isinstance(module, BatchAugmentDataPreprocessor) for module in runner.model.modules())
         loader.collate_fn = partial(_collate, loader.collate_fn, attach)
         # DataLoader forbids to assign these two, since an iterator may be running.
         batches = _SeededBatches(loader.batch_sampler)

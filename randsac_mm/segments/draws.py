@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 _STEP, *_FACTORS = (n - 2**64 for n in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB))
-_AT_ONCE = 256  # numbers of an image that a GPU makes in one go, in the time of fewer
+_AT_ONCE = {'cuda': 256}  # numbers of an image that are made in one go, in the time of fewer
 
 
 def scramble(numbers: Tensor) -> Tensor:
@@ -36,7 +36,7 @@ class SampleGenerator(torch.Generator):
     def integers(self, size: int) -> Tensor:
         """Return the next integers in [0, 2^62) of each image: (B, size), int64."""
         if size > self._ready.shape[1]:
-            count = max(size, _AT_ONCE) if self._keys.is_cuda else size
+            count = max(size, _AT_ONCE.get(self._keys.device.type, 0))
             places = torch.arange(self._taken, self._taken + count, device=self._keys.device)
             self._ready = (scramble(self._keys + places * _STEP) >> 2) & (2**62 - 1)
         self._taken += size

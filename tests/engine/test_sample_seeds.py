@@ -24,8 +24,9 @@ def make_loader(monkeypatch, sampler='DefaultSampler', workers=0, rank=0, world=
     config = toy_config('.', iters=1, sampler=sampler, workers=workers)['train_dataloader']
     config.update(dataset={'type': 'ToyData', 'size': 16}, batch_size=TOTAL // world)
     loader = Runner.build_dataloader(config, seed=3)
-    model = SimpleNamespace(data_preprocessor=preprocessor)
-    runner = SimpleNamespace(train_dataloader=loader, model=model, train_loop=None, hooks=[])
+    runner = SimpleNamespace(
+        train_dataloader=loader, model=preprocessor or torch.nn.Identity(), train_loop=None, hooks=[]
+    )
     for _ in range(2):  # once more must change nothing
         SampleSeedHook(**options).before_train(runner)
     return loader
@@ -74,8 +75,9 @@ def test_an_iterator_that_began_before_the_hook_begins_anew(monkeypatch, sampler
     loader = Runner.build_dataloader({**config, 'dataset': {'type': 'ToyData', 'size': 16}}, seed=3)
     eager = _InfiniteDataloaderIterator(loader)
     next(eager)
-    loop = SimpleNamespace(dataloader_iterator=eager)
-    SampleSeedHook().before_train(SimpleNamespace(train_dataloader=loader, model=None, train_loop=loop))
+    runner = SimpleNamespace(train_dataloader=loader, model=torch.nn.Identity(), hooks=[])
+    runner.train_loop = SimpleNamespace(dataloader_iterator=eager)
+    SampleSeedHook().before_train(runner)
     assert sorted(tuple(sample.tolist()) for sample in next(eager)['inputs']) == expected[0]
 
 
