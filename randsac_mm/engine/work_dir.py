@@ -17,7 +17,7 @@ from randsac_mm.engine.disk import CHECKSUMS, check_folder, check_space
 from randsac_mm.engine.distributed import connect, on_first_rank
 from randsac_mm.transfer.reading import read_checkpoint
 
-_NAME = re.compile(r'(?:epoch|iter)_\d+\.pth|interrupted\.pth')
+_NAME = re.compile(r'(?:epoch|iter)_(\d+)\.pth|interrupted\.pth')
 _PARTS = ('meta', 'state_dict', 'optimizer', 'message_hub')  # of what a run continues from
 
 
@@ -42,7 +42,7 @@ def use_resume(cfg: Config, resume: str, passed: list[str] | None = None) -> boo
         if path.is_file() or (path.suffix == '.pth' and path.exists()):
             read_whole(path)
             return str(path), []
-        found = find_checkpoint(path, reasons)
+        found = find_whole(path, reasons)
         return found and str(found), reasons
 
     found, reasons = on_first_rank(find)
@@ -58,7 +58,14 @@ def use_resume(cfg: Config, resume: str, passed: list[str] | None = None) -> boo
     return cfg.resume
 
 
-def find_checkpoint(work_dir: str | Path, passed: list[str] | None = None) -> Path | None:
+def find_checkpoint(work_dir: str | Path) -> Path | None:
+    """Return the checkpoint that ``last_checkpoint`` names, else that of the highest number, without reading it."""
+    matches = {path: _NAME.fullmatch(path.name) for path in Path(work_dir).glob('*.pth')}
+    numbers = {path: int(match[1] or 0) for path, match in matches.items() if match}
+    return _read_pointer(Path(work_dir), []) or max(numbers, key=lambda path: numbers[path], default=None)
+
+
+def find_whole(work_dir: str | Path, passed: list[str] | None = None) -> Path | None:
     """Return the newest whole checkpoint: that of ``last_checkpoint``, else the one that was written last.
 
     Every byte is read, nothing is changed. ``passed`` receives why others were passed over.

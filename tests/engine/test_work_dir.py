@@ -13,7 +13,7 @@ import torch
 from mmengine.config import Config
 
 from randsac_mm.engine.disk import write_checksums
-from randsac_mm.engine.work_dir import claim_work_dir, find_checkpoint, use_resume
+from randsac_mm.engine.work_dir import claim_work_dir, find_checkpoint, find_whole, use_resume
 
 
 def save(path, step, date='1', **changes):
@@ -38,32 +38,32 @@ def folder(tmp_path):
 
 def test_the_checkpoint_that_is_named_comes_first_and_in_a_moved_folder(folder, tmp_path):
     (folder / 'last_checkpoint').write_text(f'{folder}/epoch_9.pth\n')
-    assert find_checkpoint(folder) == folder / 'epoch_9.pth'
+    assert find_whole(folder) == folder / 'epoch_9.pth'
     moved = folder.rename(tmp_path / 'moved')
-    assert find_checkpoint(moved) == moved / 'epoch_9.pth'
+    assert find_whole(moved) == moved / 'epoch_9.pth'
 
 
 def test_the_option_out_dir_is_followed_but_no_pointer_to_another_run(folder, tmp_path):
     (tmp_path / 'out' / 'run').mkdir(parents=True)
     out = (folder / 'epoch_2.pth').rename(tmp_path / 'out' / 'run' / 'epoch_2.pth')
     (folder / 'last_checkpoint').write_text(str(out))
-    assert find_checkpoint(folder) == out
+    assert find_whole(folder) == out
     (tmp_path / 'other').mkdir()
     (folder / 'last_checkpoint').write_text(str(save(tmp_path / 'other' / 'epoch_11.pth', 11)))
     passed = []
-    assert find_checkpoint(folder, passed) == folder / 'epoch_10.pth'
+    assert find_whole(folder, passed) == folder / 'epoch_10.pth'
     assert len(passed) == 1
     assert 'other/epoch_11.pth' in passed[0]
 
 
 def test_without_a_pointer_the_last_by_date_counts_then_by_step(folder):
-    assert find_checkpoint(folder) == folder / 'epoch_10.pth', '10 is more than 9'
+    assert find_whole(folder) == folder / 'epoch_10.pth', '10 is more than 9'
     save(folder / 'epoch_2.pth', 2, date='20260301')  # a new run in the folder of an old one
-    assert find_checkpoint(folder) == folder / 'epoch_2.pth'
+    assert find_whole(folder) == folder / 'epoch_2.pth'
     save(folder / 'interrupted.pth', 3, date='20260301')
-    assert find_checkpoint(folder) == folder / 'interrupted.pth'
+    assert find_whole(folder) == folder / 'interrupted.pth'
     save(folder / 'best_acc_epoch_12.pth', 12, date='20260501')
-    assert find_checkpoint(folder) == folder / 'interrupted.pth', 'the best has no optimiser state'
+    assert find_whole(folder) == folder / 'interrupted.pth', 'the best has no optimiser state'
 
 
 @pytest.mark.parametrize('lacking', ['meta', 'state_dict', 'optimizer', 'message_hub'])
@@ -71,10 +71,19 @@ def test_without_a_pointer_the_last_by_date_counts_then_by_step(folder):
 def test_a_checkpoint_that_lacks_a_part_is_passed_over_and_refused_by_name(folder, lacking, value):
     save(folder / 'epoch_10.pth', 10, **{lacking: value})
     passed = []
-    assert find_checkpoint(folder, passed) == folder / 'epoch_9.pth'
+    assert find_whole(folder, passed) == folder / 'epoch_9.pth'
     assert [f'epoch_10.pth has no {lacking}' in text for text in passed] == [True]
     with pytest.raises(ValueError, match=f'epoch_10.pth has no {lacking}'):
         use_resume(Config({'work_dir': '.'}), str(folder / 'epoch_10.pth'))
+
+
+def test_reports_find_a_checkpoint_without_reading_it(folder):
+    for path in folder.glob('*.pth'):
+        path.write_bytes(b'')
+    assert find_checkpoint(folder) == folder / 'epoch_10.pth'
+    (folder / 'last_checkpoint').write_text('/gone/epoch_2.pth')
+    assert find_checkpoint(folder) == folder / 'epoch_2.pth'
+    assert find_checkpoint(folder / 'empty') is None
 
 
 def test_folders_have_checksums(folder):
@@ -86,14 +95,14 @@ def test_folders_have_checksums(folder):
     with pytest.raises(ValueError, match=r'no checkpoint in .*iter_7.pth is no complete checkpoint'):
         use_resume(Config({'work_dir': str(folder)}), 'auto')
     write_checksums(part.parent, {'iter': 7})
-    assert find_checkpoint(folder) == folder / 'iter_7.pth'
+    assert find_whole(folder) == folder / 'iter_7.pth'
     part.write_bytes(b'weighty')
-    assert find_checkpoint(folder, passed := []) is None
+    assert find_whole(folder, passed := []) is None
     assert 'wrong checksum of rank_0.distcp' in passed[0]
     part.unlink()
     (part.parent / 'checksums.json').unlink()
     (part.parent / '.metadata').touch()  # FSDP's, of an earlier version
-    assert find_checkpoint(folder) == folder / 'iter_7.pth'
+    assert find_whole(folder) == folder / 'iter_7.pth'
 
 
 def test_resume(folder):
