@@ -194,7 +194,7 @@ def test_the_tool_makes_the_cache_that_training_uses(photos, root, run_tool, mon
     assert f'5 images in {photos.parent}/cache/{name}' in out
     assert 'train_dataloader.dataset.type=CachedImages\n' in out
     calls = decoded(monkeypatch)
-    run('train_dataloader.dataset.type=CachedImages')
+    run('train_dataloader.dataset.type=CachedImages', '--verify')
     assert not calls
     with pytest.raises(SystemExit, match=r'^cache_images.py: error: data_root=.*/none'):
         run(f'train_dataloader.dataset.data_root={photos}/none')
