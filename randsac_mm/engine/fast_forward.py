@@ -4,7 +4,7 @@ mmengine draws random numbers while it skips, calls no hook before it loads the 
 unfinished epoch again.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Any
 
@@ -44,7 +44,7 @@ def resume_within_epoch(loop: Any, done: int, restore_start: Callable[[], None],
     """Make an ``EpochBasedTrainLoop`` skip the first ``done`` batches of the epoch that it runs first.
 
     ``restore_start`` restores the random states in which that epoch was begun, ``restore`` those after its batch
-    ``done``. Batches of worker processes that draw random numbers are loaded and dropped.
+    ``done``.
     """
 
     def run_epoch() -> None:
@@ -52,16 +52,7 @@ def resume_within_epoch(loop: Any, done: int, restore_start: Callable[[], None],
         loop.runner.call_hook('before_train_epoch')
         loop.runner.model.train()
         restore_start()
-        loader = loop.dataloader
-        if loader.num_workers and not getattr(loader.dataset, 'seeded', False):
-            batches = iter(loader)
-            for _ in range(done):
-                next(batches)
-        else:
-            every = loader.batch_sampler
-            vars(loader)['batch_sampler'] = islice(every, done, None)  # DataLoader forbids to assign it
-            batches = iter(loader)
-            vars(loader)['batch_sampler'] = every
+        batches = _iterate_from(loop.dataloader, done)
         restore()
         for index, batch in enumerate(batches, done):
             loop.run_iter(index, batch)
@@ -97,13 +88,20 @@ def _skip(source: Any, count: int, restore: Callable[[], None]) -> None:
             if hasattr(sampler, 'set_epoch'):
                 sampler.set_epoch(source._epoch)
 
-    if loader.num_workers:  # workers are seeded when they start, so the states are restored before
-        restore()
-        source._iterator = iter(loader)
-        for _ in range(count):
-            next(source._iterator)
-    else:
-        source._iterator = iter(loader)
-        for _ in range(count):
-            source._iterator._next_index()
-        restore()
+    restore()  # workers are seeded when they start
+    source._iterator = _iterate_from(loader, count)
+    restore()
+
+
+def _iterate_from(loader: DataLoader, done: int) -> Iterator[Any]:
+    """Start an iterator at batch ``done``; batches of workers that draw random numbers are loaded and dropped."""
+    if loader.num_workers and not getattr(loader.dataset, 'seeded', False):
+        batches = iter(loader)
+        for _ in range(done):
+            next(batches)
+        return batches
+    every = loader.batch_sampler
+    vars(loader)['batch_sampler'] = islice(every, done, None)  # DataLoader forbids to assign it
+    batches = iter(loader)
+    vars(loader)['batch_sampler'] = every
+    return batches

@@ -105,13 +105,17 @@ class StopOnSignalHook(Hook):
 
     def _stop(self, runner: Any, number: int, validating: bool = False) -> None:
         hook = next((hook for hook in runner.hooks if isinstance(hook, ResumableCheckpointHook)), None)
-        name = signal.Signals(number).name
+        name, begin, status = signal.Signals(number).name, time.monotonic(), _EXIT[signal.Signals(number)]
         if hook is not None:
-            begin = time.monotonic()
-            hook.save_interrupted(runner, validating)
-            runner.logger.warning(
-                f'{name}: stopped at epoch {runner.epoch + 1}, iteration {runner.iter + (not validating)}, and wrote '
-                f'{INTERRUPTED} in {time.monotonic() - begin:.1f} s. To continue, run the same command with --resume'
-            )
+            try:
+                hook.save_interrupted(runner, validating)
+                runner.logger.warning(
+                    f'{name}: stopped at epoch {runner.epoch + 1}, iteration {runner.iter + (not validating)}, and '
+                    f'wrote {INTERRUPTED} in {time.monotonic() - begin:.1f} s. To continue, run the same command with '
+                    '--resume'
+                )
+            except OSError as error:
+                runner.logger.error(f'{name}: stopped without a new checkpoint: {error}')
+                status = 1
         restore_handlers()
-        raise SystemExit(_EXIT[signal.Signals(number)])
+        raise SystemExit(status)

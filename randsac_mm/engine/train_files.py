@@ -21,6 +21,7 @@ def list_files(dataset: Any) -> list[str]:
 
     Of images in memory: a checksum in place of the size. Of others: only how many there are.
     """
+    dataset = getattr(dataset, 'wrapped', dataset)  # by SampleSeedHook
     if hasattr(dataset, 'datasets'):  # several in one
         return [line for part in dataset.datasets for line in list_files(part)]
     if hasattr(images := getattr(dataset, 'images', None), 'cpu'):

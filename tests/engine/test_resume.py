@@ -17,6 +17,12 @@ RUNS = {
     'within an epoch, workers': ({'epochs': 3, 'by_epoch': False, 'interval': 3, 'workers': 2}, 7),
     'within an epoch, before its last hooks': ({'epochs': 3, 'by_epoch': False, 'interval': 4, 'val': True}, 5),
     'within an epoch, flexible runner': ({'epochs': 3, 'by_epoch': False, 'kind': FlexibleRunner}, 7),
+    'within an epoch, seeded workers': ({'epochs': 3, 'by_epoch': False, 'workers': 2, 'seeded': True}, 7),
+    'iterations, endless sampler, seeded workers': (
+        {'iters': 11, 'sampler': 'InfiniteSampler', 'workers': 2, 'seeded': True},
+        6,
+    ),
+    'iterations, seeded workers': ({'iters': 9, 'workers': 2, 'seeded': True}, 6),
     'iterations, endless sampler': ({'iters': 11, 'sampler': 'InfiniteSampler'}, 6),
     'iterations, validation': ({'iters': 11, 'sampler': 'InfiniteSampler', 'val': True}, 8),
     'iterations, finite sampler': ({'iters': 5}, 3),
@@ -97,7 +103,7 @@ def test_batches_of_a_loop_that_cannot_skip(sampler, done, total, workers):
     assert [next(resumed) for _ in range(done)] == [None] * done
     assert not restored
     rest = [next(resumed) for _ in range(total - done)]
-    assert restored == [True]
+    assert restored
     # Values are index + noise in [0, 1): rounding down gives the index.
     assert images(rest) == images(expected[done:])
 

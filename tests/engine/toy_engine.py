@@ -95,7 +95,16 @@ class Interrupt(Hook):
 
 
 def toy_config(
-    work_dir, *, iters=None, epochs=None, workers=0, sampler='DefaultSampler', val=False, seed=5, **checkpoint
+    work_dir,
+    *,
+    iters=None,
+    epochs=None,
+    workers=0,
+    sampler='DefaultSampler',
+    val=False,
+    seed=5,
+    seeded=False,
+    **checkpoint,
 ):
     """Make the config of a toy run; batches of 4, so that the 13 samples make 4 batches."""
     by_epoch, length = epochs is not None, epochs or iters
@@ -121,6 +130,8 @@ def toy_config(
         'log_level': 'WARNING',
         'experiment_name': f'toy{next(_number)}',
     }
+    if seeded:
+        config['default_hooks']['sample_seeds'] = {'type': 'SampleSeedHook'}
     if val:
         config.update(
             val_dataloader={'dataset': {'type': 'ToyData'}, 'sampler': {'type': 'DefaultSampler', 'shuffle': False}},

@@ -15,6 +15,14 @@ from reliability.forked import COUNT, end, kill_at_random, start
 RUNS = {
     'no workers': {'epochs': 25, 'by_epoch': False, 'interval': 3, 'max_keep_ckpts': 2},
     'two workers': {'epochs': 6, 'by_epoch': False, 'interval': 3, 'max_keep_ckpts': 2, 'workers': 2},
+    'seeded workers': {
+        'iters': 40,
+        'interval': 3,
+        'max_keep_ckpts': 2,
+        'sampler': 'InfiniteSampler',
+        'workers': 2,
+        'seeded': True,
+    },
     'endless sampler': {'iters': 100, 'interval': 3, 'max_keep_ckpts': 2, 'sampler': 'InfiniteSampler'},
 }
 
