@@ -25,10 +25,10 @@ def launch(folder: Path, *options: object, **variables: str) -> subprocess.Popen
 
 
 def wait_for(folder: Path, text: str, count: int = 1) -> None:
-    """Wait until the output contains a text ``count`` times."""
+    """Wait until the output contains a text ``count`` times, whatever the number of spaces."""
     output = folder / 'output.txt'
-    for _ in range(2000):
-        if output.read_text(errors='replace').count(text) >= count:
+    for _ in range(1200):
+        if output.read_text(errors='replace').replace(' ', '').count(text.replace(' ', '')) >= count:
             return
         time.sleep(0.1)
     raise AssertionError(output.read_text()[-3000:])
