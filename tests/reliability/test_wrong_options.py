@@ -100,7 +100,7 @@ RIGHT = (
     """optim_wrapper.optimizer.lr=1 optim_wrapper.optimizer.betas=[0.9,0.99] optim_wrapper.optimizer.weight_decay=0
     optim_wrapper.optimizer.eps=1e-6 optim_wrapper.optimizer.fused=None optim_wrapper.optimizer.foreach=true
     optim_wrapper.accumulative_counts=2 optim_wrapper.clip_grad.max_norm=1 optim_wrapper.clip_grad.norm_type=inf""",
-    """optim_wrapper.optimizer={"_delete_":True,"type":"SGD","lr":0.1,"momentum":0.9,"nesterov":True}
+    """optim_wrapper.optimizer={"_delete_":True,"type":"SGD","lr":0.1,"weight_decay":0,"momentum":0.9,"nesterov":True}
     optim_wrapper.paramwise_cfg.bias_lr_mult=2 optim_wrapper.paramwise_cfg.norm_decay_mult=0
     optim_wrapper.paramwise_cfg.custom_keys={"neck":{"lr_mult":2},"unknown":{"decay_mult":0}}""",
     """default_hooks.logger.interval=3 default_hooks.checkpoint.interval=-1 default_hooks.checkpoint.max_keep_ckpts=-1
