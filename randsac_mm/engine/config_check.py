@@ -93,22 +93,25 @@ def check_keys(cfg: Config) -> None:
         for path, part, types in find_dicts(cfg[key], key, scope):
             found = [_find_types(name, registries, scope) for name, scope in types]
             outer = [kind for kinds in (found[:-1] if 'type' in part else found) for kind in kinds]
-            own = found[-1] if 'type' in part and found else _reader_of(path, part, cfg)
+            own = found[-1] if 'type' in part and types else _reader_of(path, part, cfg)
             everywhere.update(outer, own if 'type' in part else ())
             if 'type' in part and not own:
                 close = get_close_matches(str(part['type']), _type_names(registries, scope), n=1, cutoff=0.81)
                 if close:
                     raise ValueError(f'{path}: there is no type {part["type"]}; did you mean {close[0]}?')
-            _check_part(path, part, own, outer + own if key == 'model' else outer, extra)
+            readers = outer + own if key == 'model' else outer if key.endswith('_dataloader') else []
+            _check_part(path, part, own, readers, extra)
             if re.match(r'model\..*\b(arch|train_cfg|test_cfg)\b', path) and 'type' not in part and everywhere:
                 libraries = {kind.__module__.partition('.')[0] for kind in everywhere}
-                words = frozenset().union(*(_words(m) for m in tuple(sys.modules) if m.partition('.')[0] in libraries))
-                for name in set(part) - words - _OBSOLETE:
-                    raise ValueError(f'{path}: the model reads no {name}; {closest(name, words, ())}')
-    hooks = cfg.get('default_hooks') or {}
-    for name, hook in hooks.items():
+                modules = [module for module in sys.modules if module.partition('.')[0] in libraries]
+                for name in set(part) - _OBSOLETE:
+                    if not any(name in _words(module) for module in modules):
+                        words = set().union(*map(_words, modules))
+                        raise ValueError(f'{path}: the model reads no {name}; {closest(name, words, ())}')
+    for name, hook in (cfg.get('default_hooks') or {}).items():
         if (name not in _HOOKS) if hook is None else (isinstance(hook, dict) and 'type' not in hook):
-            raise ValueError(f'default_hooks.{name} has no type; {closest(name, {*_HOOKS, *hooks} - {name})}')
+            known = {*_HOOKS, *cfg.default_hooks} - {name}
+            raise ValueError(f'default_hooks.{name} has no type; {closest(name, known)}')
 
 
 def check_custom_keys(runner: Any) -> None:

@@ -15,7 +15,8 @@ from mmengine.logging import MMLogger
 from randsac_mm.datasets.data_report import DataError
 from randsac_mm.engine.safe_loading import use_safe_reader
 
-_BUILDERS = re.compile(r'mmengine\..*\.(_?build_\w+|from_cfg)')  # do nothing but build what a config describes
+# Do nothing but build what a config describes.
+_BUILDERS = re.compile(r'(mmengine|mmpretrain|mmseg|mmdet)\..*\.(_?build_\w+|from_cfg|before_run)')
 
 
 def make_parser(doc: str | None, *, config: bool = True, launcher: bool = False) -> argparse.ArgumentParser:
@@ -99,11 +100,7 @@ def describe(error: Exception) -> str:
 
 
 def _builders(error: BaseException) -> list[types.FrameType]:
-    """Return the calls of mmengine's builders, outermost first, in which an error was raised."""
-    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
-    names = [f'{frame.f_globals.get("__name__")}.{frame.f_code.co_name}' for frame in frames]
-    return [
-        f
-        for f, name in zip(frames, names, strict=True)
-        if _BUILDERS.fullmatch(name) or f.f_locals.get('fn_name') == 'before_run'
-    ]
+    """Return the calls of OpenMMLab's builders, outermost first, in which an error was raised."""
+    causes = (error, error.__context__ or error)  # mmengine raises what a hook raises anew
+    frames = [frame for cause in causes for frame, _ in traceback.walk_tb(cause.__traceback__)]
+    return [f for f in frames if _BUILDERS.fullmatch(f'{f.f_globals.get("__name__")}.{f.f_code.co_name}')]

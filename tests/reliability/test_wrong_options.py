@@ -57,7 +57,7 @@ WRONG = {
     'optim_wrapper.optimizer.': '''
         lr=-1>lr lr=0>lr lr=nan>lr lr=inf>lr lr=fast>lr lr=true>lr learning_rate=1>lr betas=(0.9,)>betas
         betas=(0.9,1.5)>betas betas=0.9>betas weight_decay=-1>weight_decay weight_decy=1>weight_decay
-        momentum=0.9>momentum fused=fast>fused type=AdamX>Adam''',
+        momentum=0.9>momentum fused=fast>fused type=AdamX>Adam type=SGD>betas''',
     'optim_wrapper.': '''
         optimzer.lr=1>optimizer accumulative_counts=0>accumulative_counts accumulative_count=2>accumulative_counts
         clip_grad.max_nrm=1>max_norm clip_grad.max_norm=-1>max_norm clip_grad=3>clip_grad type=OptimWraper>OptimWrapper
@@ -100,7 +100,7 @@ RIGHT = (
     """optim_wrapper.optimizer.lr=1 optim_wrapper.optimizer.betas=[0.9,0.99] optim_wrapper.optimizer.weight_decay=0
     optim_wrapper.optimizer.eps=1e-6 optim_wrapper.optimizer.fused=None optim_wrapper.optimizer.foreach=true
     optim_wrapper.accumulative_counts=2 optim_wrapper.clip_grad.max_norm=1 optim_wrapper.clip_grad.norm_type=inf""",
-    """optim_wrapper.optimizer={"type":"SGD","lr":0.1,"momentum":0.9,"nesterov":True}
+    """optim_wrapper.optimizer={"_delete_":True,"type":"SGD","lr":0.1,"weight_decay":0,"momentum":0.9,"nesterov":True}
     optim_wrapper.paramwise_cfg.bias_lr_mult=2 optim_wrapper.paramwise_cfg.norm_decay_mult=0
     optim_wrapper.paramwise_cfg.custom_keys={"neck":{"lr_mult":2},"unknown":{"decay_mult":0}}""",
     """default_hooks.logger.interval=3 default_hooks.checkpoint.interval=-1 default_hooks.checkpoint.max_keep_ckpts=-1
