@@ -18,9 +18,16 @@ CONFIG=$1 PROCESSES=$2
 shift 2
 # Without it every process would start as many threads as there are cores.
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
-python -m torch.distributed.run --nnodes="${NNODES:-1}" --node_rank="${NODE_RANK:-0}" \
-    --master_addr="${MASTER_ADDR:-127.0.0.1}" --master_port="${PORT:-29500}" --nproc_per_node="$PROCESSES" \
-    --max-restarts="${MAX_RESTARTS:-0}" "$(dirname "$0")/train.py" "$CONFIG" --launcher pytorch "$@" &
+address=${MASTER_ADDR:-127.0.0.1} port=${PORT:-29500}
+meeting="--node_rank=${NODE_RANK:-0} --master_addr=$address --master_port=$port"
+if [ "${MAX_RESTARTS:-0}" -gt 0 ]; then
+    export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1  # otherwise the second start would meet addresses of the first
+    meeting="--max-restarts=$MAX_RESTARTS --rdzv-backend=c10d --rdzv-endpoint=$address:$port"
+    [ "${NNODES:-1}" -gt 1 ] || meeting="$meeting --local-addr=$address"
+fi
+# shellcheck disable=SC2086  # several options, by intention
+python -m torch.distributed.run --nnodes="${NNODES:-1}" --nproc_per_node="$PROCESSES" $meeting \
+    "$(dirname "$0")/train.py" "$CONFIG" --launcher pytorch "$@" &
 launcher=$! status=''
 # The launcher passes SIGTERM and SIGINT on, waits 30 s, and ends with 1; it knows no SIGUSR1.
 trap 'status=143; kill -TERM $launcher' TERM
