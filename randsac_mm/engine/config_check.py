@@ -122,7 +122,7 @@ def check_custom_keys(runner: Any) -> None:
         if not any(key in name for name in names):
             text = f'optim_wrapper.paramwise_cfg.custom_keys: no parameter of the model has {key} in its name'
             pieces = {piece for name in names for piece in (name[1:], *name.split('.'))}
-            close = get_close_matches(key.strip('.'), pieces, n=1, cutoff=0.8)
+            close = get_close_matches(key.strip('.'), pieces, n=1, cutoff=0.9)
             if close:
                 raise ValueError(f'{text}; did you mean {close[0]}?')
             runner.logger.warning(text)
