@@ -60,9 +60,11 @@ class DeferredHistory(HistoryBuffer):
         iterations, tensors = zip(*self._pending, strict=True)
         self._pending = []
         values = torch.stack(tensors).tolist()
-        finite = [value for value in values if math.isfinite(value)]
-        self._values = np.append(self._values, finite)[-self.max_length :]
-        self._counts = np.append(self._counts, np.ones(len(finite), self._counts.dtype))[-self.max_length :]
+        every = np.append(self._values, values)
+        counts = np.append(self._counts, np.ones(len(values), self._counts.dtype))
+        kept = np.isfinite(every)
+        kept[-1] |= not kept.any()  # mmengine cannot average nothing
+        self._values, self._counts = every[kept][-self.max_length :], counts[kept][-self.max_length :]
         for iteration, value in zip(iterations, values, strict=True) if self._finite_name else ():
             if not math.isfinite(value):
                 raise FloatingPointError(

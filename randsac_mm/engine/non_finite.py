@@ -135,7 +135,7 @@ class SkipNonFiniteHook(Hook):
         if self.skipped <= _RECORDS:
             try:
                 where = f'; its batch: {record_step(runner, step)}'
-            except OSError as error:  # a full disk must not end the run
+            except Exception as error:  # a full disk, or data that cannot be prepared again, must not end the run
                 where = f'; its batch could not be written: {error}'
         runner.logger.warning(
             f'Step {step.number} skipped: loss {loss:g}, norm of the gradients {norm:g} ({self.in_row} in a row, '

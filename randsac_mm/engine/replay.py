@@ -6,6 +6,7 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, init_default_scope
+from mmpretrain.models.selfsup import BaseSelfSupervisor
 from torch import Tensor, nn
 
 from randsac_mm.transfer.model_loading import load_model
@@ -25,13 +26,18 @@ def replay(cfg: Config, path: str | Path, device: str = 'cpu') -> list[str]:
         and parameters, in the order of computation, whose output or gradient is not finite.
 
     Raises:
-        ValueError: If the file is no such record, or its weights do not fit the config.
+        ValueError: If the file is no such record, its weights do not fit the config, or the model needs labels.
     """
     record = read_checkpoint(path)
     if not {'iter', 'batches', 'state_dict'} <= record.keys():
         raise ValueError(f'{path} is no record of a step; use a file of the folder "nan" of a work dir')
     init_default_scope(cfg.get('default_scope') or 'mmengine')
     model = MODELS.build(cfg.model)
+    if not isinstance(model, BaseSelfSupervisor):
+        files = ', '.join(file for batch in record['batches'] for file in batch['files'])
+        raise ValueError(
+            f'{type(model).__name__}: only steps of pre-training can be repeated; files of this one: {files}'
+        )
     load_model(model, path)
     model.to(device).train()
     wrapper = build_optim_wrapper(model, cfg.optim_wrapper)

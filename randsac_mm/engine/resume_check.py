@@ -63,7 +63,8 @@ def check_resume(runner: Any, checkpoint: dict[str, Any], hook: Any) -> None:
     if files := meta.get('train_files'):
         change = on_first_rank(lambda: describe_change(hook.train_files(runner), files, path.parent))
         refuse('the training files have changed', [change] if change else [], hook.allow_changes)
-    configs = (stored_config({'meta': {'cfg': text}}, KNOWN_KEYS) for text in (runner.cfg.pretty_text, meta.get('cfg')))
+    text = meta.get('config_text', meta.get('cfg'))  # the former is our reader's name for it
+    configs = (stored_config({'meta': {'cfg': config}}, KNOWN_KEYS) for config in (runner.cfg.pretty_text, text))
     serious, others = compare_configs(*configs, hook.keep_schedule or hook.new_schedule)
     of_schedule = [line for line in serious if _SCHEDULE.match(line)]
     allowed = hook.allow_changes or 'numerics' not in meta  # an earlier version may have had other defaults

@@ -57,6 +57,8 @@ def run_tool(parser: argparse.ArgumentParser, work: Callable[[argparse.Namespace
         os.environ.setdefault('LOCAL_RANK', args.local_rank)
     try:
         result = work(args)
+    except KeyboardInterrupt:
+        sys.exit(130)
     except Exception as error:
         logger = MMLogger.get_current_instance()
         for handler in logger.handlers:

@@ -16,7 +16,13 @@ from mmengine.runner import FlexibleRunner, Runner
 
 from randsac_mm.datasets import InMemoryDataset
 from randsac_mm.engine.resume_check import compare_configs
+from randsac_mm.engine.safe_loading import use_safe_reader
 from randsac_mm.engine.train_files import describe_change, fingerprint, list_files, write_list
+
+
+@pytest.fixture(autouse=True)
+def reader_of_the_tools():
+    use_safe_reader()
 
 
 @pytest.fixture(scope='module')

@@ -93,10 +93,16 @@ def raising(error):
     return work
 
 
-@pytest.mark.parametrize('error', [RuntimeError('a fault'), KeyError('name'), TypeError('x'), KeyboardInterrupt()])
+@pytest.mark.parametrize('error', [RuntimeError('a fault'), KeyError('name'), TypeError('x')])
 def test_faults_of_the_program_keep_their_traceback(monkeypatch, error):
     with pytest.raises(type(error)):
         call(monkeypatch, raising(error))
+
+
+def test_an_interrupt_ends_without_traceback(monkeypatch):
+    with pytest.raises(SystemExit) as caught:
+        call(monkeypatch, raising(KeyboardInterrupt()))
+    assert caught.value.code == 130
 
 
 def test_another_process_says_which_it_is(monkeypatch):
