@@ -22,7 +22,7 @@ MALLOC = {'MALLOC_MMAP_THRESHOLD_': '2147483647', 'MALLOC_TRIM_THRESHOLD_': '214
 
 
 def work(args: argparse.Namespace) -> None:
-    """Train the model; write the loss of the first step, then the seconds of a step for every line that is read."""
+    """Train a step for every line that is read; write the loss of the first one, of all others the seconds."""
     answers = os.fdopen(os.dup(1), 'w', buffering=1)
     os.dup2(2, 1)  # what libraries print is no answer
     from mmengine.hooks import Hook
@@ -47,9 +47,7 @@ def work(args: argparse.Namespace) -> None:
         start = None
 
         def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
-            if runner.iter < 2:
-                return
-            if self.start is not None:
+            if self.start is not None and runner.iter > 1:
                 print(time.perf_counter() - self.start, file=answers)
             if not sys.stdin.readline():
                 os._exit(0)
@@ -57,11 +55,12 @@ def work(args: argparse.Namespace) -> None:
 
         def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
             if runner.iter == 0:
-                print(float(outputs['loss']), file=answers)
+                print(outputs['loss'].item(), file=answers)
 
     exec(args.setup)
     with tempfile.TemporaryDirectory() as folder:
         cfg = launch.load_config(args.config, {'default_hooks.logger.interval': 10**6}, folder, 'none')
+        cfg.optim_wrapper.type = 'OptimWrapper'
         if args.bf16:
             launch.use_amp(cfg)
         cfg.default_hooks.compile = dict(type='CompileHook', enabled=args.compile)
@@ -76,8 +75,9 @@ def work(args: argparse.Namespace) -> None:
         runner.train()
 
 
-def read_number(worker: subprocess.Popen) -> float:
-    """Read a number from a worker."""
+def measure(worker: subprocess.Popen) -> float:
+    """Let a worker train a step; return its seconds, of the first step the loss."""
+    worker.stdin.write('step\n')
     answer = worker.stdout.readline()
     return float(answer) if answer else sys.exit(f'compare_commits.py: error: a worker ended with {worker.wait()}')
 
@@ -102,12 +102,13 @@ def main() -> None:
         environment = {**os.environ, **MALLOC, 'PYTHONPATH': str(clone)}
         pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1)
         workers.append(subprocess.Popen(command, cwd=clone, env=environment, **pipes))
-    losses = [read_number(worker) for worker in workers]
+    losses = [measure(worker) for worker in workers]  # in turns from the first step on
+    for worker in workers:
+        measure(worker)
     seconds: tuple[list[float], list[float]] = [], []
     for i in range(args.rounds):
         for which in (1, 0) if i % 2 else (0, 1):
-            workers[which].stdin.write('step\n')
-            seconds[which].append(read_number(workers[which]))
+            seconds[which].append(measure(workers[which]))
     for name, worker, loss, times in zip(('this', 'baseline'), workers, losses, seconds, strict=True):
         worker.communicate()
         print(f'{name:8}  first loss {loss:.6f}  {1e3 * statistics.median(times):.1f} ms')
