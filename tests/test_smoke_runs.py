@@ -14,7 +14,8 @@ from engine.toy_engine import Interrupt, Interrupted
 from mmengine.runner import Runner
 from processes import ROOT, run
 
-from randsac_mm.engine.launch import build_runner, load_config, use_resume
+from randsac_mm.engine.launch import build_runner, load_config
+from randsac_mm.engine.work_dir import use_resume
 
 SMOKE = ROOT / 'configs' / 'smoke'
 pytestmark = pytest.mark.slow

@@ -19,7 +19,7 @@ from randsac_mm.engine import launch
 from randsac_mm.engine.distributed import leave_process_group
 from randsac_mm.engine.schedule import set_epochs
 from randsac_mm.engine.tool import make_parser, run_tool
-from randsac_mm.engine.work_dir import claim_work_dir
+from randsac_mm.engine.work_dir import claim_work_dir, use_resume
 
 
 def work(args: argparse.Namespace) -> None:
@@ -45,7 +45,7 @@ def train(cfg: Config, args: argparse.Namespace) -> None:
     if any(int(os.environ.get(name, '0')) for name in ('TORCHELASTIC_RESTART_COUNT', 'SLURM_RESTART_COUNT')):
         resume = 'auto'
     passed: list[str] = []
-    resumed = launch.use_resume(cfg, resume, passed) if resume else True
+    resumed = use_resume(cfg, resume, passed) if resume else True
     text = launch.check_data(cfg, 'train', 'val', check=not args.no_check)
 
     def begin(runner: Any) -> None:

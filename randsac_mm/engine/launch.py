@@ -27,8 +27,7 @@ from randsac_mm.engine.resources import fit_workers, keep_freed_memory
 from randsac_mm.engine.safe_loading import check_folder, use_safe_reader
 from randsac_mm.engine.schedule import drop_fixed_schedules
 from randsac_mm.engine.signals import restore_handlers
-from randsac_mm.engine.work_dir import find_checkpoint as find_checkpoint  # old names
-from randsac_mm.engine.work_dir import use_resume as use_resume
+from randsac_mm.engine.work_dir import use_resume
 from randsac_mm.transfer.model_loading import load_model
 
 _ATTEMPTS = 3  # of a training whose steps are not finite

@@ -20,6 +20,7 @@ from randsac_mm.engine import launch
 from randsac_mm.engine.origin import describe_origin
 from randsac_mm.engine.resources import fit_workers
 from randsac_mm.engine.schedule import set_epochs
+from randsac_mm.engine.work_dir import find_checkpoint, use_resume
 from randsac_mm.evaluation import LabelledImages, evaluate_backbone, knn_accuracy, ridge_accuracy
 from randsac_mm.evaluation.evaluate import build_untrained
 from randsac_mm.evaluation.features import normalise
@@ -93,7 +94,7 @@ class Job(NamedTuple):
 
     def checkpoint(self) -> Path | None:
         """Find the checkpoint of the pre-training."""
-        return launch.find_checkpoint(self.folder / 'pretrain')
+        return find_checkpoint(self.folder / 'pretrain')
 
     def _name_run(self, cfg: Config, stage: str) -> Config:
         cfg.work_dir, cfg.randomness.seed, cfg.launcher = str(self.folder / self.name(stage)), self.seed, 'none'
@@ -145,7 +146,7 @@ def _finetune(job: Job) -> dict[str, Any]:
 
 
 def _train(cfg: Config) -> Runner:
-    launch.use_resume(cfg, 'auto')
+    use_resume(cfg, 'auto')
     with _quiet():
         runner = launch.build_runner(cfg)
         runner.train()

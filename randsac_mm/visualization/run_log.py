@@ -11,8 +11,8 @@ import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from randsac_mm.engine.launch import find_checkpoint
 from randsac_mm.engine.origin import ORIGIN_FILE
+from randsac_mm.engine.work_dir import find_checkpoint
 from randsac_mm.transfer.reading import read_checkpoint
 
 Series = dict[int, float]  # finite values by step, ascending

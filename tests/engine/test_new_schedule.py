@@ -9,6 +9,7 @@ from mmengine.config import Config
 from mmengine.registry import MODELS
 
 from randsac_mm.engine import launch
+from randsac_mm.engine.work_dir import use_resume
 
 WARM = {'type': 'LinearLR', 'start_factor': 0.001, 'begin': 0}
 DECAY = {'type': 'CosineAnnealingLR', 'eta_min': 0.001}
@@ -152,7 +153,7 @@ def test_the_advice_of_a_loss_that_is_not_finite_works(tmp_path, advice):
         launch.build_runner(launch.load_config(str(tmp_path / 'toy.py'), [], None, 'none')).train()
     assert all(part.rpartition('=')[0] in str(error.value) for part in advice)
     cfg = launch.load_config(str(tmp_path / 'toy.py'), [*advice, f'experiment_name={advice[0]}'], None, 'none')
-    assert launch.use_resume(cfg, 'latest')
+    assert use_resume(cfg, 'latest')
     runner = launch.build_runner(cfg)
     runner.train()
     assert runner.iter == 12

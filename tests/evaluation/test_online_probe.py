@@ -19,7 +19,7 @@ from processes import run
 from randsac_mm.datasets import Digits
 from randsac_mm.engine import distributed
 from randsac_mm.engine.distributed import on_first_rank
-from randsac_mm.engine.launch import find_checkpoint
+from randsac_mm.engine.work_dir import find_checkpoint
 from randsac_mm.evaluation import OnlineProbeHook, extract_features, knn_accuracy, linear_probe_accuracy, online_probe
 from randsac_mm.evaluation.labelled_images import choose_stratified
 from randsac_mm.evaluation.online_probe import undisturbed

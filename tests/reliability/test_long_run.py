@@ -13,7 +13,7 @@ import pytest
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from processes import ROOT
-from reliability.forked import COUNT, end
+from reliability.forked import COUNT, end, fork
 
 from randsac_mm.engine import launch
 from randsac_mm.engine.schedule import set_epochs
@@ -40,17 +40,15 @@ class WatchProcess(Hook):
 @pytest.mark.timeout(1800)
 def test_memory_and_open_files_do_not_grow(tmp_path):
     steps = COUNT or 1500
-    process = os.fork()
-    if not process:
-        try:
-            os.dup2(os.open(tmp_path / 'output.txt', os.O_WRONLY | os.O_CREAT), 1)
-            cfg = launch.load_config(str(ROOT / 'configs/randsac/vit_digits.py'), {}, str(tmp_path), 'none')
-            set_epochs(cfg, max(2, steps // 22))
-            cfg.custom_hooks = [dict(type='WatchProcess')]
-            launch.train(cfg)
-        finally:
-            os._exit(0)
-    end(process)
+
+    def work():
+        cfg = launch.load_config(str(ROOT / 'configs/randsac/vit_digits.py'), {}, str(tmp_path), 'none')
+        set_epochs(cfg, max(2, steps // 22))
+        cfg.custom_hooks = [dict(type='WatchProcess')]
+        launch.train(cfg)
+
+    status, _ = end(fork(tmp_path, work))
+    assert status == 0, (tmp_path / 'output.txt').read_text()[-3000:]
     notes = json.loads((tmp_path / 'notes.json').read_text())
     after_warm_up = notes[len(notes) // 3 :]
     growth = after_warm_up[-1][0] / after_warm_up[0][0] - 1
