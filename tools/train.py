@@ -53,7 +53,9 @@ def train(cfg: Config, args: argparse.Namespace) -> None:
         if passed:
             runner.logger.warning(f'Passed over, for {cfg.load_from}: {"; ".join(passed)}')
         if not resumed:
-            runner.logger.warning(f'--resume auto: no checkpoint in {runner.work_dir}, so this is a new run')
+            runner.logger.warning(
+                f'--resume auto: no checkpoint in {runner.work_dir}, so this is a new run from the start'
+            )
 
     launch.train(cfg, begin)
     leave_process_group()

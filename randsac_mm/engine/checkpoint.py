@@ -136,7 +136,7 @@ class ResumableCheckpointHook(CheckpointHook):
         for sampler in samplers(loop.dataloader):
             sampler.seed = self._loaded_meta.get('sampler_seed', sampler.seed)
         restore = partial(self._restore_random_state, runner)
-        if hasattr(loop, 'dataloader_iterator'):
+        if hasattr(loop, 'dataloader_iterator') and runner.iter < runner.max_iters:
             loop.dataloader_iterator = ResumedBatches(loop.dataloader_iterator, runner.iter, restore)
         elif 'batches_done' in self._loaded_meta:
             done = int(self._loaded_meta['batches_done'])

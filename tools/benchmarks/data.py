@@ -47,7 +47,7 @@ def batches(name: str, batch_size: int, device: torch.device) -> Iterator[Tensor
     if name == 'randsac_mm':
         loader.dataset.dataset, loader.dataset.device = dict(type=Noise, ann_file=''), str(device)
         prepare = MODELS.build({**preprocessor, 'augment': data.augment, 'patch_size': 4})
-        prepare.draw = lambda batch: {}  # mmpretrain's draws no serialization
+        prepare.draw = lambda *batch: {}  # mmpretrain's draws no serialization
     else:
         loader.dataset = dict(type=Noise, ann_file='', pipeline=loader.dataset.pipeline)
         pixels = {key: preprocessor[key] for key in ('mean', 'std', 'to_rgb')}
