@@ -33,12 +33,10 @@ class ResumableCheckpointHook(CheckpointHook):
       replaced; only then are older ones deleted. A kill at any moment leaves a folder that can be resumed.
     - A run resumed by as many ranks as before equals the uninterrupted one bit for bit, wherever it was interrupted:
       with :class:`~randsac_mm.engine.SampleSeedHook`; otherwise with workers only if it is epoch-based, with
-      ``persistent_workers=False`` and ``worker_init_fn=dict(type='seed_worker')``. DeepSpeed calls no hook on loading,
-      so with it random states are not restored.
+      ``persistent_workers=False`` and ``worker_init_fn=dict(type='seed_worker')``. DeepSpeed restores no random states.
     - If weights or optimiser state are not finite, or the disk fails, nothing is written, replaced or deleted; the
       training goes on, tries again at the next checkpoint, and ends with the error if it has no last one.
     - A run continues only from a checkpoint that fits it, see :mod:`randsac_mm.engine.resume_check`.
-    - The whole file loads with ``torch.load(weights_only=True)``.
 
     Args:
         interval: Epochs, or iterations, between checkpoints; -1: only at the end.
@@ -48,8 +46,7 @@ class ResumableCheckpointHook(CheckpointHook):
             checkpoint's, and keep the latter.
         new_schedule: Resume with those of the config: from this step on as if the run had had them from the start.
         allow_changes: Resume even if other settings, or the training files, differ from the checkpoint's.
-        attempt: Resume with other random numbers than those of the checkpoint if this is larger than its own, from 0;
-            :func:`randsac_mm.engine.launch.train` does so after steps that were not finite.
+        attempt: If above the checkpoint's, resume with other random numbers, see :func:`randsac_mm.engine.launch.train`.
         **kwargs: Every other option of mmengine's ``CheckpointHook``, among them ``save_best``.
 
     Raises:
