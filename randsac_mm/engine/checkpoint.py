@@ -46,7 +46,7 @@ class ResumableCheckpointHook(CheckpointHook):
             checkpoint's, and keep the latter.
         new_schedule: Resume with those of the config: from this step on as if the run had had them from the start.
         allow_changes: Resume even if other settings, or the training files, differ from the checkpoint's.
-        attempt: If above the checkpoint's, resume with other random numbers, see :func:`randsac_mm.engine.launch.train`.
+        attempt: If above the checkpoint's, resume with other random numbers; see ``engine.launch.train``.
         **kwargs: Every other option of mmengine's ``CheckpointHook``, among them ``save_best``.
 
     Raises:
