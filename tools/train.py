@@ -42,10 +42,9 @@ def train(cfg: Config, args: argparse.Namespace) -> None:
         launch.use_auto_scale_lr(cfg)
     resume = args.resume or ('latest' if cfg.get('resume') and not cfg.get('load_from') else None)
     # torchrun starts a job again that has lost a process, and slurm one that it has stopped.
-    if any(int(os.environ.get(name, '0')) for name in ('TORCHELASTIC_RESTART_COUNT', 'SLURM_RESTART_COUNT')):
-        resume = 'auto'
+    again = any(int(os.environ.get(name, '0')) for name in ('TORCHELASTIC_RESTART_COUNT', 'SLURM_RESTART_COUNT'))
     passed: list[str] = []
-    resumed = use_resume(cfg, resume, passed) if resume else True
+    resumed = (again and use_resume(cfg, 'auto', passed)) or not resume or use_resume(cfg, resume, passed)
     text = launch.check_data(cfg, 'train', 'val', check=not args.no_check)
 
     def begin(runner: Any) -> None:

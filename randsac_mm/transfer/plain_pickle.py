@@ -13,6 +13,7 @@ from torch import Tensor
 
 MARK = '__randsac_mm__'  # key of the dictionaries that stand for arrays, HistoryBuffer and Counter
 _MAX_COST = 500_000  # opcodes, those that make objects five times: at most a second
+_MAX_WAITING = 10_000  # values on the stack when a container begins: nested too deep
 _MAX_LEVELS = 100  # of containers in containers
 _MAX_ENTRIES = 5_000_000  # in all containers; those that are referred to twice count twice
 _SCALARS = frozenset((type(None), bool, int, float, complex, str, bytes, torch.dtype, torch.device, torch.Size))
@@ -81,6 +82,8 @@ def read_pickle(file: IO[bytes], builders: Mapping[str, Any] = {}, storage: Any 
         elif kind in _CONSTANTS:
             stack.append(_CONSTANTS[kind])
         elif kind in _NEW:
+            if len(stack) > _MAX_WAITING:
+                raise NotPlainError(f'more than {_MAX_WAITING:,} unfinished containers')
             stack.append(_NEW[kind]())
         elif kind == 'MARK':
             outer.append(stack)

@@ -60,9 +60,9 @@ def main(config='configs/randsac/vit-b_k9_in1k.py', images='4', pairs='20'):
         cfg.optim_wrapper.type = 'OptimWrapper'
         shape = cfg.model.backbone.get('in_channels', 3), *2 * (cfg.model.backbone.img_size,)
         cfg.train_dataloader.update(batch_size=int(images), num_workers=0, persistent_workers=False)
-        cfg.train_dataloader.update(collate_fn=dict(type='default_collate'), dataset=dict(type='RandomImages'))
-        cfg.train_dataloader.dataset.update(type='mmengine.RandomImages', shape=shape)
-        cfg.custom_hooks = []
+        cfg.train_dataloader.collate_fn = dict(type='default_collate')
+        cfg.train_dataloader.dataset = dict(type='mmengine.RandomImages', shape=shape)
+        cfg.custom_hooks, cfg.default_hooks.compile = [], dict(type='CompileHook', enabled=False)
         runner, alternate = launch.build_runner(cfg), Alternate(int(pairs))
         runner.register_hook(alternate)
         try:
