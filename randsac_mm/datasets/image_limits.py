@@ -102,7 +102,7 @@ def _read_scans(data: bytes, pixels: int) -> tuple[list[int], bool]:
         if marker == _EOI:
             few = len(complete) < 64 * components or pixels > 1024 * len(data)  # 64 pixels take more than half a bit
             return (ends, few) if kind in _HUFFMAN else ([], False)
-        if (in_scan or marker in _FRAMES) and len(segment) < 6:  # the decoder will say why
+        if (in_scan or marker in _FRAMES) and len(segment) < 6:  # the decoder raises the error
             break
         if marker in _FRAMES:
             kind, components = marker, segment[5]

@@ -215,7 +215,7 @@ def _arguments(kind: Callable) -> tuple[dict[str, Argument], bool]:
         exact = (owner.__module__ or '').partition('.')[0] in ('randsac_mm', 'mmengine', 'torch')
         try:
             parameters = inspect.signature(function).parameters.values()
-            hints = {**get_type_hints(function), 'loss_scale': Any}  # mmengine's takes more than it says
+            hints = {**get_type_hints(function), 'loss_scale': Any}  # mmengine's accepts more than its annotation
         except ValueError:  # written in C
             return found, True
         except Exception:  # names that are only imported for type checkers, in any library

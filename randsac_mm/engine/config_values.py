@@ -21,7 +21,7 @@ Argument = tuple[Any, Any, bool]  # default, annotation, and whether annotations
 def fits(value: Any, kind: Any, exact: bool = True) -> bool:
     """Return whether a value of a config may be meant for an annotation; True for annotations that are unusual.
 
-    Lists, tuples and dicts are not told apart. Unless ``exact``, numbers, lists of them and None are not either.
+    Lists, tuples and dicts are treated alike. Unless ``exact``, so are numbers, lists of them and None.
     """
     origin, parts = get_origin(kind) or kind, get_args(kind)
     if origin in (Union, UnionType):

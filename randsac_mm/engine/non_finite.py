@@ -46,9 +46,9 @@ class SkipNonFiniteHook(Hook):
     and weights of the first three are written to ``nan/`` in the work dir, for ``tools/replay.py``. A loss more than 10
     standard deviations above the mean of the last 1,000 is a line in the log.
 
-    On a GPU the fused optimisers of torch skip by themselves (``found_inf``), and the host, which hears of it two steps
-    later, never waits. Others make it wait in every step. Optimiser wrappers with an update of their own (float16's
-    scaled loss, DeepSpeed) are not watched.
+    On a GPU the fused optimisers of torch skip by themselves (``found_inf``), and the host, which reads the result two
+    steps later, never waits. Others make it wait in every step. Optimiser wrappers with an update of their own
+    (float16's scaled loss, DeepSpeed) are not watched.
 
     Args:
         max_in_row: Number of such steps in a row after which the training is ended.

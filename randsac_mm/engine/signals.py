@@ -23,7 +23,7 @@ _replaced: dict[int, Any] = {}  # handlers to be restored
 
 
 def install_handlers() -> None:
-    """Make the signals a wish to stop; a second one, after a second, ends the process at once."""
+    """Keep the first signal, for the hook to stop the run; another one, a second later, ends the process at once."""
     if _replaced or threading.current_thread() is not threading.main_thread():
         return
     process = os.getpid()
@@ -33,11 +33,8 @@ def install_handlers() -> None:
             return
         if not _received:
             _received.append((number, time.monotonic()))
-            os.write(
-                2,
-                f'{signal.Signals(number).name}: the running step is finished and a checkpoint written; '
-                'once more ends at once\n'.encode(),
-            )
+            name = signal.Signals(number).name
+            os.write(2, f'{name}: stopping after this step, with a checkpoint; once more: at once\n'.encode())
         elif time.monotonic() - _received[0][1] > _SAME:
             signal.signal(number, signal.SIG_DFL)
             os.kill(process, number)
@@ -60,8 +57,8 @@ class StopOnSignalHook(Hook):
 
     ``default_hooks = dict(stop_on_signal=dict(type='StopOnSignalHook'))``, with a :class:`ResumableCheckpointHook`.
     All processes stop after the same step, even if only one of them gets the signal. With gradient accumulation that is
-    the step in which the weights are updated. In a validation, one process stops at once, several at its end; what it
-    has found is lost then.
+    the step in which the weights are updated. In a validation, one process stops at once, several at its end; its
+    results are lost then.
 
     Raises:
         SystemExit: After the checkpoint was written, in every process.
@@ -78,7 +75,7 @@ class StopOnSignalHook(Hook):
     def after_train_iter(
         self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: dict[str, Any] | None = None
     ) -> None:
-        """Stop if a process was told to and the weights have been updated."""
+        """Stop if a process has received a signal and the weights have been updated."""
         number = self._agree()
         wrapper = runner.optim_wrapper
         if number and getattr(wrapper, 'should_update', lambda: True)():
