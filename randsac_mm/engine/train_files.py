@@ -3,8 +3,9 @@
 import gzip
 import hashlib
 import os
+import pickle
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -28,15 +29,22 @@ def list_files(dataset: Any) -> list[str]:
         return [f'{zlib.crc32(images.cpu().contiguous().numpy()):08x} {len(images)} images in memory']
     if hasattr(dataset, 'dataset'):  # a wrapper
         return list_files(dataset.dataset)
-    is_serialized = getattr(dataset, 'serialize_data', False)  # else mmengine would copy each entry
-    entries = map(dataset.get_data_info, range(len(dataset))) if is_serialized else getattr(dataset, 'data_list', ())
     keys = ('img_path', 'seg_map_path')
-    paths = [entry[key] for entry in entries if isinstance(entry, dict) for key in keys if entry.get(key)]
+    paths = [entry[key] for entry in _list_entries(dataset) for key in keys if entry.get(key)]
     if not paths:
         return [f'- {len(dataset)} images of {type(dataset).__name__}']
     root = getattr(dataset, 'data_root', None) or os.path.commonpath(paths)
     inside = os.path.join(root, '')
     return [f'{_size(p)} {p[len(inside) :] if p.startswith(inside) else os.path.relpath(p, root)}' for p in paths]
+
+
+def _list_entries(dataset: Any) -> Iterator[dict[str, Any]]:
+    entries = getattr(dataset, 'data_list', ())
+    if getattr(dataset, 'serialize_data', False):  # read as mmengine wrote it; get_data_info takes four times as long
+        dataset.full_init()
+        data, ends = dataset.data_bytes.tobytes(), dataset.data_address.tolist()
+        entries = (pickle.loads(data[start:end]) for start, end in zip([0, *ends], ends, strict=False))
+    return (entry for entry in entries if isinstance(entry, dict))
 
 
 def _size(path: str) -> int:

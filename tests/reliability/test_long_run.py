@@ -35,7 +35,7 @@ class WatchProcess(Hook):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(1800 + (COUNT or 0))
 def test_memory_and_open_files_do_not_grow(tmp_path):
     steps = COUNT or 660
 
