@@ -7,6 +7,7 @@ another OpenMMLab project needs. Neither mmseg, mmdet nor mmcv's compiled ops ar
 import os
 from typing import Any
 
+from .locations import config_path
 from .version import __version__
 
 # For the libraries' own readers, if cv2 is not imported yet: the limits of datasets/image_limits.py.
@@ -36,4 +37,4 @@ mmengine.logging.print_log = _print_log_by_level
 
 from . import datasets, engine, evaluation, models, transfer  # noqa: E402, F401
 
-__all__ = ['__version__']
+__all__ = ['__version__', 'config_path']

@@ -65,6 +65,31 @@ def find_checkpoint(work_dir: str | Path) -> Path | None:
     return _read_pointer(Path(work_dir), []) or max(numbers, key=lambda path: numbers[path], default=None)
 
 
+def find_run(path: str | Path) -> tuple[Path, Path]:
+    """Return the complete config and the newest whole checkpoint of a run.
+
+    Args:
+        path: Its work directory, or one of the checkpoints in it.
+
+    Raises:
+        FileNotFoundError: If there is no such run, or no config or checkpoint in it.
+        ValueError: If no checkpoint is whole.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f'there is no run or checkpoint {path}')
+    work_dir, passed = (path if path.is_dir() else path.parent), []
+    configs = [*sorted(work_dir.glob('[0-9]*_[0-9]*/vis_data/config.py'))[::-1], *sorted(work_dir.glob('*.py'))]
+    if not configs:
+        raise FileNotFoundError(f'{work_dir} contains no config of a run')
+    checkpoint = path if path.is_file() else find_whole(work_dir, passed)
+    if checkpoint is None:
+        if passed:
+            raise ValueError(f'no checkpoint in {work_dir} is whole: {"; ".join(passed)}')
+        raise FileNotFoundError(f'{work_dir} contains no checkpoint yet')
+    return configs[0], checkpoint
+
+
 def find_whole(work_dir: str | Path, passed: list[str] | None = None) -> Path | None:
     """Return the newest whole checkpoint: that of ``last_checkpoint``, else the one that was written last.
 

@@ -13,7 +13,7 @@ import torch
 from mmengine.config import Config
 
 from randsac_mm.engine.disk import write_checksums
-from randsac_mm.engine.work_dir import claim_work_dir, find_checkpoint, find_whole, use_resume
+from randsac_mm.engine.work_dir import claim_work_dir, find_checkpoint, find_run, find_whole, use_resume
 
 
 def save(path, step, date='1', **changes):
@@ -122,6 +122,23 @@ def test_resume_without_a_checkpoint(tmp_path):
             use_resume(cfg, resume)
     assert not use_resume(cfg, 'auto')
     assert (cfg.resume, cfg.load_from) == (False, 'weights.pth')
+
+
+def test_a_run_is_its_last_config_and_checkpoint(folder, tmp_path):
+    with pytest.raises(FileNotFoundError, match='no config'):
+        find_run(folder)
+    (folder / 'mine.py').touch()
+    assert find_run(folder) == (folder / 'mine.py', folder / 'epoch_10.pth')
+    for date in ('20260109_000000', '20260110_000000'):
+        (folder / date / 'vis_data').mkdir(parents=True)
+        (folder / date / 'vis_data/config.py').touch()
+    assert find_run(folder / 'epoch_9.pth') == (folder / '20260110_000000/vis_data/config.py', folder / 'epoch_9.pth')
+    for checkpoint in folder.glob('*.pth'):
+        checkpoint.write_bytes(b'')
+    with pytest.raises(ValueError, match=r'whole.*epoch_2'):
+        find_run(folder)
+    with pytest.raises(FileNotFoundError, match='no run'):
+        find_run(tmp_path / 'none')
 
 
 def _run(folder, started, end):
