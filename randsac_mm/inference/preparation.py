@@ -51,7 +51,12 @@ def prepare(cfg: Config, scope: str) -> Callable[[dict], dict]:
     load = TRANSFORMS.build(pipeline[0])
     pipeline[0] = ConfigDict(type='LoadImageFromFile')  # where the inferencers put arrays in
     _drop_initial_weights(cfg.model)
-    kept = {'type': _VISUALIZERS[scope], **{k: v for k, v in (cfg.get('visualizer') or {}).items() if k == 'alpha'}}
+    opacity = {'alpha': 0.5} if scope == 'mmdet' else {}
+    kept = {
+        'type': _VISUALIZERS[scope],
+        **opacity,
+        **{k: v for k, v in (cfg.get('visualizer') or {}).items() if k == 'alpha'},
+    }
     cfg.visualizer = ConfigDict(kept, vis_backends=[])
     if scope == 'mmseg':
         _pad_small_images(cfg.model)
