@@ -5,10 +5,17 @@ another OpenMMLab project needs. Neither mmseg, mmdet nor mmcv's compiled ops ar
 """
 
 import os
+import signal
+import sys
+from pathlib import Path
 from typing import Any
 
-from .locations import config_path
+from .locations import config_path, find_root
 from .version import __version__
+
+_is_tool = find_root() / 'tools' in Path(*sys.argv[:1]).resolve().parents
+if _is_tool and signal.getsignal(signal.SIGINT) == signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # until `run_tool`: Ctrl-C ends the imports without traceback
 
 # For the libraries' own readers, if cv2 is not imported yet: the limits of datasets/image_limits.py.
 for _name, _limit in {'PIXELS': 178_956_970, 'WIDTH': 65_535, 'HEIGHT': 65_535}.items():

@@ -13,8 +13,6 @@ import argparse
 import os
 from typing import Any
 
-from mmengine.config import Config
-
 from randsac_mm.engine import launch
 from randsac_mm.engine.distributed import leave_process_group
 from randsac_mm.engine.schedule import set_epochs
@@ -28,7 +26,7 @@ def work(args: argparse.Namespace) -> None:
         train(cfg, args)
 
 
-def train(cfg: Config, args: argparse.Namespace) -> None:
+def train(cfg: Any, args: argparse.Namespace) -> None:
     if args.epochs is not None or args.extend_to is not None:
         set_epochs(cfg, args.epochs if args.extend_to is None else args.extend_to)
     if args.extend_to is not None:

@@ -3,6 +3,7 @@
 Private parts of onedl-mmengine 0.10.12, mmengine 0.10.7 and torch 2.11 that it replaces or reads; check on upgrades:
 
 * ``checkpoint.py``: ``CheckpointHook._save_checkpoint_with_step`` and ``_save_best_checkpoint``; ``Runner._resume``
+* ``resume_check.py``: ``_hooks`` and ``_resume`` of both runners
 * ``fast_forward.py``: ``_InfiniteDataloaderIterator._dataloader``, ``_iterator`` and ``_epoch``;
   ``InfiniteSampler._indices_of_rank``; torch's ``DataLoader._index_sampler``, ``_next_index`` of its iterator
 * ``non_finite.py``: ``_with_counter`` and ``_global_step`` of mmengine's schedulers; ``found_inf`` and

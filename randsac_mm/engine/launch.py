@@ -27,7 +27,8 @@ from randsac_mm.engine.resources import fit_workers, keep_freed_memory
 from randsac_mm.engine.safe_loading import check_folder, use_safe_reader
 from randsac_mm.engine.schedule import drop_fixed_schedules
 from randsac_mm.engine.signals import restore_handlers
-from randsac_mm.engine.work_dir import use_resume
+from randsac_mm.engine.tool import resume_command
+from randsac_mm.engine.work_dir import find_checkpoint, use_resume
 from randsac_mm.transfer.model_loading import load_model
 
 _ATTEMPTS = 3  # of a training whose steps are not finite
@@ -234,6 +235,7 @@ def train(cfg: Config, begin: Callable[[Any], None] = lambda runner: None) -> Ru
 
     Raises:
         NonFiniteError: If steps were not finite again, or there is no checkpoint.
+        Exception: Whatever ends the run; once it has begun, with ``resume``, the command that continues it.
         SystemExit: After a signal, see :class:`~randsac_mm.engine.signals.StopOnSignalHook`.
     """
     for attempt in range(1, _ATTEMPTS + 1):
@@ -254,6 +256,10 @@ def train(cfg: Config, begin: Callable[[Any], None] = lambda runner: None) -> Ru
             del runner
             gc.collect()
             time.sleep(1)  # mmengine names runs by the second
+        except Exception as error:
+            if runner.iter and find_checkpoint(runner.work_dir):  # it had begun
+                error.resume = resume_command(cfg)
+            raise
         finally:
             restore_handlers()
     raise AssertionError('unreachable')

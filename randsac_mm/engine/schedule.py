@@ -13,7 +13,7 @@ _UNLIMITED = int(1e9)  # mmengine's default `end`
 _SPEED_ONLY = ('params', 'foreach', 'fused', 'capturable', 'differentiable')  # change no result
 _ADVICE = (
     'Restore the old values, or set default_hooks.checkpoint.keep_schedule=True to keep those of the checkpoint, or '
-    "new_schedule=True there to go on with the config's"
+    "new_schedule=True there to go on with the config's, or start anew from these weights (load_from, no --resume)"
 )
 
 
@@ -164,7 +164,10 @@ def check_schedules(
         if before and before != now and before <= old.get('end', _UNLIMITED) < _UNLIMITED and not changes:
             changes.append(f'{limit} is {now}, not {before}, where the schedule ends')
     if changes:
-        raise ValueError(f'cannot resume, the config differs from the checkpoint: {"; ".join(changes)}. {_ADVICE}')
+        epochs, before = limits['max_epochs'], saved_limits.get('max_epochs')
+        longer = f'To train until epoch {epochs}: --extend-to {epochs}. ' if before and before != epochs else ''
+        text = f'cannot resume, the config differs from the checkpoint: {"; ".join(changes)}'
+        raise ValueError(f'{text}\n{longer}{_ADVICE}')
 
 
 def set_epochs(

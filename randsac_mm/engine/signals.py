@@ -12,6 +12,7 @@ from mmengine.hooks import Hook
 
 from randsac_mm.engine.checkpoint import INTERRUPTED, ResumableCheckpointHook
 from randsac_mm.engine.delayed import DelayedReader
+from randsac_mm.engine.tool import resume_command
 from randsac_mm.registry import register
 
 # Signal: exit status. A scheduler that sends SIGUSR1 before a time limit is going to start the job again.
@@ -108,8 +109,7 @@ class StopOnSignalHook(Hook):
                 hook.save_interrupted(runner, validating)
                 runner.logger.warning(
                     f'{name}: stopped at epoch {runner.epoch + 1}, iteration {runner.iter + (not validating)}, and '
-                    f'wrote {INTERRUPTED} in {time.monotonic() - begin:.1f} s. To continue, run the same command with '
-                    '--resume'
+                    f'wrote {INTERRUPTED} in {time.monotonic() - begin:.1f} s. {resume_command(runner.cfg)}'
                 )
             except OSError as error:
                 runner.logger.error(f'{name}: stopped without a new checkpoint: {error}')
