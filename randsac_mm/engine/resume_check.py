@@ -93,9 +93,7 @@ def check_resume(runner: Any, checkpoint: dict[str, Any], hook: Any) -> None:
         runner.logger.info(f'Changes of the config that do not change the numbers: {name_some(others)}')
     numerics = meta.get('numerics') or {}
     for compiling in (other for other in runner.hooks if isinstance(other, CompileHook) and other.enabled is None):
-        compiling.enabled = numerics.get(
-            'compiled'
-        )  # by the rule it may pay no more, but it rounds as the steps before
+        compiling.enabled = numerics.get('compiled')  # as its first steps, although it may pay no more
     if rounding := _compare(describe_numerics(runner), numerics):
         warn(f'The run continues with other rounding: {", ".join(rounding)}')
 
