@@ -36,11 +36,9 @@ def find_commands() -> dict[str, Path]:
 def list_commands(commands: dict[str, Path]) -> str:
     """Write a line for each command: its name, and how the docstring of its script begins."""
     width = max(map(len, commands))
-    lines = []
-    for name, script in commands.items():
-        about = ast.get_docstring(ast.parse(script.read_bytes())) or ''
-        lines.append(f'  {name:<{width}}  {re.split(r"[:;.]", about)[0]}')
-    return '\n'.join(lines)
+    docs = (ast.get_docstring(ast.parse(script.read_bytes())) or '' for script in commands.values())
+    begins = (re.split(r'[:;]|\.\s', text)[0] for text in docs)
+    return '\n'.join(f'  {name:<{width}}  {text}' for name, text in zip(commands, begins, strict=True))
 
 
 def main() -> None:
