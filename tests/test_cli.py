@@ -119,7 +119,7 @@ class Watch:
             os.write(1, f"{script} {os.environ.get('GOMP_SPINCOUNT')} {os.environ.get('KMP_BLOCKTIME')}\\n".encode())
             os._exit(0)
 
-OURS = {*sys.stdlib_module_names, 'randsac_mm', 'measure'}
+OURS = {*sys.stdlib_module_names, 'randsac_mm', 'measure', 'org'}  # the last is what copy looks for
 sys.meta_path.insert(0, Watch())
 for script in sys.argv[1:]:
     child = os.fork()
