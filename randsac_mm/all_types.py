@@ -1,6 +1,7 @@
 """Import everything that registers types, after the image readers' limits and before ``randsac_mm::`` in configs."""
 
 import os
+import warnings
 from typing import Any
 
 from .locations import config_path
@@ -8,6 +9,9 @@ from .locations import config_path
 # For the libraries' own readers, if cv2 is not imported yet: the limits of datasets/image_limits.py.
 for _name, _limit in {'PIXELS': 178_956_970, 'WIDTH': 65_535, 'HEIGHT': 65_535}.items():
     os.environ.setdefault(f'OPENCV_IO_MAX_IMAGE_{_name}', str(_limit))
+
+# mmcv without compiled ops warns of every one that it lacks, and pre-training needs none.
+warnings.filterwarnings('ignore', 'Fail to import', UserWarning, 'mmcv')
 
 try:
     import mmengine.logging
