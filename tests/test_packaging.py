@@ -11,8 +11,11 @@ from zipfile import ZipFile
 
 import pytest
 import tomllib
+from mmengine.fileio import load
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+
+from randsac_mm.version import __version__
 
 OPENMMLAB = re.compile(r'^(onedl-)?mm(cv|engine|pretrain|segmentation|detection|det|cls)(-|$)')
 FILES = ['runtime', 'mminstall', 'transfer', 'tests', 'optional', 'stock']
@@ -159,6 +162,20 @@ def test_extras_agree_with_requirement_files(root: Path, project: dict):
     for extra, lines in project['optional-dependencies'].items():
         named = {Requirement(line).name for line in lines}
         assert named == {requirement.name for requirement in requirements(root, extra)}
+
+
+def test_other_files_name_the_same_versions(root: Path, project: dict):
+    hooks = [hook for repo in load(root / '.pre-commit-config.yaml')['repos'] for hook in repo['hooks']]
+    tests = project['optional-dependencies']['tests']
+    assert all(line in tests for hook in hooks for line in hook.get('additional_dependencies', []))
+    jobs = load(root / '.github' / 'workflows' / 'ci.yml')['jobs']
+    pythons = jobs['wheel']['strategy']['matrix']['python']
+    assert project['requires-python'] == f'>={pythons[0]}'
+    named = [line.rpartition(' ')[2] for line in project['classifiers'] if '3.' in line]
+    assert named == pythons
+    assert set(jobs['checks']['strategy']['matrix']['python']) <= set(pythons)
+    assert any(step.get('run') == 'bash .ci/run' for step in jobs['checks']['steps'])
+    assert load(root / 'CITATION.cff', file_format='yaml')['version'] == __version__
 
 
 def bash(root: Path, script: str, **env: str) -> subprocess.CompletedProcess:
