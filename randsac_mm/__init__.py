@@ -17,7 +17,8 @@ if not {'GOMP_SPINCOUNT', 'KMP_BLOCKTIME', 'OMP_WAIT_POLICY'} & os.environ.keys(
 from .locations import config_path
 from .version import __version__
 
-if Path(sys.argv[0]).stem != 'randsac-mm':  # the command imports them when a tool is to run: see cli.py
+# The command imports them when a script is to run: see cli.py.
+if Path(sys.argv[0]).name not in ('randsac-mm', 'randsac-mm.exe'):
     from . import all_types  # noqa: F401
 
 __all__ = ['__version__', 'config_path']

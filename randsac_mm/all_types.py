@@ -19,8 +19,8 @@ try:
 except ImportError as error:
     raise ImportError(
         f'randsac_mm needs mmengine, mmcv and mmpretrain, and one of them is missing or broken ({error}). Install one '
-        'family, not both: "pip install -r requirements/mminstall.txt" for the maintained OneDL packages, or '
-        '"pip install -r requirements/stock.txt" for the stock OpenMMLab releases'
+        'family, not both: "pip install onedl-mmengine onedl-mmcv onedl-mmpretrain" (versions: '
+        'requirements/mminstall.txt), or "pip install mmengine mmcv-lite mmpretrain" (requirements/stock.txt)'
     ) from error
 
 _print_log = mmengine.logging.print_log

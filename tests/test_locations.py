@@ -44,6 +44,7 @@ def test_a_base_that_is_not_ours_is_found_as_before(tmp_path):
         Config.fromfile(tmp_path / 'wrong.py')
 
 
+@pytest.mark.slow
 def test_as_base_of_another_projects_config_in_a_process_without_this_package(tmp_path):
     config = tmp_path / 'mine.py'
     config.write_text("_base_ = __import__('randsac_mm').config_path('randsac/vit-s_folder.py')\nbatch_size = 3\n")
