@@ -11,11 +11,12 @@ Example:
 import argparse
 from pathlib import Path
 
+from randsac_mm.engine.tool import at_least, make_parser, run_tool
+
 from mmengine.registry import init_default_scope
 
 from randsac_mm.engine.launch import load_config
 from randsac_mm.engine.origin import describe_origin
-from randsac_mm.engine.tool import at_least, make_parser, run_tool
 from randsac_mm.evaluation.evaluate import evaluate_checkpoint, format_accuracy
 from randsac_mm.files import write_json
 

@@ -11,9 +11,10 @@ Example:
 import argparse
 import sys
 
+from randsac_mm.engine.tool import make_parser, run_tool
+
 from PIL import Image
 
-from randsac_mm.engine.tool import make_parser, run_tool
 from randsac_mm.inference import Faulty, Predictor
 from randsac_mm.inference.drawing import PARTS
 

@@ -11,17 +11,17 @@ Examples:
 """
 
 import argparse
-import shlex
-import sys
 from pathlib import Path
+
+from randsac_mm.engine.tool import at_least, make_parser, run_tool
 
 import torch
 
-from randsac_mm.engine.tool import at_least, make_parser, run_tool
+from randsac_mm.locations import command_line, find_root
 from randsac_mm.reproduction import PROTOCOLS, Job, load_tables, measure, parse_protocol, run_stages, write_table
 
-ROOT = Path(__file__).resolve().parents[1]
-TABLES = load_tables(ROOT / 'configs' / 'paper_tables.yml')
+CONFIGS = find_root() / 'configs'
+TABLES = load_tables(CONFIGS / 'paper_tables.yml')
 
 
 def work(args: argparse.Namespace) -> None:
@@ -39,7 +39,7 @@ def work(args: argparse.Namespace) -> None:
 
     def job(recipe: str, seed: int) -> Job:
         folder = args.work_dir / name / recipe / f'seed{seed}'
-        return Job(recipe, seed, protocol, folder, ROOT / 'configs', args.data_root)
+        return Job(recipe, seed, protocol, folder, CONFIGS, args.data_root)
 
     for seed in args.seeds if not args.report else ():
         for recipe in recipes:
@@ -48,7 +48,7 @@ def work(args: argparse.Namespace) -> None:
     for number in args.table:
         table = TABLES[number]
         measured = [measure(row, [job(row.recipe, seed) for seed in args.seeds if row.recipe]) for row in table.rows]
-        write_table(number, table, measured, protocol, shlex.join(['python', *sys.argv]), args.out)
+        write_table(number, table, measured, protocol, command_line(), args.out)
         print(args.out / f'table{number}.md')
     if busy:
         print(f'other processes are at: {"; ".join(busy)}. When they are done: the same with --report')
@@ -65,7 +65,7 @@ if __name__ == '__main__':
     parser.add_argument('--seeds', nargs='+', type=at_least(0), default=[0, 1, 2], help='(default: 0 1 2)')
     parser.add_argument('--data-root', help="folder of the data set (default: the config's, data/cifar10)")
     parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/reproduce'), help='(default: %(default)s)')
-    parser.add_argument('--out', type=Path, default=ROOT / 'docs' / 'results', help='(default: docs/results)')
+    parser.add_argument('--out', type=Path, default=Path('docs/results'), help='(default: %(default)s)')
     parser.add_argument('--threads', type=at_least(1), help="of this process (default: torch's choice, all cores)")
     parser.add_argument('--report', action='store_true', help='run nothing')
     run_tool(parser, work)

@@ -13,10 +13,11 @@ import argparse
 import os
 from typing import Any
 
+from randsac_mm.engine.tool import make_parser, run_tool
+
 from randsac_mm.engine import launch
 from randsac_mm.engine.distributed import leave_process_group
 from randsac_mm.engine.schedule import set_epochs
-from randsac_mm.engine.tool import make_parser, run_tool
 from randsac_mm.engine.work_dir import claim_work_dir, use_resume
 
 

@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from randsac_mm.engine.tool import resume_command
+
 import torch
 from mmengine.config import Config
 from mmengine.dist import get_rank, is_main_process
@@ -27,8 +29,8 @@ from randsac_mm.engine.resources import fit_workers, keep_freed_memory
 from randsac_mm.engine.safe_loading import check_folder, use_safe_reader
 from randsac_mm.engine.schedule import drop_fixed_schedules
 from randsac_mm.engine.signals import restore_handlers
-from randsac_mm.engine.tool import resume_command
 from randsac_mm.engine.work_dir import find_checkpoint, use_resume
+from randsac_mm.locations import find_root
 from randsac_mm.transfer.model_loading import load_model
 
 _ATTEMPTS = 3  # of a training whose steps are not finite
@@ -52,7 +54,7 @@ def load_config(
     """Read a config and apply the command line to it.
 
     Args:
-        path: The config file.
+        path: The config file. ``configs/...`` also finds ours from any folder.
         options: ``--cfg-options``: texts ``KEY=VALUE``, or dotted keys with their values.
         work_dir: ``--work-dir``; without it the config's, or else ``./work_dirs/<name of the config>``.
         launcher: ``--launcher``.
@@ -63,7 +65,9 @@ def load_config(
     """
     use_safe_reader()
     if not Path(path).is_file():
-        raise FileNotFoundError(f'there is no config {path}')
+        if not (find_root() / path).is_file():
+            raise FileNotFoundError(f'there is no config {path}')
+        path = str(find_root() / path)
     if Path(path).suffix not in ('.py', '.json', '.yml', '.yaml'):
         raise ValueError(f'{path}: the name of a config ends in .py, .json, .yml or .yaml')
     try:

@@ -6,13 +6,14 @@ import threading
 import time
 from typing import Any
 
+from randsac_mm.engine.tool import resume_command
+
 import torch
 from mmengine.dist import all_reduce, get_world_size
 from mmengine.hooks import Hook
 
 from randsac_mm.engine.checkpoint import INTERRUPTED, ResumableCheckpointHook
 from randsac_mm.engine.delayed import DelayedReader
-from randsac_mm.engine.tool import resume_command
 from randsac_mm.registry import register
 
 # Signal: exit status. A scheduler that sends SIGUSR1 before a time limit is going to start the job again.

@@ -18,6 +18,7 @@ from mmengine.logging import MMLogger
 
 from randsac_mm.datasets.data_report import DataError
 from randsac_mm.engine.safe_loading import use_safe_reader
+from randsac_mm.locations import command_name
 
 # Do nothing but build what a config describes.
 _BUILDERS = re.compile(r'(mmengine|mmpretrain|mmseg|mmdet)\..*\.(_?build_\w+|from_cfg|before_run)')
@@ -25,8 +26,14 @@ _running: list[tuple[str, bool]] = []  # name of the tool that is running, and w
 
 
 def make_parser(doc: str | None, *, config: bool = True, launcher: bool = False) -> argparse.ArgumentParser:
-    """Make a parser with ``--traceback`` and, for tools of a config or of several processes, what these need."""
-    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    """Make a parser with ``--traceback`` and, for tools of a config or of several processes, what these need.
+
+    If ``randsac-mm`` runs the script, help and errors name that command, and so do the examples of ``doc``.
+    """
+    name = command_name()
+    if name and doc:
+        doc = re.sub(rf'python tools/(\w+/)?{Path(sys.argv[0]).name}', name, doc)
+    parser = argparse.ArgumentParser(prog=name, description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--traceback', action='store_true', help='after an error, also show where it was raised')
     if config:
         text = 'change the config: a.b.c=1 d=1,2; where it has a string, the value is that text'

@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from randsac_mm.engine.tool import describe
+
 import numpy as np
 import pytest
 from mmengine.config import Config
@@ -16,7 +18,6 @@ from randsac_mm.datasets import scan
 from randsac_mm.datasets.check import check_config, raise_errors
 from randsac_mm.datasets.data_report import DataError, DataReport, format_report
 from randsac_mm.datasets.model_checks import check_most_instances
-from randsac_mm.engine.tool import describe
 
 SIZE = (6, 7)  # height and width of the images
 
