@@ -47,6 +47,12 @@ class _ShortOnTerminal:
                 handler.addFilter(lambda record: not record.getMessage().startswith(_ONLY_IN_FILE))
         super()._log_env(*args)
 
+    def dump_config(self) -> None:
+        """Write the complete config to the work directory, but not over the file that it was read from."""
+        source = self.cfg.filename
+        if source is None or Path(source).resolve() != Path(self.work_dir, Path(source).name).resolve():
+            super().dump_config()
+
 
 def load_config(
     path: str, options: Mapping[str, Any] | Sequence[str] | None, work_dir: str | None, launcher: str
