@@ -13,8 +13,9 @@ Examples:
 import argparse
 from pathlib import Path
 
-from randsac_mm.engine.time_budget import parse_duration
 from randsac_mm.engine.tool import at_least, make_parser, run_tool
+
+from randsac_mm.engine.time_budget import parse_duration
 from randsac_mm.recipes.pretrain import pretrain
 from randsac_mm.recipes.rules import ARCHS
 
