@@ -37,4 +37,12 @@ mmengine.logging.print_log = _print_log_by_level
 
 from . import datasets, engine, evaluation, models, transfer  # noqa: E402, F401
 
-__all__ = ['__version__', 'config_path']
+__all__ = ['__version__', 'config_path', 'load']
+
+
+def __getattr__(name: str) -> Any:
+    if name != 'load':
+        raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+    from .inference import load  # imported only when it is used
+
+    return load

@@ -19,6 +19,7 @@ def extract_features(
     images: Tensor,
     batch_size: int = 256,
     preprocess: Callable[[Tensor], Tensor] | None = None,
+    average: bool = True,
 ) -> Tensor:
     """Compute the last layer's output of a backbone, averaged over tokens, in evaluation mode and without masks.
 
@@ -30,9 +31,10 @@ def extract_features(
         images: Images (n, C, H, W), on any device.
         batch_size: Images in a step, B.
         preprocess: Turns a batch, on the backbone's device, into its input, see :func:`normalise`; default: nothing.
+        average: Whether to average over tokens.
 
     Returns:
-        Features (n, D), float32, on the CPU.
+        Features (n, D), or without ``average`` (n, D, h, w), float32, on the CPU.
 
     Raises:
         ValueError: If there is no image, or the output has another shape.
@@ -56,19 +58,16 @@ def extract_features(
         features = []
         for batch in images.split(batch_size):
             inputs = batch.to(device) if preprocess is None else preprocess(batch.to(device))
-            features.append(_pool(backbone, inputs).cpu())
+            features.append((_average if average else _map)(backbone, inputs).cpu())
     finally:
         for module, training in modes:
             module.training = training
     return torch.cat(features)
 
 
-def _pool(backbone: nn.Module, images: Tensor) -> Tensor:
+def _average(backbone: nn.Module, images: Tensor) -> Tensor:
     """Average the last output over its tokens to (B, D), in float32: bfloat16 has 8 bits."""
-    # mmpretrain's MAE, BEiT and SimMIM mask images by themselves unless they get None.
-    options: dict[str, Any] = {'mask': None} if 'mask' in inspect.signature(backbone.forward).parameters else {}
-    outputs = backbone(images, **options)
-    last = outputs[-1] if isinstance(outputs, Sequence) else outputs
+    last = _last_output(backbone, images)
     if last.ndim == 4:
         return last.float().mean((2, 3))
     if last.ndim == 3:
@@ -76,6 +75,28 @@ def _pool(backbone: nn.Module, images: Tensor) -> Tensor:
     if last.ndim == 2:
         return last.float()
     raise ValueError(f'the backbone returned {tuple(last.shape)}, expected (B, N, D), (B, D, h, w) or (B, D)')
+
+
+def _map(backbone: nn.Module, images: Tensor) -> Tensor:
+    """Compute the last output as a map (B, D, h, w), also of a backbone whose ``out_type`` is another."""
+    kind = getattr(backbone, 'out_type', None)
+    if kind is not None:
+        backbone.out_type = 'featmap'
+    try:
+        last = _last_output(backbone, images)
+    finally:
+        if kind is not None:
+            backbone.out_type = kind
+    if last.ndim != 4:
+        raise ValueError(f'the backbone returned {tuple(last.shape)}, and patch features need (B, D, h, w)')
+    return last.float()
+
+
+def _last_output(backbone: nn.Module, images: Tensor) -> Tensor:
+    # mmpretrain's MAE, BEiT and SimMIM mask images by themselves unless they get None.
+    options: dict[str, Any] = {'mask': None} if 'mask' in inspect.signature(backbone.forward).parameters else {}
+    outputs = backbone(images, **options)
+    return outputs[-1] if isinstance(outputs, Sequence) else outputs
 
 
 def check_features(train_x: Tensor, train_y: Tensor, test_x: Tensor, test_y: Tensor) -> None:

@@ -1,5 +1,7 @@
 """Weighted nearest neighbours: the evaluation that has nothing to train."""
 
+from collections.abc import Iterable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -43,6 +45,25 @@ def knn_predict(train_x: Tensor, train_y: Tensor, test_x: Tensor, k: int = 20, t
             votes.scatter_add_(1, labels[nearest[:, place, None]], weight[:, place, None])
         predictions.append(votes.argmax(1))
     return torch.cat(predictions)
+
+
+@torch.no_grad()
+def nearest_rows(queries: Tensor, parts: Iterable[Tensor], k: int) -> tuple[Tensor, Tensor]:
+    """Find the features that are nearest to queries (m, D) by cosine similarity, in parts (n_i, D) of all n features.
+
+    Returns:
+        Similarity of the k nearest, or of all n if there are fewer, greatest first, and their numbers: (m, k), both.
+    """
+    queries, first = F.normalize(queries.float(), dim=1), 0
+    similarity, rows = queries.new_empty(len(queries), 0), torch.empty(len(queries), 0, dtype=torch.long)
+    for part in parts:
+        found = torch.arange(first, first + len(part)).expand(len(queries), -1)
+        first += len(part)
+        candidates = torch.cat([rows, found], 1)
+        similarity = torch.cat([similarity, queries @ F.normalize(part.float(), dim=1).T], 1)
+        similarity, where = _nearest(similarity, min(k, similarity.shape[1]))
+        rows = candidates.gather(1, where)
+    return similarity, rows
 
 
 def _nearest(similarity: Tensor, k: int) -> tuple[Tensor, Tensor]:

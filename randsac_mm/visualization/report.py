@@ -79,7 +79,7 @@ def _draw_parts(run: RunLog, images: Sequence[Path], num: int, seed: int, option
             try:
                 inputs = [load_images()[:count]] if count else []
                 result = draw(load_model()[0], *inputs, Path(folder, 'picture.png'), **choices)
-                pictures = [_data_uri(file.read_bytes()) for file in sorted(Path(folder).iterdir())]
+                pictures = [data_uri(file.read_bytes()) for file in sorted(Path(folder).iterdir())]
                 parts[title] = {'result': result, 'pictures': pictures}
             except Exception as error:  # whatever is wrong with checkpoint or data, the rest of the page is of use
                 kind = '' if isinstance(error, (FileNotFoundError, ValueError)) else f'{type(error).__name__}: '
@@ -90,8 +90,9 @@ def _draw_parts(run: RunLog, images: Sequence[Path], num: int, seed: int, option
 def _chart(*args: Any) -> str:
     picture = io.BytesIO()
     plot_curves(*args).savefig(picture)
-    return _data_uri(picture.getvalue())
+    return data_uri(picture.getvalue())
 
 
-def _data_uri(png: bytes) -> str:
+def data_uri(png: bytes) -> str:
+    """Return a PNG as the address of a picture in a page."""
     return f'data:image/png;base64,{base64.b64encode(png).decode()}'
