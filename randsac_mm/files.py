@@ -44,8 +44,4 @@ def write_json(path: str | os.PathLike, content: Any, **options: Any) -> None:
 
 def sha256(path: str | os.PathLike) -> str:
     """Compute the SHA-256 digest of a file, in hexadecimal."""
-    digest = hashlib.sha256()
-    with open(path, 'rb') as file:
-        while block := file.read(2**20):
-            digest.update(block)
-    return digest.hexdigest()
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -120,7 +121,7 @@ def evaluate_checkpoint(
         encoders['encoder, untrained'] = FrozenEncoder(cfg, None, device, seed)
     if raw:
         encoders['raw pixels'] = None
-    accuracy, seconds = {}, {}
+    accuracy, seconds, common = {}, {}, {'seed': seed, 'device': device}
     for name, module in encoders.items():
         start = time.perf_counter()
         if module is None:
@@ -139,14 +140,7 @@ def evaluate_checkpoint(
         'preparation': encoder.preparation,
         'accuracy_percent': accuracy,
         'seconds': seconds,
-        'settings': {
-            'k': k[0] if len(k) == 1 else list(k),
-            'temperature': 0.07,
-            'l2': 1e-3,
-            'ridge_l2': 0.1,
-            'seed': seed,
-            'device': device,
-        },
+        'settings': {'k': k if len(k) > 1 else k[0], 'temperature': 0.07, 'l2': 1e-3, 'ridge_l2': 0.1, **common},
     }
 
 
@@ -169,11 +163,7 @@ def format_accuracy(report: dict[str, Any]) -> str:
 
 def _flatten_pixels(images: Tensor) -> Tensor:
     """Flatten images (n, C, H, W) to (n, D), values 0 .. 1."""
-    size = tuple(images.shape[2:]) if max(images.shape[2:]) <= _PIXEL_SIDE else (_PIXEL_SIDE, _PIXEL_SIDE)
-    return torch.cat([_resize(part.float(), size) for part in images.split(256)]).flatten(1) / 255
-
-
-def _resize(images: Tensor, size: tuple[int, int]) -> Tensor:
-    if tuple(images.shape[2:]) == tuple(size):
-        return images
-    return F.interpolate(images, size, mode='bicubic', antialias=True).clamp(0, 255)
+    if max(images.shape[2:]) > _PIXEL_SIDE:
+        resize = partial(F.interpolate, size=(_PIXEL_SIDE, _PIXEL_SIDE), mode='bicubic', antialias=True)
+        images = torch.cat([resize(part.float()).clamp(0, 255) for part in images.split(256)])
+    return images.float().flatten(1) / 255

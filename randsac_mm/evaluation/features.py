@@ -80,13 +80,11 @@ def _average(backbone: nn.Module, images: Tensor) -> Tensor:
 def _map(backbone: nn.Module, images: Tensor) -> Tensor:
     """Compute the last output as a map (B, D, h, w), also of a backbone whose ``out_type`` is another."""
     kind = getattr(backbone, 'out_type', None)
-    if kind is not None:
-        backbone.out_type = 'featmap'
     try:
+        backbone.out_type = 'featmap'
         last = _last_output(backbone, images)
     finally:
-        if kind is not None:
-            backbone.out_type = kind
+        backbone.out_type = kind
     if last.ndim != 4:
         raise ValueError(f'the backbone returned {tuple(last.shape)}, and patch features need (B, D, h, w)')
     return last.float()

@@ -34,30 +34,23 @@ _AHEAD = 2  # batches that are read while one is computed
 class FrozenEncoder:
     """Backbone of a run with its preprocessing.
 
-    Images of the encoder's size stay as they are. Larger ones are resized as in the paper's protocol, the shorter side
-    to 8/7 of that size, and cropped to their middle. If a side is not larger, an image is resized until it just covers
-    the size, and cropped. Images may be paths, Pillow's, or arrays of uint8, (H, W, 3) in RGB, (H, W, 1) or (H, W); one
-    or many.
+    Images of the encoder's size stay as they are. Of larger ones the shorter side is resized to 8/7 of that size and
+    the middle cut out, as usual for ImageNet; others are resized until they just cover the size, and cropped.
 
     Args:
         cfg: The config of the run.
-        checkpoint: Its checkpoint, of which only the backbone is used. None: the encoder is untrained.
+        checkpoint: Its checkpoint. None: the encoder is untrained.
         device: Where to compute features.
         seed: Of the weights of an untrained encoder.
 
     Attributes:
-        backbone: The backbone.
         image_size: Height and width in pixels, those of the training.
         channels: 3 (RGB) or 1 (grey).
 
-    Raises:
-        FileNotFoundError: If there is no such checkpoint.
-        ValueError: If the config has no ``model.backbone``, or the checkpoint does not fit it.
+    Raises as :func:`build_encoder`.
     """
 
-    def __init__(
-        self, cfg: Config, checkpoint: str | Path | None = None, device: str | torch.device = 'cpu', seed: int = 0
-    ) -> None:
+    def __init__(self, cfg: Config, checkpoint: str | Path | None = None, device: str = 'cpu', seed: int = 0) -> None:
         self.cfg, self.checkpoint, self.device = cfg, checkpoint, device
         self.backbone = build_encoder(cfg, checkpoint, seed).to(device)
         size = getattr(self.backbone, 'img_size', None)
@@ -83,78 +76,66 @@ class FrozenEncoder:
         """What is done to images, in one line."""
         height, width = self.image_size
         return (
-            f'images of {height} x {width} pixels (height x width) as they are; of larger ones the shorter side is '
-            f'resized to {round(max(height, width) * _ENLARGED)} and the middle cut out; others are resized until they '
-            'just cover that size, and cropped'
+            f'images of {height} x {width} pixels as they are; of larger ones the shorter side is resized to '
+            f'{round(max(height, width) * _ENLARGED)} and the middle cut out; others are resized to cover that size'
         )
 
-    def embed(self, images: Any, batch_size: int = 64) -> Tensor:
-        """Compute the averaged tokens of images, see :func:`extract_features`: (N, D), float32, on the CPU.
+    def embed(self, images: Any, batch_size: int = 64, average: bool = True) -> Tensor:
+        """Compute the averaged tokens of images: (N, D), float32, on the CPU; see :func:`extract_features`.
+
+        Images are paths, Pillow's, or arrays of uint8, (H, W, 3) in RGB, (H, W, 1) or (H, W); one or many.
 
         Raises:
-            UnreadableImageError: If a file cannot be read.
-            ValueError: If there is no image, or an array is no image.
+            ValueError: If there is no image, or one cannot be read.
         """
-        return self._extract(images, batch_size, average=True)
-
-    def patch_features(self, images: Any, batch_size: int = 64) -> Tensor:
-        """Compute the tokens of images as maps (N, D, h, w); otherwise as :meth:`embed`."""
-        return self._extract(images, batch_size, average=False)
-
-    def _extract(self, images: Any, batch_size: int, average: bool) -> Tensor:
         if isinstance(images, str | os.PathLike | Image.Image) or (isinstance(images, np.ndarray) and images.ndim < 4):
             images = [images]
         features = []
         for batch in self.prepare_batches(images, batch_size):
-            for image in batch:
-                if isinstance(image, Exception):
-                    raise image
+            for error in filter(lambda image: isinstance(image, Exception), batch):
+                raise error
             features.append(extract_features(self.backbone, torch.stack(batch), batch_size, self.preprocess, average))
         if not features:
             raise ValueError('there is no image')
         return torch.cat(features)
 
-    def prepare_batches(self, images: Iterable, batch_size: int) -> Iterator[list[Tensor | UnreadableImageError]]:
-        """Yield batches of images as :meth:`prepare` returns them; threads read ahead.
+    def patch_features(self, images: Any, batch_size: int = 64) -> Tensor:
+        """Compute the tokens of images as maps (N, D, h, w); otherwise as :meth:`embed`."""
+        return self.embed(images, batch_size, average=False)
 
-        In the place of a file that cannot be read is the error.
-        """
+    def prepare_batches(self, images: Iterable, batch_size: int) -> Iterator[list[Tensor | UnreadableImageError]]:
+        """Yield batches of prepared images (C, H, W), read ahead by threads; errors of files are in their places."""
+
+        def prepare(image: Any) -> Tensor | UnreadableImageError:
+            try:
+                return self.prepare(image)
+            except UnreadableImageError as error:
+                return error
+
         source, ahead = iter(images), deque[list[Future]]()
         with ThreadPoolExecutor(max(_THREADS, cores_per_process())) as pool:
-            while batch := list(islice(source, batch_size)):
-                ahead.append([pool.submit(self._try, image) for image in batch])
-                if len(ahead) > _AHEAD:
+            while (batch := list(islice(source, batch_size))) or ahead:
+                if batch:
+                    ahead.append([pool.submit(prepare, image) for image in batch])
+                if len(ahead) > _AHEAD or not batch:
                     yield [future.result() for future in ahead.popleft()]
-            for futures in ahead:
-                yield [future.result() for future in futures]
 
-    def _try(self, image: Any) -> Tensor | UnreadableImageError:
-        try:
-            return torch.from_numpy(self.prepare(image)).permute(2, 0, 1)
-        except UnreadableImageError as error:
-            return error
-
-    def prepare(self, image: Any) -> np.ndarray:
-        """Read an image and fit it to the encoder, see the class: (*image_size, channels), uint8, RGB or grey."""
+    def prepare(self, image: Any) -> Tensor:
+        """Read an image and fit it to the encoder: (channels, *image_size), uint8, RGB or grey."""
         if isinstance(image, str | os.PathLike):
             image = read_image(image)
-        pixels = _from_pillow(image) if isinstance(image, Image.Image) else np.asarray(image)
-        if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3) or pixels.shape[2:] not in ((), (1,), (3,)):
-            raise ValueError(
-                f'an image is {pixels.dtype} of shape {pixels.shape}, expected uint8, (H, W, 3), (H, W, 1) or (H, W)'
-            )
-        pixels = np.atleast_3d(pixels)
-        if self.channels == 1 and pixels.shape[2] == 3:
-            pixels = mmcv.rgb2gray(pixels, keepdim=True)
-        elif self.channels == 3 and pixels.shape[2] == 1:
-            pixels = pixels.repeat(3, 2)
-        return np.array(_fit(pixels, self.image_size))
+        pixels = np.atleast_3d(_from_pillow(image) if isinstance(image, Image.Image) else image)
+        if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] not in (1, 3):
+            raise ValueError(f'an image is {pixels.dtype} of {pixels.shape}, expected uint8, (H, W), (H, W, 1 or 3)')
+        if pixels.shape[2] != self.channels:
+            pixels = mmcv.rgb2gray(pixels, keepdim=True) if self.channels == 1 else pixels.repeat(self.channels, 2)
+        return torch.from_numpy(np.array(_fit(pixels, self.image_size))).permute(2, 0, 1)
 
     def preprocess(self, images: Tensor) -> Tensor:
         """Fit images (B, C, H, W), 0 .. 255, RGB or grey, to the encoder, on its device, and normalise them."""
         if self.has_size and tuple(images.shape[2:]) != self.image_size:
             pixels = images.byte().permute(0, 2, 3, 1).cpu().numpy()
-            images = torch.stack([self._try(image) for image in pixels]).to(self.device)
+            images = torch.stack([self.prepare(image) for image in pixels]).to(self.device)
         return normalise(self._preprocessor, images.float())
 
 
@@ -177,11 +158,8 @@ def _from_pillow(image: Image.Image) -> np.ndarray:
     """Return an upright image (H, W, 3), transparency on white, as of a file of it."""
     if image.mode[0] in 'IF':
         raise ValueError(f"an image has Pillow's mode {image.mode}, which has no agreed range; name its file instead")
-    image = ImageOps.exif_transpose(image)
-    if 'A' in image.mode or 'transparency' in image.info:
-        image = image.convert('RGBA')
-        image = Image.alpha_composite(Image.new('RGBA', image.size, 'white'), image)
-    return np.asarray(image.convert('RGB'))
+    image = ImageOps.exif_transpose(image).convert('RGBA')
+    return np.asarray(Image.alpha_composite(Image.new('RGBA', image.size, 'white'), image).convert('RGB'))
 
 
 def build_encoder(cfg: Config, checkpoint: str | Path | None = None, seed: int = 0) -> nn.Module:

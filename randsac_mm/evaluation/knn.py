@@ -1,7 +1,5 @@
 """Weighted nearest neighbours: the evaluation that has nothing to train."""
 
-from collections.abc import Iterable
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -9,6 +7,7 @@ from torch import Tensor
 from .features import check_features
 
 _MAX_SIMILARITIES = 2**25  # in a step: 128 MiB
+_ROWS = 10_000  # features that are searched in a step
 
 
 @torch.no_grad()
@@ -48,21 +47,19 @@ def knn_predict(train_x: Tensor, train_y: Tensor, test_x: Tensor, k: int = 20, t
 
 
 @torch.no_grad()
-def nearest_rows(queries: Tensor, parts: Iterable[Tensor], k: int) -> tuple[Tensor, Tensor]:
-    """Find the features that are nearest to queries (m, D) by cosine similarity, in parts (n_i, D) of all n features.
+def nearest_rows(queries: Tensor, features: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Find the k features of all (n, D), or all if they are fewer, that are nearest to queries (m, D) by cosine.
 
     Returns:
-        Similarity of the k nearest, or of all n if there are fewer, greatest first, and their numbers: (m, k), both.
+        Their similarities, greatest first, and their rows: (m, k), both.
     """
     queries, first = F.normalize(queries.float(), dim=1), 0
     similarity, rows = queries.new_empty(len(queries), 0), torch.empty(len(queries), 0, dtype=torch.long)
-    for part in parts:
-        found = torch.arange(first, first + len(part)).expand(len(queries), -1)
-        first += len(part)
-        candidates = torch.cat([rows, found], 1)
+    for part in features.split(_ROWS):
+        rows = torch.cat([rows, torch.arange(first, first + len(part)).expand(len(queries), -1)], 1)
         similarity = torch.cat([similarity, queries @ F.normalize(part.float(), dim=1).T], 1)
         similarity, where = _nearest(similarity, min(k, similarity.shape[1]))
-        rows = candidates.gather(1, where)
+        rows, first = rows.gather(1, where), first + len(part)
     return similarity, rows
 
 

@@ -90,7 +90,7 @@ def _datasets(where: str, encoder: FrozenEncoder, check: str) -> tuple[str, Any,
             f"no labelled data in {where!r}: it must be 'digits', or a folder that has cifar-10-batches-py, "
             'cifar-100-python, or train/CLASS/IMAGE and val/CLASS/IMAGE'
         )
-    pipeline = [lambda results: {**results, 'img': encoder.prepare(results['img_path'])}]
+    pipeline = [lambda entry: {**entry, 'inputs': encoder.prepare(entry['img_path'])}]
     train, test = (LabelledImageFolder(where, split, pipeline=pipeline, check=check) for split in ('train', held_out))
     return f'{len(train.CLASSES)} classes in {where}', train, test
 

@@ -44,13 +44,18 @@ def make_report(
         The HTML document, and why pictures are missing, by heading.
     """
     parts = _draw_parts(run, images, num, seed, options)
+    context = dict(run=run, parts=parts, probes=probes, chart=_chart, smoothed=smoothed, about=describe_origin())
+    html = load_template('report.html').render(context)
+    return html, {title: part['missing'] for title, part in parts.items() if 'missing' in part}
+
+
+def load_template(name: str) -> jinja2.Template:
+    """Return a page of this folder, with our filters; values are escaped, and missing ones are errors."""
     loader = jinja2.FileSystemLoader(Path(__file__).parent)
     page = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)
     as_json = functools.partial(json.dumps, indent=2)
     page.filters |= dict(mean=statistics.fmean, median=statistics.median, json=as_json, with_error=with_error)
-    context = dict(run=run, parts=parts, probes=probes, chart=_chart, smoothed=smoothed, about=describe_origin())
-    html = page.get_template('report.html').render(context)
-    return html, {title: part['missing'] for title, part in parts.items() if 'missing' in part}
+    return page.get_template(name)
 
 
 def _draw_parts(run: RunLog, images: Sequence[Path], num: int, seed: int, options: Sequence[str]) -> dict[str, dict]:
