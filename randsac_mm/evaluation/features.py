@@ -58,43 +58,34 @@ def extract_features(
         features = []
         for batch in images.split(batch_size):
             inputs = batch.to(device) if preprocess is None else preprocess(batch.to(device))
-            features.append((_average if average else _map)(backbone, inputs).cpu())
+            features.append(_compute(backbone, inputs, average).cpu())
     finally:
         for module, training in modes:
             module.training = training
     return torch.cat(features)
 
 
-def _average(backbone: nn.Module, images: Tensor) -> Tensor:
-    """Average the last output over its tokens to (B, D), in float32: bfloat16 has 8 bits."""
-    last = _last_output(backbone, images)
-    if last.ndim == 4:
-        return last.float().mean((2, 3))
-    if last.ndim == 3:
-        return last[:, getattr(backbone, 'num_extra_tokens', 0) :].float().mean(1)
-    if last.ndim == 2:
-        return last.float()
-    raise ValueError(f'the backbone returned {tuple(last.shape)}, expected (B, N, D), (B, D, h, w) or (B, D)')
-
-
-def _map(backbone: nn.Module, images: Tensor) -> Tensor:
-    """Compute the last output as a map (B, D, h, w), also of a backbone whose ``out_type`` is another."""
-    kind = getattr(backbone, 'out_type', None)
-    try:
-        backbone.out_type = 'featmap'
-        last = _last_output(backbone, images)
-    finally:
-        backbone.out_type = kind
-    if last.ndim != 4:
-        raise ValueError(f'the backbone returned {tuple(last.shape)}, and patch features need (B, D, h, w)')
-    return last.float()
-
-
-def _last_output(backbone: nn.Module, images: Tensor) -> Tensor:
+def _compute(backbone: nn.Module, images: Tensor, average: bool) -> Tensor:
+    """Compute the last output, as a map or averaged over its tokens, in float32: bfloat16 has 8 bits."""
     # mmpretrain's MAE, BEiT and SimMIM mask images by themselves unless they get None.
     options: dict[str, Any] = {'mask': None} if 'mask' in inspect.signature(backbone.forward).parameters else {}
-    outputs = backbone(images, **options)
-    return outputs[-1] if isinstance(outputs, Sequence) else outputs
+    kind = getattr(backbone, 'out_type', None)
+    if kind and not average:
+        backbone.out_type = 'featmap'
+    try:
+        outputs = backbone(images, **options)
+    finally:
+        if kind:
+            backbone.out_type = kind
+    last = outputs[-1] if isinstance(outputs, Sequence) else outputs
+    if last.ndim == 4:
+        return last.float().mean((2, 3)) if average else last.float()
+    if last.ndim == 3 and average:
+        return last[:, getattr(backbone, 'num_extra_tokens', 0) :].float().mean(1)
+    if last.ndim == 2 and average:
+        return last.float()
+    others = '(B, N, D), (B, D) or ' if average else ''
+    raise ValueError(f'the backbone returned {tuple(last.shape)}, expected {others}(B, D, h, w)')
 
 
 def check_features(train_x: Tensor, train_y: Tensor, test_x: Tensor, test_y: Tensor) -> None:

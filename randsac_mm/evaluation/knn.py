@@ -7,7 +7,6 @@ from torch import Tensor
 from .features import check_features
 
 _MAX_SIMILARITIES = 2**25  # in a step: 128 MiB
-_ROWS = 10_000  # features that are searched in a step
 
 
 @torch.no_grad()
@@ -46,21 +45,15 @@ def knn_predict(train_x: Tensor, train_y: Tensor, test_x: Tensor, k: int = 20, t
     return torch.cat(predictions)
 
 
-@torch.no_grad()
 def nearest_rows(queries: Tensor, features: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Find the k features of all (n, D), or all if they are fewer, that are nearest to queries (m, D) by cosine.
+    """Find the k of all features (n, D), or all if they are fewer, that are nearest to queries (m, D) by cosine.
 
-    Returns:
-        Their similarities, greatest first, and their rows: (m, k), both.
+    Returns their similarities, greatest first, and their rows: (m, k), both.
     """
-    queries, first = F.normalize(queries.float(), dim=1), 0
-    similarity, rows = queries.new_empty(len(queries), 0), torch.empty(len(queries), 0, dtype=torch.long)
-    for part in features.split(_ROWS):
-        rows = torch.cat([rows, torch.arange(first, first + len(part)).expand(len(queries), -1)], 1)
-        similarity = torch.cat([similarity, queries @ F.normalize(part.float(), dim=1).T], 1)
-        similarity, where = _nearest(similarity, min(k, similarity.shape[1]))
-        rows, first = rows.gather(1, where), first + len(part)
-    return similarity, rows
+    parts, norms = F.normalize(queries, dim=1).split(max(1, _MAX_SIMILARITIES // len(features))), features.norm(dim=1)
+    found = [_nearest(part @ features.T / norms.clamp_min(1e-12), min(k, len(features))) for part in parts]
+    similarity, rows = zip(*found, strict=True)
+    return torch.cat(similarity), torch.cat(rows)
 
 
 def _nearest(similarity: Tensor, k: int) -> tuple[Tensor, Tensor]:

@@ -2,13 +2,13 @@
 
 import json
 import os
-from collections.abc import Sequence
 from pathlib import Path
-from shutil import copyfileobj
+from shutil import copymode
 
 import numpy as np
 import torch
 from safetensors import safe_open
+from safetensors.numpy import save_file
 from torch import Tensor
 
 FORMATS = ('.npz', '.parquet', '.safetensors')
@@ -25,7 +25,7 @@ def check_format(path: Path) -> None:
             raise ImportError(f'{path} needs pyarrow ({error}): pip install pyarrow, or write to .npz') from error
 
 
-def write_features(path: Path, names: Sequence[str], rows: Path, dims: int) -> None:
+def write_features(path: Path, names: list[str], rows: Path, dims: int) -> None:
     """Write ``names`` (N) and ``features`` (N, D) to a file of one of ``FORMATS``.
 
     ``rows`` is a file of the features, float32, little-endian. In safetensors, which has no texts, ``names`` are the
@@ -38,20 +38,11 @@ def write_features(path: Path, names: Sequence[str], rows: Path, dims: int) -> N
         import pyarrow.parquet
 
         column = pyarrow.FixedSizeListArray.from_arrays(pyarrow.array(features.ravel()), dims)
-        table = pyarrow.table({'names': list(names), 'features': column})
+        table = pyarrow.table({'names': names, 'features': column})
         pyarrow.parquet.write_table(table, path, row_group_size=10_000, use_dictionary=False)
     else:
-        text, end = json.dumps(list(names)).encode(), features.nbytes
-        header = {
-            'features': {'dtype': 'F32', 'shape': features.shape, 'data_offsets': [0, end]},
-            'names': {'dtype': 'U8', 'shape': [len(text)], 'data_offsets': [end, end + len(text)]},
-        }
-        head = json.dumps(header).encode()
-        head += b' ' * (-len(head) % 8)  # so that numbers are aligned
-        with path.open('wb') as file, rows.open('rb') as source:
-            file.write(len(head).to_bytes(8, 'little') + head)
-            copyfileobj(source, file, 2**20)
-            file.write(text)
+        save_file({'features': features, 'names': np.frombuffer(json.dumps(names).encode(), np.uint8)}, path)
+        copymode(rows, path)  # safetensors' files are private
     with path.open('rb+') as file:
         os.fsync(file.fileno())  # before it gets its name
 

@@ -24,9 +24,9 @@ _QUERIES, _NEIGHBOURS, _SIDE = 8, 8, 128  # the last: pixels of a picture's long
 def make_neighbour_page(
     encoder: FrozenEncoder, out: Path, manifest: dict[str, Any], queries: Sequence[str | os.PathLike] = ()
 ) -> str:
-    """Make a page of the images whose features are nearest to those of queries, by cosine similarity.
+    """Make a page of the images in a file of :func:`embed_files` whose features are nearest to those of queries.
 
-    ``out`` and ``manifest`` are from :func:`embed_files`, queries are files and folders, or eight images of ``out``.
+    Nearness is cosine similarity. Queries are files and folders; default: eight images of the file.
     """
     names, features = read_features(out)
     chosen = [names[i] for i in np.unique(np.linspace(0, len(names) - 1, _QUERIES).astype(int))]
