@@ -64,12 +64,12 @@ class FrozenEncoder:
     @cached_property
     def dims(self) -> int:
         """Dimensions D of a feature."""
-        return self.embed(np.zeros((*self.image_size, self.channels), np.uint8)).shape[1]
+        return self.embed(np.zeros((*self.image_size, 3), np.uint8)).shape[1]
 
     @cached_property
     def patch_size(self) -> int:
         """Side of a patch in pixels."""
-        return self.image_size[0] // self.patch_features(np.zeros((*self.image_size, self.channels), np.uint8)).shape[2]
+        return self.image_size[0] // self.patch_features(np.zeros((*self.image_size, 3), np.uint8)).shape[2]
 
     @property
     def preparation(self) -> str:

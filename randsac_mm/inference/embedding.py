@@ -30,9 +30,7 @@ _SAVE_SECONDS = 2.0  # of work that a kill may cost
 def load(run: str | os.PathLike, device: str = 'cpu') -> FrozenEncoder:
     """Load the frozen encoder of a run: of pre-training, classification, segmentation or detection.
 
-    Args:
-        run: Its work directory, whose newest whole checkpoint is taken, or a checkpoint in it.
-        device: Where to compute: ``'cpu'``, ``'cuda'``, ``'cuda:1'``.
+    ``run`` is its work directory, whose newest whole checkpoint is taken, or a checkpoint in it.
 
     Raises:
         FileNotFoundError: If there is no such run, or no config or checkpoint in it.

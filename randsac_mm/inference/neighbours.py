@@ -18,7 +18,7 @@ from randsac_mm.visualization.report import data_uri, load_template
 from .feature_file import read_features
 from .paths import find_images
 
-_QUERIES, _NEIGHBOURS, _SIDE = 8, 8, 128  # the last: pixels of a picture's longer side
+_QUERIES, _NEIGHBOURS, _SIDE = 8, 7, 128  # the last: pixels of a picture's longer side
 
 
 def make_neighbour_page(
