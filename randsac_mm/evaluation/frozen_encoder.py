@@ -141,11 +141,9 @@ class FrozenEncoder:
 
 def _fit(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Fit an image (H, W, C), see :class:`FrozenEncoder`."""
-    if image.shape[:2] == size:
-        return image
     short = min(image.shape[:2])
     if short <= max(size):
-        return fit_image(image, size)
+        return fit_image(image, size)  # without a change, if it has that size
     scale = round(max(size) * _ENLARGED)
     height, width = (int(scale * side / short) for side in image.shape[:2])  # as mmpretrain's ResizeEdge
     picture = Image.fromarray(image.squeeze(2) if image.shape[2] == 1 else image)
