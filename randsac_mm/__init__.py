@@ -26,4 +26,12 @@ if _is_tool and signal.getsignal(signal.SIGINT) == signal.default_int_handler:
 if Path(*sys.argv[:1]).name not in ('randsac-mm', 'randsac-mm.exe'):
     from . import all_types  # noqa: F401
 
-__all__ = ['__version__', 'config_path']
+__all__ = ['__version__', 'config_path', 'load']
+
+
+def __getattr__(name: str) -> Any:
+    if name != 'load':
+        raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+    from .inference import load  # imported only when it is used
+
+    return load

@@ -69,7 +69,7 @@ def build_inferencer(cfg: Config, scope: str, device: str) -> BaseInferencer:
     Raises:
         ValueError: If the library is not installed, or there is no such device.
     """
-    _check_device(device)
+    check_device(device)
     try:
         inferencer = getattr(importlib.import_module(f'{scope}.apis'), _INFERENCERS[scope])
     except ImportError as error:
@@ -112,7 +112,8 @@ def describe_classes(cfg: Config, trained: dict, num_classes: int) -> dict[str, 
     return {'classes': classes, 'palette': [tuple(color) for color in palette]}
 
 
-def _check_device(name: str) -> None:
+def check_device(name: str) -> None:
+    """Raise ValueError if there is no such device."""
     try:
         device = torch.device(name)
     except RuntimeError as error:

@@ -22,8 +22,8 @@ from randsac_mm.engine.resources import fit_workers
 from randsac_mm.engine.schedule import set_epochs
 from randsac_mm.engine.work_dir import find_checkpoint, use_resume
 from randsac_mm.evaluation import LabelledImages, evaluate_backbone, knn_accuracy, ridge_accuracy
-from randsac_mm.evaluation.evaluate import build_untrained
 from randsac_mm.evaluation.features import normalise
+from randsac_mm.evaluation.frozen_encoder import build_untrained
 from randsac_mm.files import write_json
 from randsac_mm.transfer.model_loading import load_model
 

@@ -50,13 +50,18 @@ def make_report(
         The HTML document, and why pictures are missing, by heading.
     """
     parts = _draw_parts(run, images, num, seed, options, loss_images)
+    context = dict(run=run, parts=parts, probes=probes, chart=_chart, smoothed=smoothed, about=describe_origin())
+    html = load_template('report.html').render(context)
+    return html, {title: part['missing'] for title, part in parts.items() if 'missing' in part}
+
+
+def load_template(name: str) -> jinja2.Template:
+    """Return a page of this folder, with our filters; values are escaped, and missing ones are errors."""
     loader = jinja2.FileSystemLoader(Path(__file__).parent)
     page = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)
     as_json = functools.partial(json.dumps, indent=2)
     page.filters |= dict(mean=statistics.fmean, median=statistics.median, json=as_json, with_error=with_error)
-    context = dict(run=run, parts=parts, probes=probes, chart=_chart, smoothed=smoothed, about=describe_origin())
-    html = page.get_template('report.html').render(context)
-    return html, {title: part['missing'] for title, part in parts.items() if 'missing' in part}
+    return page.get_template(name)
 
 
 def _draw_parts(
@@ -87,7 +92,7 @@ def _draw_parts(
             try:
                 inputs = [load_images()[:count]] if count else []
                 result = draw(load_model()[0], *inputs, Path(folder, 'picture.png'), **choices)
-                pictures = [_data_uri(file.read_bytes()) for file in sorted(Path(folder).iterdir())]
+                pictures = [data_uri(file.read_bytes()) for file in sorted(Path(folder).iterdir())]
                 parts[title] = {'result': result, 'pictures': pictures}
             except Exception as error:  # whatever is wrong with checkpoint or data, the rest of the page is of use
                 kind = '' if isinstance(error, (FileNotFoundError, ValueError)) else f'{type(error).__name__}: '
@@ -98,8 +103,9 @@ def _draw_parts(
 def _chart(*args: Any) -> str:
     picture = io.BytesIO()
     plot_curves(*args).savefig(picture)
-    return _data_uri(picture.getvalue())
+    return data_uri(picture.getvalue())
 
 
-def _data_uri(png: bytes) -> str:
+def data_uri(png: bytes) -> str:
+    """Return a PNG as the address of a picture in a page."""
     return f'data:image/png;base64,{base64.b64encode(png).decode()}'

@@ -9,7 +9,7 @@ import torch
 from scipy import stats
 
 from randsac_mm.datasets import PreparedCIFAR10
-from randsac_mm.evaluation.evaluate import build_untrained
+from randsac_mm.evaluation.frozen_encoder import build_untrained
 from randsac_mm.reproduction import PROTOCOLS, Job, load_tables, measure, run_stages, stages, write_table
 from randsac_mm.reproduction.tables import Measured, Row, compare_rows
 from randsac_mm.transfer.model_loading import load_model
