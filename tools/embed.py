@@ -12,9 +12,10 @@ import argparse
 import sys
 from pathlib import Path
 
+from randsac_mm.engine.tool import at_least, make_parser, run_tool
+
 import torch
 
-from randsac_mm.engine.tool import at_least, make_parser, run_tool
 from randsac_mm.files import atomic_write
 from randsac_mm.inference import embed_files, load
 from randsac_mm.inference.neighbours import make_neighbour_page
