@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 # Waiting threads that spin make a step many times slower beside another busy process; a bound costs nothing alone.
 # OpenMP reads it when torch is loaded: so the tools import this package first of all (before-torch in pyproject.toml).
