@@ -14,7 +14,7 @@ from randsac_mm.datasets import PreparedCIFAR10
 from randsac_mm.engine.work_dir import find_whole
 from randsac_mm.evaluation.evaluate import build_untrained
 from randsac_mm.reproduction import PROTOCOLS, Job, load_tables, measure, run_all, run_stages, stages, write_table
-from randsac_mm.reproduction.progress import OutOfTimeError, time_limit
+from randsac_mm.reproduction.all_runs import OutOfTimeError, time_limit
 from randsac_mm.reproduction.tables import Measured, Row, compare_rows
 from randsac_mm.transfer.model_loading import load_model
 from randsac_mm.transfer.reading import read_checkpoint
