@@ -24,10 +24,17 @@ _NO_CLASS = 255  # index of unlabelled pixels in models, padding and evaluators
 class _Folder:
     """Files below folders: found, checked, never replaced; ``skipped`` has the names of others for each reason."""
 
-    def __init__(self, data_root: str, pipeline: Sequence = (), check: str = 'header', **kwargs: Any) -> None:
+    def __init__(
+        self,
+        data_root: str,
+        pipeline: Sequence = (),
+        check: str = 'header',
+        every_fifth: bool | None = None,
+        **kwargs: Any,
+    ) -> None:
         if check not in ('header', 'decode', 'none'):
             raise ValueError(f"check={check!r} must be 'header', 'decode' or 'none'")
-        self.check = check
+        self.check, self.every_fifth = check, every_fifth
         self.skipped: dict[str, list[str]] = {'unreadable': []}
         super().__init__(ann_file='', data_root=os.path.expanduser(data_root), pipeline=pipeline, **kwargs)
 
@@ -58,6 +65,8 @@ class _Folder:
                 if facts.fault:
                     self._skip('unreadable', entry['img_path'], facts.fault)
             entries = [entry for entry, facts in zip(entries, found, strict=True) if not facts.fault]
+        if self.every_fifth is not None:
+            entries = [entry for place, entry in enumerate(entries) if (place % 5 == 0) is self.every_fifth]
         if others := self.skipped.pop('of other types', []):
             counts = Counter(os.path.splitext(name)[1].lower() or 'no ending' for name in others).most_common(5)
             self.skipped[f'of other types ({", ".join(f"{ending} {count:,}" for ending, count in counts)})'] = others
@@ -88,6 +97,8 @@ class UnlabelledImageFolder(_Folder, BaseDataset):
             (truncated, or neither JPEG nor PNG) are decoded.
             ``'decode'``: decode every file, some milliseconds each. This finds all that cannot be read.
             ``'none'``: open no file; for a folder known to be sound.
+        every_fifth: For a folder without a split: True takes the first, sixth, ... of the sound images, to validate on,
+            False all others, to train on; None takes all.
         **kwargs: Further arguments of mmengine's ``BaseDataset``: ``indices``, ``serialize_data``, ``lazy_init``.
 
     Raises:
@@ -111,7 +122,8 @@ class LabelledImageFolder(_Folder, BaseDataset):
 
     Args:
         data_root: The folder of the splits.
-        split: Name of a split's folder; default: ``data_prefix``, as in mmpretrain's data sets, or ``'train'``.
+        split: Name of a split's folder; default: ``data_prefix``, as in mmpretrain's data sets, or ``'train'``;
+            ``'.'``: the classes are in ``data_root`` itself.
         classes: The classes in the order of their labels; default: sorted.
         **kwargs: Further arguments of :class:`UnlabelledImageFolder`.
 
@@ -126,7 +138,10 @@ class LabelledImageFolder(_Folder, BaseDataset):
 
     def load_data_list(self) -> list[dict]:
         """Find the classes of ``train``, and find and check the images of the split."""
-        folder, train = (os.path.join(self.data_root, split) for split in (self.split, 'train'))
+        folder, train = (
+            os.path.normpath(os.path.join(self.data_root, split))
+            for split in (self.split, '.' if self.split == '.' else 'train')
+        )
         known, found = self._find_by_class(train), self._find_by_class(folder)
         classes = self._metainfo.setdefault('classes', tuple(sorted(set(known.values()))))
         if len(classes) < 2:
