@@ -18,23 +18,17 @@ from .images import IMG_EXTENSIONS, printable, walk_files
 from .scan import scan_images
 
 MASK_EXTENSIONS = ('.bmp', '.gif', '.pgm', '.png', '.tif', '.tiff')
+_PARTS = ('train', 'val')  # of a folder of classes without folders of splits
 _NO_CLASS = 255  # index of unlabelled pixels in models, padding and evaluators
 
 
 class _Folder:
     """Files below folders: found, checked, never replaced; ``skipped`` has the names of others for each reason."""
 
-    def __init__(
-        self,
-        data_root: str,
-        pipeline: Sequence = (),
-        check: str = 'header',
-        every_fifth: bool | None = None,
-        **kwargs: Any,
-    ) -> None:
+    def __init__(self, data_root: str, pipeline: Sequence = (), check: str = 'header', **kwargs: Any) -> None:
         if check not in ('header', 'decode', 'none'):
             raise ValueError(f"check={check!r} must be 'header', 'decode' or 'none'")
-        self.check, self.every_fifth = check, every_fifth
+        self.check = check
         self.skipped: dict[str, list[str]] = {'unreadable': []}
         super().__init__(ann_file='', data_root=os.path.expanduser(data_root), pipeline=pipeline, **kwargs)
 
@@ -65,8 +59,6 @@ class _Folder:
                 if facts.fault:
                     self._skip('unreadable', entry['img_path'], facts.fault)
             entries = [entry for entry, facts in zip(entries, found, strict=True) if not facts.fault]
-        if self.every_fifth is not None:
-            entries = [entry for place, entry in enumerate(entries) if (place % 5 == 0) is self.every_fifth]
         if others := self.skipped.pop('of other types', []):
             counts = Counter(os.path.splitext(name)[1].lower() or 'no ending' for name in others).most_common(5)
             self.skipped[f'of other types ({", ".join(f"{ending} {count:,}" for ending, count in counts)})'] = others
@@ -97,8 +89,6 @@ class UnlabelledImageFolder(_Folder, BaseDataset):
             (truncated, or neither JPEG nor PNG) are decoded.
             ``'decode'``: decode every file, some milliseconds each. This finds all that cannot be read.
             ``'none'``: open no file; for a folder known to be sound.
-        every_fifth: For a folder without a split: True takes the first, sixth, ... of the sound images, to validate on,
-            False all others, to train on; None takes all.
         **kwargs: Further arguments of mmengine's ``BaseDataset``: ``indices``, ``serialize_data``, ``lazy_init``.
 
     Raises:
@@ -118,12 +108,12 @@ class LabelledImageFolder(_Folder, BaseDataset):
 
     The classes of every split are those of ``train``, so that a class that a split lacks shifts no label: the visible
     folders of ``DATA_ROOT/train`` that contain an image. Their images are found, checked and skipped as in
-    :class:`UnlabelledImageFolder`.
+    :class:`UnlabelledImageFolder`. Without folders of splits, ``DATA_ROOT/CLASS/.../IMAGE``, every fifth image of each
+    class belongs to ``'val'``, the others to ``'train'``.
 
     Args:
         data_root: The folder of the splits.
-        split: Name of a split's folder; default: ``data_prefix``, as in mmpretrain's data sets, or ``'train'``;
-            ``'.'``: the classes are in ``data_root`` itself.
+        split: Name of a split's folder; default: ``data_prefix``, as in mmpretrain's data sets, or ``'train'``.
         classes: The classes in the order of their labels; default: sorted.
         **kwargs: Further arguments of :class:`UnlabelledImageFolder`.
 
@@ -138,11 +128,13 @@ class LabelledImageFolder(_Folder, BaseDataset):
 
     def load_data_list(self) -> list[dict]:
         """Find the classes of ``train``, and find and check the images of the split."""
-        folder, train = (
-            os.path.normpath(os.path.join(self.data_root, split))
-            for split in (self.split, '.' if self.split == '.' else 'train')
-        )
-        known, found = self._find_by_class(train), self._find_by_class(folder)
+        folder, train = (os.path.join(self.data_root, split) for split in (self.split, 'train'))
+        if self.split in _PARTS and not any(os.path.isdir(os.path.join(self.data_root, part)) for part in _PARTS):
+            folder = train = self.data_root
+            known = self._find_by_class(train)
+            found = _choose_part(known, self.split == 'train')
+        else:
+            known, found = self._find_by_class(train), self._find_by_class(folder)
         classes = self._metainfo.setdefault('classes', tuple(sorted(set(known.values()))))
         if len(classes) < 2:
             raise ValueError(f'{train} has {len(classes)} folders with images: two or more are needed, one for a class')
@@ -185,6 +177,7 @@ class SegmentationFolder(_Folder, EngineDataset):
         values: Value of each class in masks; default: 0, 1, 2, ...
         unlabelled: Values in masks, one, several or None, of pixels of no class: index 255 for models and evaluators.
         palette: RGB colour of each class, 0 .. 255; default: different bright ones.
+        part: Of folders without a split: ``'val'``, every fifth pair; ``'train'``, the others; None, all.
         **kwargs: Further arguments of :class:`UnlabelledImageFolder`.
 
     Raises:
@@ -200,6 +193,7 @@ class SegmentationFolder(_Folder, EngineDataset):
         values: Sequence[int] | None = None,
         unlabelled: int | Sequence[int] | None = _NO_CLASS,
         palette: Sequence[Sequence[int]] | None = None,
+        part: str | None = None,
         **kwargs: Any,
     ) -> None:
         classes, count = _check_names(classes), len(classes)
@@ -214,6 +208,9 @@ class SegmentationFolder(_Folder, EngineDataset):
             raise ValueError(f'{both} are in values and in unlabelled={unlabelled}: set unlabelled, such as to None')
         if set(data_prefix) != {'img_path', 'seg_map_path'}:
             raise ValueError(f'data_prefix={dict(data_prefix)} must be dict(img_path=..., seg_map_path=...)')
+        if part not in (None, *_PARTS):
+            raise ValueError(f'part={part!r} must be one of {_PARTS}, or None for all pairs')
+        self.part = part
         data_prefix = {key: os.path.expanduser(folder) for key, folder in data_prefix.items()}
         self.mask_values = dict(zip(values, range(count), strict=True)) | dict.fromkeys(unlabelled, _NO_CLASS)
         super().__init__(data_root, data_prefix=data_prefix, metainfo=dict(classes=classes, palette=palette), **kwargs)
@@ -228,8 +225,15 @@ class SegmentationFolder(_Folder, EngineDataset):
         for stem in sorted(images.keys() ^ masks.keys()):
             kind = 'images without a mask' if stem in images else 'masks without an image'
             self._skip(kind, images.get(stem) or masks[stem])
+        pairs = {stem: '' for stem in images if stem in masks}
+        if self.part is not None:
+            if len(pairs) < 5:
+                raise ValueError(
+                    f'{self.data_root}: {len(pairs)} images with masks; 5 are needed to keep one for tests'
+                )
+            pairs = _choose_part(pairs, self.part == 'train')
         meta = dict(mask_values=self.mask_values, label_map=None, reduce_zero_label=False, seg_fields=[])
-        return self._finish([{'img_path': images[s], 'seg_map_path': masks[s], **meta} for s in images if s in masks])
+        return self._finish([{'img_path': images[s], 'seg_map_path': masks[s], **meta} for s in pairs])
 
     def _find_by_stem(self, key: str, endings: tuple, folders: Sequence[str]) -> dict[str, str]:
         """Return the files in one of the folders, by relative name without ending."""
@@ -239,6 +243,17 @@ class SegmentationFolder(_Folder, EngineDataset):
             if found.setdefault(stem, path) != path:
                 raise ValueError(f'{printable(found[stem])} and {printable(path)} have one name: keep one of them')
         return found
+
+
+def _choose_part(found: dict[str, str], train: bool) -> dict[str, str]:
+    """Return four of five files of each class, or every fifth one, in the order of their names."""
+    counts: Counter[str] = Counter()
+    chosen = {}
+    for path, name in found.items():
+        counts[name] += 1
+        if (counts[name] % 5 > 0) == train:
+            chosen[path] = name
+    return chosen
 
 
 def _check_names(classes: Sequence[str]) -> tuple[str, ...]:

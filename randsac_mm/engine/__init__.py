@@ -11,6 +11,7 @@ Private parts of onedl-mmengine 0.10.12, mmengine 0.10.7 and torch 2.11 that it 
 * ``launch.py``: ``_log_env`` of both runners, ``_auto_scale_lr`` of strategies
 * ``schedule.py``: ``_ParamScheduler``, ``_build_param_scheduler`` of runner and strategies
 * ``sample_seeds.py``: ``InfiniteSampler._infinite_indices`` and ``_indices_of_rank``; ``DataLoader.__setattr__``
+* ``time_budget.py``: ``IterBasedTrainLoop._max_iters``
 * ``compile.py``: ``OptimWrapper._accumulative_counts``, torch's ``_dynamo``
 """
 
@@ -24,6 +25,7 @@ from randsac_mm.engine.optim import AutocastOptimWrapper
 from randsac_mm.engine.random_state import seed_worker
 from randsac_mm.engine.sample_seeds import SampleSeedHook
 from randsac_mm.engine.signals import StopOnSignalHook
+from randsac_mm.engine.time_budget import TimeBudgetHook
 from randsac_mm.engine.where_time_goes import WhereTimeGoesHook
 
 __all__ = [
@@ -35,6 +37,7 @@ __all__ = [
     'SkipNonFiniteHook',
     'SmallMaskLogitsHook',
     'StopOnSignalHook',
+    'TimeBudgetHook',
     'WhereTimeGoesHook',
     'compile_model',
     'prepare_cpu_processes',

@@ -46,8 +46,8 @@ class _ShortOnTerminal:
 
     def dump_config(self) -> None:
         """Write the complete config to the work directory, but not over the file that it was read from."""
-        source = Path(self.cfg.filename or '')
-        if source.resolve() != Path(self.work_dir, source.name).resolve():
+        source = self.cfg.filename
+        if source is None or Path(source).resolve() != Path(self.work_dir, Path(source).name).resolve():
             super().dump_config()
 
 

@@ -54,7 +54,6 @@ def find_parts(data: Path) -> tuple[Path, list[dict[str, Any]]]:
         raise FileNotFoundError(f'{data} is not a folder: name that of the class folders, or of train/ and val/')
     root = data.resolve()
     held_out = next((name for name in HELD_OUT if (root / name).is_dir()), None)
-    if (root / 'train').is_dir() and held_out:
-        return root, [dict(split='train'), dict(split=held_out)]
-    root = root / 'train' if (root / 'train').is_dir() else root
-    return root, [dict(split='.', every_fifth=fifth) for fifth in (False, True)]
+    if held_out is None and (root / 'train').is_dir():
+        root = root / 'train'
+    return root, [dict(split='train'), dict(split=held_out or 'val')]

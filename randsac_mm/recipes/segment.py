@@ -66,7 +66,7 @@ def make_segmentation(
 def find_pairs(data: Path) -> list[dict[str, Any]]:
     """Return the arguments of ``SegmentationFolder`` that choose images and masks to train and to validate on.
 
-    Folders have the names in ``FOLDERS``, with or without those of ``SPLITS``; without, every fifth image validates.
+    Folders have the names in ``FOLDERS``, with or without those of ``SPLITS``; without, every fifth pair validates.
 
     Raises:
         FileNotFoundError: If they have not.
@@ -76,7 +76,7 @@ def find_pairs(data: Path) -> list[dict[str, Any]]:
             for split in SPLITS:
                 if all((data / kind / part).is_dir() for kind in kinds for part in split):
                     return [dict(data_prefix=_prefix(f'{kind}/{part}' for kind in kinds)) for part in split]
-            return [dict(data_prefix=_prefix(kinds), every_fifth=fifth) for fifth in (False, True)]
+            return [dict(data_prefix=_prefix(kinds), part=part) for part in ('train', 'val')]
     pairs = ', or '.join(f'{images}/ and {masks}/' for images, masks in FOLDERS)
     splits = ' or '.join(f'{train}/ and {val}/' for train, val in SPLITS)
     raise FileNotFoundError(f'{data} must contain {pairs}; if there is a split, both contain {splits}')
