@@ -11,12 +11,12 @@ Example:
 import argparse
 
 from randsac_mm.engine.tool import run_tool
-from randsac_mm.recipes.classify import make_classification
-from randsac_mm.recipes.downstream import make_recipe_parser, run_downstream
+from randsac_mm.recipes.classify import look_at_classes
+from randsac_mm.recipes.downstream import look_at_classes, run_downstream
 
 
-def work(args: argparse.Namespace) -> str:
-    return run_downstream(make_classification(args.data, args.source), args, 'classify')
+def work(args: argparse.Namespace) -> None:
+    run_downstream('classify', args, lambda encoder: look_at_classes(encoder, args.data))
 
 
 if __name__ == '__main__':

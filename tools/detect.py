@@ -12,12 +12,12 @@ import argparse
 from pathlib import Path
 
 from randsac_mm.engine.tool import run_tool
-from randsac_mm.recipes.detect import make_detection
-from randsac_mm.recipes.downstream import make_recipe_parser, run_downstream
+from randsac_mm.recipes.detect import look_at_objects
+from randsac_mm.recipes.downstream import look_at_objects, run_downstream
 
 
-def work(args: argparse.Namespace) -> str:
-    return run_downstream(make_detection(args.data, args.annotations, args.source), args, 'detect')
+def work(args: argparse.Namespace) -> None:
+    run_downstream('detect', args, lambda encoder: look_at_objects(encoder, args.data, args.annotations))
 
 
 if __name__ == '__main__':

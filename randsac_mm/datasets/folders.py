@@ -228,9 +228,7 @@ class SegmentationFolder(_Folder, EngineDataset):
         pairs = {stem: '' for stem in images if stem in masks}
         if self.part is not None:
             if len(pairs) < 5:
-                raise ValueError(
-                    f'{self.data_root}: {len(pairs)} images with masks; 5 are needed to keep one for tests'
-                )
+                raise ValueError(f'{self.data_root}: {len(pairs)} images with masks; 5 are needed without a split')
             pairs = _choose_part(pairs, self.part == 'train')
         meta = dict(mask_values=self.mask_values, label_map=None, reduce_zero_label=False, seg_fields=[])
         return self._finish([{'img_path': images[s], 'seg_map_path': masks[s], **meta} for s in pairs])

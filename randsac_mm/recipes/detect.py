@@ -10,23 +10,23 @@ from statistics import median
 from randsac_mm.datasets.check import raise_errors
 from randsac_mm.datasets.coco import prepare_coco
 from randsac_mm.datasets.data_report import name_some
+from randsac_mm.export.encoder import Encoder
 
-from . import downstream
+from .downstream import Found, choose_side
 
 
-def make_detection(folder: Path, annotations: Sequence[Path], run: str) -> downstream.Recipe:
-    """Look at images and annotations, and make the config of a training on them.
+def look_at_objects(encoder: Encoder, folder: Path, annotations: Sequence[Path]) -> Found:
+    """Look at images and annotations; without masks, boxes are detected by Faster R-CNN.
 
     Args:
-        folder: The images, in it or in a folder of it.
-        annotations: Files in COCO's format: to train, and to validate on. Without masks, Faster R-CNN is trained.
-        run: The pre-training.
+        encoder: The encoder that will be trained.
+        folder: The images, in it or in folders of it.
+        annotations: Files in COCO's format: to train, and to validate on.
 
     Raises:
-        FileNotFoundError: If there is no such run, file, or image.
-        ValueError: If the annotations cannot be used, or the encoder does not suit.
+        FileNotFoundError: If there is no such file, or no image of it.
+        ValueError: If the annotations cannot be used.
     """
-    encoder = downstream.read_pretraining(run, smallest=4, largest=16, layers=4)
     if len(annotations) != 2:
         raise ValueError(f'--annotations names {len(annotations)} file(s): name one to train and one to validate on')
     contents = [_read(path) for path in annotations]
@@ -36,42 +36,31 @@ def make_detection(folder: Path, annotations: Sequence[Path], run: str) -> downs
         dict(ann_file=str(path.resolve()), data_prefix=dict(img=_find_images(folder, path, content['images'])))
         for path, content in zip(annotations, contents, strict=True)
     ]
-    pipeline = [dict(type='LoadAnnotations', with_mask=masks)]
-    train, val = (dict(type='CocoDataset', metainfo=dict(classes=classes), pipeline=pipeline, **part) for part in parts)
-    reports = prepare_coco({'train_dataloader': dict(dataset=train), 'val_dataloader': dict(dataset=val)})
+    common = dict(
+        type='CocoDataset', metainfo={'classes': classes}, pipeline=[dict(type='LoadAnnotations', with_mask=masks)]
+    )
+    train, val = ({**common, **part} for part in parts)
+    reports = prepare_coco({'train_dataloader': {'dataset': train}, 'val_dataloader': {'dataset': val}})
     raise_errors(reports)
     clean = json.loads(Path(train['ann_file']).read_bytes())  # repaired, with all boxes and sizes
     counts = Counter(record['image_id'] for record in clean['annotations'])
-    found = median(min(image['height'], image['width']) for image in clean['images'])
+    short = median(min(image['height'], image['width']) for image in clean['images'])
     size = median(math.sqrt(math.prod(record['bbox'][2:])) for record in clean['annotations'])
-    patch, images = encoder.backbone.patch_size, len(counts)
-    side = downstream.choose_side('detect', found, encoder.backbone.img_size, patch)
+    patch, side = encoder.backbone.patch_size, choose_side('detect', short, encoder)
     stride = 4 if patch >= 8 else patch // 2
-    anchor_scale = choose_anchor_scale(size * side / found, stride)
-    length = downstream.choose_length('detect', images)
-    values = dict(
-        data_root='',
-        classes=classes,
-        train=parts[0],
-        val=parts[1],
-        masks=masks,
+    variables = dict(data_root='', classes=classes, train=parts[0], val=parts[1], masks=masks)
+    variables |= dict(
         scale=(side * 5 // 3, side),
         strides=[stride * 2**level for level in range(5)],
         size_divisor=32 if 32 % patch == 0 else math.lcm(patch, 8),
         max_per_img=100 * math.ceil(max(counts.values()) / 100),
-        anchor_scale=anchor_scale,
+        anchor_scale=choose_anchor_scale(size * side / short, stride),
     )
-    model = 'Mask R-CNN' if masks else 'Faster R-CNN'
-    title = f'Detection in {folder.resolve()}, by `randsac-mm detect`; `randsac-mm train` runs this file.'
-    variables = {**values, **length, **downstream.describe_encoder(encoder)}
-    config = downstream.fill_config('detection/mask-rcnn_vit-s_own_coco.py', title, variables)
-    lines = [
-        f'Data: {images:,} images with objects to train on, {reports[-1].facts["images"]:,} to validate on, short side '
-        f'{found:g} px, objects of {size:.0f} px (medians), {len(classes)} classes ({name_some(classes)})',
-        f'Model: {model}, on images with a short side of {side} px, anchors from {anchor_scale * stride} px',
-        *downstream.describe_training(encoder, length, images),
-    ]
-    return downstream.Recipe(config, lines, {'coco/bbox_mAP': 'box AP {:.3f}', 'coco/segm_mAP': 'mask AP {:.3f}'})
+    text = f'{len(counts):,} images with objects to train on, {reports[-1].facts["images"]:,} to validate on, '
+    text += f'shorter sides {short:g} px, objects {size:.0f} px (medians); {len(classes)} classes: {name_some(classes)}'
+    anchors = f'anchors from {stride * variables["anchor_scale"]} px'
+    model = f'{"Mask" if masks else "Faster"} R-CNN, for images with a short side of {side} px, {anchors}'
+    return Found(len(counts), variables, text, model)
 
 
 def choose_anchor_scale(size: float, stride: int) -> int:
@@ -83,8 +72,6 @@ def choose_anchor_scale(size: float, stride: int) -> int:
 
 
 def _read(path: Path) -> dict[str, list[dict]]:
-    if not path.is_file():
-        raise FileNotFoundError(f'there is no annotation file {path}')
     try:
         content = json.loads(path.read_bytes())
     except ValueError as error:

@@ -1,6 +1,6 @@
 """Segmentation of a user's images and masks: UPerNet on a pre-trained encoder."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -9,30 +9,34 @@ from randsac_mm.datasets import SegmentationFolder
 from randsac_mm.datasets.data_report import name_some
 from randsac_mm.datasets.label_checks import scan_masks
 from randsac_mm.datasets.scan import scan_images
+from randsac_mm.export.encoder import Encoder
 
-from . import downstream
+from .downstream import Found, choose_side
 
 FOLDERS = (('images', 'masks'), ('images', 'annotations'), ('img_dir', 'ann_dir'))  # of images and of masks
 SPLITS = (('train', 'val'), ('training', 'validation'))  # in both
 
 
-def make_segmentation(
-    data: Path, classes: Sequence[str], values: Sequence[int] | None, unlabelled: Sequence[int] | None, run: str
-) -> downstream.Recipe:
-    """Look at images and masks, and make the config of a training on them.
+def look_at_masks(
+    encoder: Encoder,
+    data: Path,
+    classes: Sequence[str],
+    values: Sequence[int] | None = None,
+    unlabelled: Sequence[int] | None = None,
+) -> Found:
+    """Look at images and their masks.
 
     Args:
-        data: Their folder, see :func:`find_pairs`.
+        encoder: The encoder that will be trained.
+        data: The folder, see :func:`find_pairs`.
         classes: Names of the classes.
         values: The value of each class in masks; None: 0, 1, 2, ...
         unlabelled: Values of pixels without class; None: 255, unless it is one of ``values``.
-        run: The pre-training.
 
     Raises:
-        FileNotFoundError: If there is no such run, or the folder has another layout.
-        ValueError: If masks have other values, or the encoder does not suit.
+        FileNotFoundError: If the folder has another layout, or no images with masks.
+        ValueError: If masks have other values; with a proposal.
     """
-    encoder = downstream.read_pretraining(run, largest=16, layers=4)
     parts = find_pairs(data)
     if unlabelled is None:
         unlabelled = () if values and 255 in values else (255,)
@@ -40,36 +44,24 @@ def make_segmentation(
     root = str(data.resolve())
     train, val = (SegmentationFolder(root, serialize_data=False, **labels, **part).data_list for part in parts)
     _check_values([entry['seg_map_path'] for entry in train + val], **labels)
-    found = median(min(facts.upright_size) for facts in scan_images([entry['img_path'] for entry in train]))
-    side = downstream.choose_side('segment', found, encoder.backbone.img_size, encoder.backbone.patch_size)
-    length = downstream.choose_length('segment', len(train))
-    title = f'Segmentation of {root}, by `randsac-mm segment`; `randsac-mm train` runs this file.'
-    values_of = dict(
-        data_root=root,
-        train=parts[0],
-        val=parts[1],
-        short_side=side,
-        crop_size=(side, side),
-        channels=max(32, min(512, encoder.backbone.embed_dims * 4 // 3 // 32 * 32)),
+    short = median(min(facts.upright_size) for facts in scan_images([entry['img_path'] for entry in train]))
+    side = choose_side('segment', short, encoder)
+    variables = dict(data_root=root, train=parts[0], val=parts[1], short_side=side, crop_size=(side, side), **labels)
+    variables['channels'] = max(32, min(512, encoder.backbone.embed_dims * 4 // 3 // 32 * 32))
+    text = f'{len(train):,} images to train on, {len(val):,} to validate on, shorter sides {short:g} px (median); '
+    text += f'{len(classes)} classes: {name_some(classes)}'
+    return Found(
+        len(train), variables, text, f'UPerNet, for crops of {side} px of images with a short side of {side} px'
     )
-    variables = {**labels, **values_of, **length, **downstream.describe_encoder(encoder)}
-    config = downstream.fill_config('segmentation/upernet_vit-s_own.py', title, variables)
-    lines = [
-        f'Data: {len(train):,} images with masks to train on, {len(val):,} to validate on, short side {found:g} px '
-        f'(median), {len(classes)} classes ({name_some(classes)})',
-        f'Model: UPerNet, on crops of {side} px from images with a short side of {side} px',
-        *downstream.describe_training(encoder, length, len(train)),
-    ]
-    return downstream.Recipe(config, lines, {'mIoU': 'mIoU {:.1f} %'})
 
 
 def find_pairs(data: Path) -> list[dict[str, Any]]:
     """Return the arguments of ``SegmentationFolder`` that choose images and masks to train and to validate on.
 
-    Folders have the names in ``FOLDERS``, with or without those of ``SPLITS``; without, every fifth pair validates.
+    Folders are named as in ``FOLDERS``, and split as in ``SPLITS`` or not: then every fifth pair validates.
 
     Raises:
-        FileNotFoundError: If they have not.
+        FileNotFoundError: If they are not.
     """
     for kinds in FOLDERS:
         if all((data / kind).is_dir() for kind in kinds):
@@ -77,12 +69,11 @@ def find_pairs(data: Path) -> list[dict[str, Any]]:
                 if all((data / kind / part).is_dir() for kind in kinds for part in split):
                     return [dict(data_prefix=_prefix(f'{kind}/{part}' for kind in kinds)) for part in split]
             return [dict(data_prefix=_prefix(kinds), part=part) for part in ('train', 'val')]
-    pairs = ', or '.join(f'{images}/ and {masks}/' for images, masks in FOLDERS)
-    splits = ' or '.join(f'{train}/ and {val}/' for train, val in SPLITS)
-    raise FileNotFoundError(f'{data} must contain {pairs}; if there is a split, both contain {splits}')
+    pairs, splits = (' or '.join(f'{a}/ and {b}/' for a, b in names) for names in (FOLDERS, SPLITS))
+    raise FileNotFoundError(f'{data} must contain {pairs}; and both of them, if there is a split, {splits}')
 
 
-def _prefix(kinds: Any) -> dict[str, str]:
+def _prefix(kinds: Iterable[str]) -> dict[str, str]:
     return dict(zip(('img_path', 'seg_map_path'), kinds, strict=True))
 
 
