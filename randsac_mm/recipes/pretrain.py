@@ -10,7 +10,7 @@ from randsac_mm.engine.time_budget import format_duration
 
 from .look import Images, look_at_images, look_at_labels, measure_pixels
 from .rules import IMAGENET, TINY, TINY_DECODER, Decision, decide
-from .run import check_new, run_recipe
+from .run import begin_run, run_recipe
 
 _TEXT = """\
 # Pre-training on {folder}, by `randsac-mm pretrain` on {today}; the rules are in docs/recipes.md.
@@ -32,8 +32,8 @@ base_lr = {lr}  # of 256 images
 warmup_iters = max(1, max_iters // 20)
 interval = max(1, max_iters // 10)  # steps between checkpoints{and_probes}
 
-model = dict(
-    backbone=dict({arch}img_size=img_size, patch_size=patch_size, in_channels=channels),{neck}
+{arch}model = dict(
+    backbone=dict({use_arch}img_size=img_size, patch_size=patch_size, in_channels=channels),{neck}
     head=dict(norm_pix={norm_pix}),
     data_preprocessor=dict(
         mean=mean,
@@ -123,7 +123,7 @@ def pretrain(
     """
     folder = folder.expanduser().resolve()
     run = run or Path('work_dirs', folder.name)
-    check_new(run)
+    begin_run(run)
     images = look_at_images(folder)
     decision = decide(images, arch)
     probe = None if labelled is None else (labelled.resolve(), *look_at_labels(labelled.resolve()))
@@ -165,7 +165,8 @@ def write_config(
         lr=decision.lr,
         length=length if seconds is None else f'max_iters = 1000  # what fits in {format_duration(seconds)}',
         and_probes='' if probe is None else ' and probes',
-        arch=f'arch=dict({_arguments(TINY)}), ' if decision.tiny else '',
+        arch=f'arch = dict(_delete_=True, {_arguments(TINY)})\n' if decision.tiny else '',
+        use_arch='arch=arch, ' if decision.tiny else '',
         neck=f'\n    neck=dict({_arguments(TINY_DECODER)}),' if decision.tiny else '',
         norm_pix=decision.norm_pix,
         flip="    dict(type='RandomFlip', prob=0.5),\n" if decision.flip else '',

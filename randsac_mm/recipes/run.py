@@ -1,12 +1,15 @@
 """Run the config of a recipe: fit it into memory and time, write it, say what is expected, train, show the result."""
 
 import datetime
+import logging
 import re
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
+from mmengine.logging import MMLogger
 
 from randsac_mm.engine import launch
 from randsac_mm.engine.time_budget import format_duration, process_seconds
@@ -22,14 +25,16 @@ _MEASURING = 20.0, 0.08  # most seconds, and share of the time
 _LEAST, _ENOUGH = 20, 100  # steps: with fewer a time is too short, or batches are too large
 _SMALL_BATCH = 8
 _PROBES = 0.15  # share of the training for all of its twelve probes
-_SPARE = 2.0  # seconds to end a process
+# What this process took to import everything; the page of a run and the end of the process take about as much.
+_IMPORTS = min(30.0, time.process_time())
 
 
-def check_new(run: Path) -> None:
-    """Raise a ValueError if a work directory contains a run."""
+def begin_run(run: Path) -> None:
+    """Raise a ValueError if a work directory contains a run; from now on only warnings are logged."""
     if (run / 'config.py').exists() or find_checkpoint(run) is not None:
         command = f'randsac-mm train {run / "config.py"} --resume'
         raise ValueError(f'{run} contains a run: choose another --out, or continue it by `{command}`')
+    MMLogger.get_current_instance().setLevel(logging.WARNING)
 
 
 def run_recipe(config: str, run: Path, seconds: float | None, lines: list[str], next_commands: list[str]) -> None:
@@ -51,7 +56,7 @@ def run_recipe(config: str, run: Path, seconds: float | None, lines: list[str], 
         OSError: If the work directory or data cannot be used.
         ValueError: If the work directory contains a run, data are wrong, or the time is too short.
     """
-    check_new(run)
+    begin_run(run)
     print('\n'.join(lines), flush=True)
     config, measured = _fit(config, run, seconds)
     with claim_work_dir(run):
@@ -62,8 +67,8 @@ def run_recipe(config: str, run: Path, seconds: float | None, lines: list[str], 
         print('\n'.join(_expect(cfg, measured, run, seconds)), flush=True)
 
         def begin(runner: Any) -> None:
-            runner.logger.info('\n'.join([*lines, checked]))
             runner.register_hook(ProgressHook(runner))
+            runner.logger.info('\n'.join([*lines, checked]))
 
         launch.train(cfg, begin)
     if cfg.model.type == 'RandSAC':
@@ -95,10 +100,12 @@ def _fit(config: str, run: Path, seconds: float | None) -> tuple[str, Measuremen
             config = set_number(config, 'batch_size', batch // 2)
     step, reserve, steps = measured.step, _page_seconds(measured.step / batch), measured.steps
     left = 0.0 if seconds is None else seconds - process_seconds() - measured.start - reserve
+    whole = batch
     while seconds and left / step < _ENOUGH and batch > _SMALL_BATCH:
         batch, step = batch // 2, step / 2
-        print(f'The time is short: {batch} images in a step', flush=True)
-    config = set_number(config, 'batch_size', batch)
+    if batch < whole:
+        print(f'The time is too short for {_ENOUGH} steps of {whole} images: {batch} images in a step', flush=True)
+        config = set_number(config, 'batch_size', batch)
     total = left or measured.steps * measured.step
     probe = re.search(r'^probe_images = (\d+)', config, flags=re.MULTILINE)
     if probe:  # a forward pass is a third of a step, and testing takes half as many images
@@ -127,8 +134,12 @@ def _load(config: str, run: Path) -> Config:
 
 
 def _page_seconds(image: float) -> float:
-    """Return what the page and the end of the process take, if an image takes that many seconds of a step."""
-    return _SPARE + 4.0 + 60 * image
+    """Return what the page and the end of the process will take, if a step takes that many seconds for an image."""
+    begin, worked = time.perf_counter(), time.process_time()
+    while time.process_time() - worked < 0.2:
+        pass
+    slowdown = (time.perf_counter() - begin) / 0.2  # by other processes
+    return slowdown * _IMPORTS + 60 * image
 
 
 def _expect(cfg: Config, measured: Measurement, run: Path, seconds: float | None) -> list[str]:
