@@ -13,7 +13,7 @@ from pathlib import Path
 
 from randsac_mm.engine.tool import run_tool
 from randsac_mm.recipes.detect import look_at_objects
-from randsac_mm.recipes.downstream import look_at_objects, run_downstream
+from randsac_mm.recipes.downstream import make_recipe_parser, run_downstream
 
 
 def work(args: argparse.Namespace) -> None:

@@ -12,14 +12,13 @@ Examples:
 import argparse
 
 from randsac_mm.engine.tool import run_tool
-from randsac_mm.recipes.downstream import look_at_masks, run_downstream
+from randsac_mm.recipes.downstream import make_recipe_parser, run_downstream
 from randsac_mm.recipes.segment import look_at_masks
 
 
 def work(args: argparse.Namespace) -> None:
-    run_downstream(
-        'segment', args, lambda encoder: look_at_masks(encoder, args.data, args.classes, args.values, args.unlabelled)
-    )
+    labels = args.classes, args.values, args.unlabelled
+    run_downstream('segment', args, lambda encoder: look_at_masks(encoder, args.data, *labels))
 
 
 if __name__ == '__main__':

@@ -41,6 +41,13 @@ TASKS = {  # docs/recipes_downstream.md shows these numbers
 }
 
 
+_BUDGET = """
+# Ends the run with its time, whatever a step takes: without it max_iters steps are run.
+reserve = 0  # seconds of it for the end of the process
+custom_hooks = [dict(type='TimeBudgetHook', seconds={seconds:g}, reserve=reserve, interval=interval)]
+"""
+
+
 class Found(NamedTuple):
     """What is in a user's data, and what follows for the config."""
 
@@ -63,10 +70,8 @@ def choose_side(task: str, median: float, encoder: Encoder) -> int:
 
     It is their median, but at most ``most_patches``, and at least the size of pre-training.
     """
-    patch = encoder.backbone.patch_size
-    return patch * max(
-        -(-min(encoder.backbone.img_size) // patch), min(round(median / patch), TASKS[task].most_patches)
-    )
+    patch, least = encoder.backbone.patch_size, min(encoder.backbone.img_size)
+    return patch * max(-(-least // patch), min(round(median / patch), TASKS[task].most_patches))
 
 
 def read_pretraining(task: str, run: str | Path) -> Encoder:
@@ -100,7 +105,7 @@ def make_config(task: str, encoder: Encoder, found: Found, seconds: float | None
     title = f'Made by `randsac-mm {task}`, by the rules of docs/recipes_downstream.md; everything may be changed here.'
     variables |= choose_length(task, found.images) | found.variables
     return fill_config(TASKS[task].config, f'# {title}\n# Command: randsac-mm train config.py', variables) + (
-        '' if seconds is None else BUDGET.format(seconds=seconds)
+        '' if seconds is None else _BUDGET.format(seconds=seconds)
     )
 
 
@@ -150,10 +155,9 @@ def run_downstream(task: str, args: argparse.Namespace, look: Callable[[Encoder]
 
     def commands() -> list[str]:
         scalars = read_run(out).scalars
-        best = {name: max(scalars[key].values()) for key, name in SCORES.items() if key in scalars}
-        print(
-            'Best in validation:', ', '.join(f'{name} {score:.3g}' for name, score in best.items()) or 'nothing found'
-        )
+        scores = [(key.removeprefix('val/'), name) for key, name in SCORES.items()]
+        best = [f'{name} {max(scalars[key].values()):.3g}' for key, name in scores if key in scalars]
+        print('Best in validation:', ', '.join(best) or 'nothing found')
         files = f'{out / "config.py"} {next(out.glob("best_*.pth"), None) or find_checkpoint(out)}'
         predict = [] if task == 'classify' else [f'randsac-mm predict {files} IMAGES --out DIR']
         return [*predict, f'randsac-mm test {files}']
