@@ -26,7 +26,7 @@ std = [58.395, 57.12, 57.375]
 
 # Sizes and length
 scale = (1333, 800)  # px, long and short side of an image at most
-strides = [4, 8, 16, 32, 64]  # px, of the pyramid; with patches of 4 px the half
+strides = [4, 8, 16, 32, 64]  # px, of the pyramid; a half, a whole, 2, 4 and 8 patches of less than 8 px
 size_divisor = 32  # px, to a multiple of which images are padded: one of the patch size, too
 max_per_img = 100  # objects found in an image
 anchor_scale = 8  # the smallest anchors have 4 times as many pixels a side: 2 for objects of 8 px, 4 for 16 px

@@ -36,7 +36,7 @@ class Task(NamedTuple):
 
 TASKS = {  # docs/recipes_downstream.md shows these numbers
     'segment': Task('segmentation/upernet_vit-s_own.py', 8, 100, 2_000, 40_000, 32, tuple(range(1, 17)), 4),
-    'detect': Task('detection/mask-rcnn_vit-s_own_coco.py', 4, 36, 2_000, 90_000, 50, (4, *range(8, 17)), 4),
+    'detect': Task('detection/mask-rcnn_vit-s_own_coco.py', 4, 36, 2_000, 90_000, 50, (4, 6, *range(8, 17)), 4),
     'classify': Task('finetune/finetune_vit-s_own.py', 64, 100, 1_000, 100_000),
 }
 

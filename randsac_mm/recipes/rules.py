@@ -20,8 +20,8 @@ class Size(NamedTuple):
 
 SIZES = (
     Size(1, 8, 2, 'SquarePartition', (16, 4), 0.5),
-    Size(12, 16, 2, 'SquarePartition', (16, 4), 0.5),
-    Size(20, 24, 3, 'SquarePartition', (16, 4), 0.5),
+    Size(16, 16, 2, 'SquarePartition', (16, 4), 0.5),
+    Size(24, 24, 3, 'SquarePartition', (16, 4), 0.5),
     Size(28, 28, 4, 'BlobPartition', (11, 5), 0.5),  # 7 x 7 tokens have no squares
     Size(32, 32, 4, 'SquarePartition', (16, 4), 0.2),
     Size(48, 48, 6, 'SquarePartition', (16, 4), 0.2),

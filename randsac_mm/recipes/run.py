@@ -23,10 +23,11 @@ from .measure import Measurement, NoMemoryError, measure
 from .progress import ProgressHook
 
 _MEASURING = 20.0, 0.08  # most seconds, and share of the time
-_LEAST, _ENOUGH = 20, 100  # steps: with fewer a time is too short, or batches are too large
-_SMALL_BATCH = 8
-_END = 2.0  # seconds
+_LEAST, _ENOUGH = 10, 100  # steps: with fewer a time is too short, or batches are too large
+_SMALL_BATCH = 4
+_END = 2.0  # seconds to end a process without a page
 _PROBES = 0.15  # share of the training for all of its twelve probes
+_PAGE = 0.05  # share of the time for the images of the page, 8 to 128
 # What this process took to import everything; the page of a run and the end of the process take about as much.
 _IMPORTS = min(30.0, time.process_time())
 
@@ -62,7 +63,7 @@ def run_recipe(
     """
     begin_run(run)
     print('\n'.join(lines), flush=True)
-    config, measured = _fit(config, run, seconds)
+    config, measured, images = _fit(config, run, seconds)
     with claim_work_dir(run):
         with atomic_write(run / 'config.py') as path:
             path.write_text(config, encoding='utf-8')
@@ -77,7 +78,7 @@ def run_recipe(
         launch.train(cfg, begin)
     next_commands = next_commands() if callable(next_commands) else next_commands
     if cfg.model.type == 'RandSAC':
-        page, _ = make_report(read_run(run), {})
+        page, _ = make_report(read_run(run), {}, loss_images=images)
         with atomic_write(run / 'report.html') as path:
             path.write_text(page, encoding='utf-8')
         next_commands = [f'page of the run: {run / "report.html"}', *next_commands]
@@ -89,8 +90,8 @@ def set_number(config: str, name: str, value: int) -> str:
     return re.sub(rf'^{name} = \d+', f'{name} = {value}', config, count=1, flags=re.MULTILINE)
 
 
-def _fit(config: str, run: Path, seconds: float | None) -> tuple[str, Measurement]:
-    """Return the config with the numbers that fit memory and time, and what was measured."""
+def _fit(config: str, run: Path, seconds: float | None) -> tuple[str, Measurement, int]:
+    """Return the config with the numbers that fit memory and time, what was measured, and images of the page."""
     limit = min(_MEASURING[0], _MEASURING[1] * seconds) if seconds else _MEASURING[0]
     while True:
         cfg = _load(config, run)
@@ -103,9 +104,8 @@ def _fit(config: str, run: Path, seconds: float | None) -> tuple[str, Measuremen
                 raise ValueError('the memory is too small for a step of one image: use a smaller model') from None
             print(f'The memory is too small for {batch} images in a step: {batch // 2} from now on', flush=True)
             config = set_number(config, 'batch_size', batch // 2)
-    step, steps, reserve = measured.step, measured.steps, _END
-    if cfg.model.type == 'RandSAC':
-        reserve += _page_seconds(measured.step / batch)
+    step, steps = measured.step, measured.steps
+    page, reserve = _plan_page(step / batch, seconds) if cfg.model.type == 'RandSAC' else (0, _END)
     left = 0.0 if seconds is None else seconds - process_seconds() - measured.start - reserve
     whole = batch
     while seconds and left / step < _ENOUGH and batch > _SMALL_BATCH:
@@ -128,7 +128,7 @@ def _fit(config: str, run: Path, seconds: float | None) -> tuple[str, Measuremen
             )
         config = set_number(set_number(config, 'max_iters', steps), 'reserve', round(reserve))
     epochs = measured.epochs * steps * batch / (measured.steps * cfg.train_dataloader.batch_size)
-    return config, measured._replace(step=step, steps=steps, epochs=epochs)
+    return config, measured._replace(step=step, steps=steps, epochs=epochs), page
 
 
 def _load(config: str, run: Path) -> Config:
@@ -140,13 +140,14 @@ def _load(config: str, run: Path) -> Config:
     return cfg
 
 
-def _page_seconds(image: float) -> float:
-    """Return what the page and the end of the process will take, if a step takes that many seconds for an image."""
+def _plan_page(image: float, seconds: float | None) -> tuple[int, float]:
+    """Return images and seconds of the page and the end of the process, if a step takes ``image`` seconds for one."""
     begin, worked = time.perf_counter(), time.process_time()
     while time.process_time() - worked < 0.2:
         pass
     slowdown = (time.perf_counter() - begin) / 0.2  # by other processes
-    return slowdown * _IMPORTS + 60 * image
+    images = 128 if seconds is None else max(8, min(128, int(_PAGE * seconds / image)))
+    return images, slowdown * _IMPORTS + 0.4 * (images + 25) * image  # without gradients; 25 for the other pictures
 
 
 def _expect(cfg: Config, measured: Measurement, run: Path, seconds: float | None) -> list[str]:

@@ -28,22 +28,28 @@ from .reconstruction import draw_reconstruction
 from .run_log import RunLog
 from .skip_weights import draw_skip_weights
 
-_LOSS_IMAGES = 128
 _ATTENTION_IMAGES = 2
 
 
 def make_report(
-    run: RunLog, probes: dict, images: Sequence[Path] = (), num: int = 4, seed: int = 0, options: Sequence[str] = ()
+    run: RunLog,
+    probes: dict,
+    images: Sequence[Path] = (),
+    num: int = 4,
+    seed: int = 0,
+    options: Sequence[str] = (),
+    loss_images: int = 128,
 ) -> tuple[str, dict[str, str]]:
     """Make the page of a run. What cannot be shown is named on it, with the reason.
 
     ``probes`` are results of ``tools/evaluate.py`` by file name, ``options`` are ``--cfg-options``. For ``images``,
-    ``num`` and ``seed``, which is that of the serializations too, see :func:`choose_images`.
+    ``num`` and ``seed``, which is that of the serializations too, see :func:`choose_images`. The loss by rank is that
+    of ``loss_images``, which take most of the time.
 
     Returns:
         The HTML document, and why pictures are missing, by heading.
     """
-    parts = _draw_parts(run, images, num, seed, options)
+    parts = _draw_parts(run, images, num, seed, options, loss_images)
     loader = jinja2.FileSystemLoader(Path(__file__).parent)
     page = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)
     as_json = functools.partial(json.dumps, indent=2)
@@ -53,7 +59,9 @@ def make_report(
     return html, {title: part['missing'] for title, part in parts.items() if 'missing' in part}
 
 
-def _draw_parts(run: RunLog, images: Sequence[Path], num: int, seed: int, options: Sequence[str]) -> dict[str, dict]:
+def _draw_parts(
+    run: RunLog, images: Sequence[Path], num: int, seed: int, options: Sequence[str], loss_images: int
+) -> dict[str, dict]:
     """Draw every part: its result and its pictures, or why it is missing."""
 
     @functools.cache
@@ -65,12 +73,12 @@ def _draw_parts(run: RunLog, images: Sequence[Path], num: int, seed: int, option
 
     @functools.cache
     def load_images() -> Tensor:
-        return choose_images(*load_model(), images, max(num, _LOSS_IMAGES), seed)[0]
+        return choose_images(*load_model(), images, max(num, loss_images), seed)[0]
 
     parts = {}
     for title, draw, count, choices in (
         ('Predictions', draw_reconstruction, num, {'seed': seed}),
-        ('Loss by rank', draw_loss_by_rank, _LOSS_IMAGES, {'seed': seed}),
+        ('Loss by rank', draw_loss_by_rank, loss_images, {'seed': seed}),
         ('Attention', draw_attention, _ATTENTION_IMAGES, {}),
         ('Principal components', draw_components, num, {}),
         ('Skip weights', draw_skip_weights, 0, {}),
