@@ -67,7 +67,7 @@ train_dataloader = dict(
     sampler=dict(type='InfiniteSampler', shuffle=True),
     dataset=dict(pipeline=train_pipeline, filter_cfg=dict(filter_empty_gt=True, min_size=1), **source, **train),
 )
-val_dataloader = dict(dataset=dict(pipeline=test_pipeline, **source, **val))
+val_dataloader = dict(num_workers=2, dataset=dict(pipeline=test_pipeline, **source, **val))
 test_dataloader = val_dataloader
 val_evaluator = dict(ann_file=data_root + val['ann_file'], metric=['bbox', 'segm'] if masks else ['bbox'])
 test_evaluator = val_evaluator
@@ -81,7 +81,7 @@ optim_wrapper = dict(
     optimizer=dict(type='AdamW', lr=1e-4 * (batch_size / 16) ** 0.5, weight_decay=0.05, fused=True),
     **(dict(type='AutocastOptimWrapper', modules=modules) if bfloat16 else dict(type='OptimWrapper')),
 )
-warmup, interval = max_iters // 40 + 1, max_iters // 12 + 1
+warmup, interval = max_iters // 40 + 1, max_iters // 10 + 1
 milestones = [max_iters * 3 // 4, max_iters * 11 // 12]
 param_scheduler = [
     dict(type='LinearLR', start_factor=1e-3, by_epoch=False, begin=0, end=warmup),

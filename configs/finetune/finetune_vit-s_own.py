@@ -66,13 +66,15 @@ train_dataloader = dict(
     sampler=dict(type='InfiniteSampler', shuffle=True),
     dataset=dict(pipeline=train_pipeline, **source, **train),
 )
-val_dataloader = dict(batch_size=64, dataset=dict(pipeline=test_pipeline, **source, **val))
+val_dataloader = dict(
+    batch_size=64, num_workers=2, persistent_workers=True, dataset=dict(pipeline=test_pipeline, **source, **val)
+)
 test_dataloader = val_dataloader
 
 optim_wrapper = dict(
     type='AutocastOptimWrapper' if bfloat16 else 'OptimWrapper', optimizer=dict(lr=5e-4 * batch_size / 256)
 )
-warmup, interval = max_iters // 20 + 1, max_iters // 20 + 1
+warmup, interval = max_iters // 20 + 1, max_iters // 10 + 1
 param_scheduler = [
     dict(type='LinearLR', start_factor=1e-4, by_epoch=False, begin=0, end=warmup),
     dict(type='CosineAnnealingLR', eta_min=0.0, by_epoch=False, begin=warmup, end=max_iters),

@@ -70,13 +70,13 @@ source = dict(
 )  # fmt: skip
 auto_num_workers = 8
 train_dataloader = dict(batch_size=batch_size, dataset=dict(pipeline=train_pipeline, **source, **train))
-val_dataloader = dict(dataset=dict(pipeline=test_pipeline, **source, **val))
+val_dataloader = dict(num_workers=2, dataset=dict(pipeline=test_pipeline, **source, **val))
 test_dataloader = val_dataloader
 
 optim_wrapper = dict(
     type='AutocastOptimWrapper' if bfloat16 else 'OptimWrapper', optimizer=dict(lr=7e-4 * batch_size / 16)
 )
-warmup, interval = max_iters // 40 + 1, max_iters // 20 + 1
+warmup, interval = max_iters // 40 + 1, max_iters // 10 + 1
 param_scheduler = [
     dict(type='LinearLR', start_factor=1e-6, by_epoch=False, begin=0, end=warmup),
     dict(type='PolyLR', power=1.0, eta_min=0.0, by_epoch=False, begin=warmup, end=max_iters),

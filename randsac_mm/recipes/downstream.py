@@ -156,8 +156,9 @@ def run_downstream(task: str, args: argparse.Namespace, look: Callable[[Encoder]
     def commands() -> list[str]:
         scalars = read_run(out).scalars
         scores = [(key.removeprefix('val/'), name) for key, name in SCORES.items()]
-        best = [f'{name} {max(scalars[key].values()):.3g}' for key, name in scores if key in scalars]
-        print('Best in validation:', ', '.join(best) or 'nothing found')
+        best = {name: max(scalars[key].values()) for key, name in scores if key in scalars}
+        texts = [f'{name} {score:.1f} %' if score > 1 else f'{name} {score:.3f}' for name, score in best.items()]
+        print('Best in validation:', ', '.join(texts) or 'nothing found')
         files = f'{out / "config.py"} {next(out.glob("best_*.pth"), None) or find_checkpoint(out)}'
         predict = [] if task == 'classify' else [f'randsac-mm predict {files} IMAGES --out DIR']
         return [*predict, f'randsac-mm test {files}']
