@@ -50,7 +50,7 @@ randaug = dict(
 train_pipeline = [
     read,
     dict(type='RandomResizedCrop', scale=size, crop_ratio_range=crops, **fine),
-    dict(type='RandomFlip', prob=0.5),
+    *([dict(type='RandomFlip', prob=0.5)] if colour or size >= 32 else []),  # small grey images may be characters
     *([randaug] if colour else []),
     dict(type='PackInputs'),
 ]

@@ -318,3 +318,16 @@ def test_mistakes_are_refused_in_one_line(
     with pytest.raises((ValueError, OSError)) as caught:
         REFUSED[mistake](encoder, shapes, labelled, tmp_path)
     assert '\n' not in str(caught.value)
+
+
+def test_documented_rules_are_the_rules(root: Path) -> None:
+    text = (root / 'docs' / 'recipes_downstream.md').read_text().split('**Rules.**')[1]
+    for name, task in TASKS.items():
+        row = next(line for line in text.splitlines() if line.startswith(f'| `{name}` |'))
+        numbers = [cell.strip().replace(',', '') for cell in re.split(r'\|', row)[2:6]]
+        assert numbers == list(map(str, (task.batch_size, task.epochs, task.fewest_steps, task.most_steps)))
+        patches, sizes, layers = (cell.strip() for cell in row.split('|')[6:9])
+        assert patches == (str(task.most_patches) if task.most_patches else 'as in pre-training')
+        assert int(layers) == task.layers
+        ranges = [list(map(int, part.split(' to '))) for part in sizes.split(', ')] if sizes != 'any' else [[1, 256]]
+        assert [n for part in ranges for n in range(part[0], part[-1] + 1)] == list(task.patch_sizes)
