@@ -33,6 +33,7 @@ anchor_scale = 8  # the smallest anchors have 4 times as many pixels a side: 2 f
 groups = 32  # of group norm in the pyramid, which suits batches of any size
 batch_size = 4
 max_iters = 9000  # steps: about 36 x images / batch_size
+validations = 10  # and checkpoints, during the training
 bfloat16 = True  # False: float32, for a CPU that is slow in bfloat16
 
 colour, patch_size = encoder['in_channels'] == 3, encoder['patch_size']
@@ -81,7 +82,7 @@ optim_wrapper = dict(
     optimizer=dict(type='AdamW', lr=1e-4 * (batch_size / 16) ** 0.5, weight_decay=0.05, fused=True),
     **(dict(type='AutocastOptimWrapper', modules=modules) if bfloat16 else dict(type='OptimWrapper')),
 )
-warmup, interval = max_iters // 40 + 1, max_iters // 10 + 1
+warmup, interval = max_iters // 40 + 1, max_iters // validations + 1
 milestones = [max_iters * 3 // 4, max_iters * 11 // 12]
 param_scheduler = [
     dict(type='LinearLR', start_factor=1e-3, by_epoch=False, begin=0, end=warmup),

@@ -28,6 +28,7 @@ short_side = 256  # px, of images to validate on, whose centre is read: 8 / 7 of
 crops = (0.08, 1.0)  # share of the image that a crop to train on covers; (0.2, 1.0) for small images
 batch_size = 64
 max_iters = 10000  # steps: about 100 x images / batch_size
+validations = 10  # and checkpoints, during the training
 bfloat16 = True  # False: float32, for a CPU that is slow in bfloat16
 
 colour = encoder['in_channels'] == 3
@@ -74,7 +75,7 @@ test_dataloader = val_dataloader
 optim_wrapper = dict(
     type='AutocastOptimWrapper' if bfloat16 else 'OptimWrapper', optimizer=dict(lr=5e-4 * batch_size / 256)
 )
-warmup, interval = max_iters // 20 + 1, max_iters // 10 + 1
+warmup, interval = max_iters // 20 + 1, max_iters // validations + 1
 param_scheduler = [
     dict(type='LinearLR', start_factor=1e-4, by_epoch=False, begin=0, end=warmup),
     dict(type='CosineAnnealingLR', eta_min=0.0, by_epoch=False, begin=warmup, end=max_iters),

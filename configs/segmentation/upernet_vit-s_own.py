@@ -31,6 +31,7 @@ channels = 512  # of the head: 4 / 3 of the encoder's
 groups = 32  # of group norm, which suits batches of any size: nothing depends on the other images in it
 batch_size = 8
 max_iters = 20000  # steps: about 100 x images / batch_size
+validations = 10  # and checkpoints, during the training
 bfloat16 = True  # False: float32, for a CPU that is slow in bfloat16
 
 norm_cfg = dict(type='GN', num_groups=groups, requires_grad=True)
@@ -76,7 +77,7 @@ test_dataloader = val_dataloader
 optim_wrapper = dict(
     type='AutocastOptimWrapper' if bfloat16 else 'OptimWrapper', optimizer=dict(lr=7e-4 * batch_size / 16)
 )
-warmup, interval = max_iters // 40 + 1, max_iters // 10 + 1
+warmup, interval = max_iters // 40 + 1, max_iters // validations + 1
 param_scheduler = [
     dict(type='LinearLR', start_factor=1e-6, by_epoch=False, begin=0, end=warmup),
     dict(type='PolyLR', power=1.0, eta_min=0.0, by_epoch=False, begin=warmup, end=max_iters),

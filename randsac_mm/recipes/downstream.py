@@ -100,6 +100,7 @@ def make_config(task: str, encoder: Encoder, found: Found, seconds: float | None
         mean=list(encoder.mean),
         std=list(encoder.std),
         bfloat16=torch.cuda.is_available(),
+        validations=10 if seconds is None else int(min(10, max(2, seconds // 60))),
         groups=next(number for number in (32, 16, 8, 4, 2, 1) if about['embed_dims'] % (4 * number) == 0),
     )
     title = f'Made by `randsac-mm {task}`, by the rules of docs/recipes_downstream.md; everything may be changed here.'
