@@ -147,7 +147,7 @@ class TimeBudgetHook(Hook):
             total -= self._recent.popleft()
         steps = sorted(self._recent)
         if len(steps) < 8:
-            return median_low(steps) if len(steps) > 2 else 0.0
+            return median_low(steps) if len(steps) > 2 and total > _CHECK * self.seconds else 0.0
         while len(steps) > 4 and 2 * steps[-1] > total - steps[-1]:
             total -= steps.pop()
         return total / len(steps)

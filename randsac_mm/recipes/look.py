@@ -33,6 +33,14 @@ class Images(NamedTuple):
         return f'{self.count:,} {kind} images, shorter sides {sizes or f"of {self.median} px"}{skipped}'
 
 
+class Labelled(NamedTuple):
+    """A folder of images by class."""
+
+    folder: Path
+    held_out: str  # split to test on
+    classes: Sequence[str]
+
+
 def look_at_images(folder: Path) -> Images:
     """Read the header of every image below a folder.
 
@@ -66,8 +74,8 @@ def measure_pixels(folder: Path, channels: int) -> tuple[list[float], list[float
     return [*map(float, mean.round(2))], [*map(float, deviation.round(2))]
 
 
-def look_at_labels(folder: Path) -> tuple[str, Sequence[str]]:
-    """Return the name of the held-out split of a labelled folder, and the classes.
+def look_at_labels(folder: Path) -> Labelled:
+    """Find the held-out split of a labelled folder, and the classes.
 
     The folder is ``train/CLASS/IMAGE`` with ``val/...`` or ``test/...``, or ``CLASS/IMAGE``, see
     :class:`~randsac_mm.datasets.LabelledImageFolder`.
@@ -83,4 +91,4 @@ def look_at_labels(folder: Path) -> tuple[str, Sequence[str]]:
     if len(train) < 20:
         text = f'--labelled {folder}: {len(train)} images to learn from and {len(test)} held out'
         raise ValueError(f'{text}; the online probe needs 20 to learn from: add some, or leave --labelled out')
-    return held_out, train.CLASSES
+    return Labelled(folder, held_out, train.CLASSES)

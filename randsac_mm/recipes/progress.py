@@ -27,7 +27,7 @@ class ProgressHook(Hook):
     def __init__(self, runner: Any) -> None:
         for handler in runner.logger.handlers:
             if not isinstance(handler, logging.FileHandler):
-                handler.addFilter(lambda record: record.levelno >= logging.WARNING or 'ompil' in record.getMessage())
+                handler.addFilter(_is_shown)
 
     def before_train(self, runner: Any) -> None:
         """Start the clock."""
@@ -52,3 +52,9 @@ class ProgressHook(Hook):
             f'{name} {score:.1f} %' if abs(score) > 1 else f'{name} {score:.3f}' for name, score in scores.items()
         ]
         print('  '.join([*words, f'{format_duration(hub.get_info("eta") or 0)} left']), flush=True)
+
+
+def _is_shown(record: logging.LogRecord) -> bool:
+    text = record.getMessage()
+    usual = 'deprecated' in text or 'is skipped since' in text  # of mmengine in every run
+    return (record.levelno >= logging.WARNING and not usual) or 'ompiled: ' in text

@@ -65,9 +65,6 @@ ARCHS = {
     'vit-b': Arch('randsac/vit-b_folder.py', 2e-4, 2e-4),
 }
 _SMALL = 96  # px
-# Of 16 px and less, unless --arch names another: the model of the digits.
-TINY = dict(embed_dims=96, num_layers=4, num_heads=4, feedforward_channels=384)
-TINY_DECODER = dict(num_layers=2, embed_dims=96, num_heads=4)
 
 
 class Decision(NamedTuple):
@@ -75,7 +72,7 @@ class Decision(NamedTuple):
 
     size: Size
     arch: str
-    tiny: bool  # TINY instead of the encoder and decoder of `arch`
+    tiny: bool  # the model of the digits instead of `arch`
     base: str
     channels: int
     measured: bool  # whether mean and deviation are the images' own, not ImageNet's

