@@ -67,6 +67,8 @@ def measure(cfg: Config, limit: float) -> Measurement:
     stopwatch, cfg = _Stopwatch(limit), copy.deepcopy(cfg)
     with tempfile.TemporaryDirectory() as folder:
         cfg.update(work_dir=folder, experiment_name=f'measurement_{time.time_ns()}', log_level='ERROR')
+        if cfg.get('visualizer'):
+            cfg.visualizer.name = cfg.experiment_name  # mmengine keeps one for each name, with its folder
         cfg.update(val_cfg=None, val_dataloader=None, val_evaluator=None)
         cfg.update(test_cfg=None, test_dataloader=None, test_evaluator=None)
         hooks = {name: hook for name, hook in (cfg.get('default_hooks') or {}).items() if name in _HOOKS}
