@@ -13,7 +13,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 OPENMMLAB = re.compile(r'^(onedl-)?mm(cv|engine|pretrain|segmentation|detection|det|cls)(-|$)')
-FILES = ['runtime', 'mminstall', 'transfer', 'tests', 'optional', 'stock']
+FILES = ['runtime', 'mminstall', 'transfer', 'tests', 'optional', 'docs', 'stock']
 
 
 def requirements(root: Path, name: str) -> list[Requirement]:
