@@ -1,4 +1,4 @@
-"""Contract: links lead somewhere, the model zoo has every config and true numbers, tutorials are stored without outputs.
+"""Contract: links lead somewhere, the model zoo has every config and true numbers, tutorials have no stored outputs.
 
 The pages themselves are built, and the tutorials run, by ``sphinx-build`` in ``tools/run_tests.sh``.
 """
@@ -61,7 +61,9 @@ def test_relative_links_resolve(page: Path) -> None:
 def test_a_broken_link_is_seen(tmp_path: Path) -> None:
     (tmp_path / 'other.md').write_text('# A `title`: of two\n')
     page = tmp_path / 'page.md'
-    page.write_text('[a](other.md#a-title-of-two) [b](other.md#c) [c](none.md) [d](https://example.org)\n```\n[e](f)\n```\n')
+    page.write_text(
+        '[a](other.md#a-title-of-two) [b](other.md#c) [c](none.md) [d](https://example.org)\n```\n[e](f)\n```\n'
+    )
     assert broken_links(page) == ['other.md#c', 'none.md']
 
 
