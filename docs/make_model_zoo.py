@@ -9,16 +9,16 @@ ROOT = HERE.parent
 HEAD = """\
 # Model zoo
 
-Made by `python docs/make_model_zoo.py` from `model-index.yml` and the headers of the configs; a test compares them. No
-weights are published.
+Made by `python docs/make_model_zoo.py` from `model-index.yml` and the headers of the configs; a test compares them.
+No weights are published.
 
-* **Parameters** are those that are trained. Multiply-adds are of one image's forward pass, at 512 px (segmentation, with
-  the auxiliary head) and 1024 px (detection, with 512 boxes and 128 masks); `tools/analysis/complexity.py CONFIG` prints
-  those of pre-training.
-* **Measured** is by us, on 2 cores of an AMD EPYC; commands and quartiles are in [results](results/README.md). No entry:
-  not measured.
-* **Paper** is what the paper reports, in percent. **Ours**: "not run" means that we have not run this config at its full
-  length. Runs that are scaled down are in
+* **Parameters** are those that are trained. Multiply-adds are of one image's forward pass, at 512 px (segmentation,
+  with the auxiliary head) and 1024 px (detection, with 512 boxes and 128 masks); `tools/analysis/complexity.py
+  CONFIG` prints those of pre-training.
+* **Measured** is by us, on 2 cores of an AMD EPYC; commands and quartiles are in [results](results/README.md). No
+  entry: not measured.
+* **Paper** is what the paper reports, in percent. **Ours**: "not run" means that we have not run this config at its
+  full length. Runs that are scaled down are in
   [results](results/README.md#table2-table4-table6-table10-the-papers-tables-scaled-down).
 """
 COLUMNS = ['config', 'data', 'length', 'parameters', 'multiply-adds', 'measured', 'paper', 'ours', 'command']
