@@ -1,5 +1,6 @@
 """Files that are complete or absent."""
 
+import hashlib
 import json
 import os
 from collections.abc import Iterator
@@ -39,3 +40,8 @@ def write_json(path: str | os.PathLike, content: Any, **options: Any) -> None:
     """Write plain values as indented JSON by :func:`atomic_write`; options are those of ``json.dumps``."""
     with atomic_write(path) as temporary:
         temporary.write_text(json.dumps(content, indent=2, **options) + '\n')
+
+
+def sha256(path: str | os.PathLike) -> str:
+    """Compute the SHA-256 digest of a file, in hexadecimal."""
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()

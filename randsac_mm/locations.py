@@ -1,5 +1,7 @@
 """Where this package's configs and tools are: in a clone beside the package, after ``pip install`` inside of it."""
 
+import shlex
+import sys
 from pathlib import Path
 
 _PACKAGE = Path(__file__).resolve().parent
@@ -27,3 +29,14 @@ def config_path(name: str) -> str:
     if not (folder / name).is_file():
         raise FileNotFoundError(f'randsac_mm has no config {name}; they are in {folder}')
     return str(folder / name)
+
+
+def command_name() -> str | None:
+    """Return the command that this process runs, such as ``'randsac-mm train'``; None if it is a script."""
+    return getattr(sys.modules['__main__'], 'COMMAND', None)  # set by cli.py
+
+
+def command_line() -> str:
+    """Return the command line of this process: ``randsac-mm train ...`` or ``python tools/train.py ...``."""
+    name = command_name() or shlex.join([Path(sys.executable).name, sys.argv[0]])
+    return ' '.join([name, *map(shlex.quote, sys.argv[1:])])

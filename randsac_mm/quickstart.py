@@ -16,6 +16,7 @@ from randsac_mm.engine.schedule import set_epochs
 from randsac_mm.evaluation import LabelledImages, Scores, evaluate_backbone, evaluate_features
 from randsac_mm.evaluation.features import normalise
 from randsac_mm.files import write_json
+from randsac_mm.locations import find_root
 from randsac_mm.models import RandSAC
 from randsac_mm.visualization import (
     animate_serialization,
@@ -121,8 +122,7 @@ Numbers:      {out / 'summary.json'}
 Checkpoints:  {summary['checkpoints']}
 
 Next:
-  your own images   python tools/train.py configs/randsac/vit-b_folder.py \\
-                        --cfg-options train_dataloader.dataset.data_root=/my/photos --auto-scale-lr
-  CIFAR-10          python tools/prepare_cifar10.py && python tools/train.py configs/randsac/vit-t_cifar10.py
-  ImageNet, 8 GPUs  bash tools/dist_train.sh configs/randsac/vit-b_in1k.py 8
-  (with {sys.executable} as python, or after: source {Path(sys.prefix) / 'bin' / 'activate'})"""
+  your own images   randsac-mm pretrain /my/photos
+  CIFAR-10          randsac-mm prepare-cifar10 && randsac-mm train configs/randsac/vit-t_cifar10.py
+  ImageNet, 8 GPUs  bash {find_root() / 'tools' / 'dist_train.sh'} configs/randsac/vit-b_in1k.py 8
+  (after: source {Path(sys.prefix) / 'bin' / 'activate'})"""

@@ -1,5 +1,7 @@
 """The package can be installed beside either OpenMMLab family, and its requirement files agree with each other."""
 
+import json
+import os
 import re
 import shutil
 import subprocess
@@ -9,8 +11,11 @@ from zipfile import ZipFile
 
 import pytest
 import tomllib
+from mmengine.fileio import load
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+
+from randsac_mm.version import __version__
 
 OPENMMLAB = re.compile(r'^(onedl-)?mm(cv|engine|pretrain|segmentation|detection|det|cls)(-|$)')
 FILES = ['runtime', 'mminstall', 'transfer', 'tests', 'optional', 'docs', 'stock']
@@ -47,17 +52,78 @@ def test_import_without_openmmlab_names_both_families(missing: str):
     assert all(part in message for part in (missing, 'requirements/mminstall.txt', 'requirements/stock.txt'))
 
 
-@pytest.mark.slow
-def test_wheel_has_every_file_of_the_package(root: Path, tmp_path: Path):
-    for name in ('pyproject.toml', 'README.md', 'LICENSE', 'MANIFEST.in'):
-        shutil.copy(root / name, tmp_path)
-    shutil.copytree(root / 'randsac_mm', tmp_path / 'randsac_mm', ignore=shutil.ignore_patterns('__pycache__'))
-    expected = {str(path.relative_to(tmp_path)) for path in (tmp_path / 'randsac_mm').rglob('*') if path.is_file()}
-    command = [sys.executable, '-m', 'pip', 'wheel', '--no-deps', '--no-build-isolation', '-w', tmp_path, tmp_path]
+@pytest.fixture(scope='module')
+def wheel(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel that is built from the sdist, and so from nothing but what the sdist has."""
+    folder = tmp_path_factory.mktemp('built')
+    names = ('LICENSE', 'MANIFEST.in', '*.md', '*.toml', '*.yml', 'setup.py', 'randsac_mm', 'configs', 'tools', 'tests')
+    (folder / 'clone').mkdir()
+    for path in (path for name in names for path in root.glob(name)):
+        (shutil.copytree if path.is_dir() else shutil.copy)(path, folder / 'clone' / path.name)
+    backend = 'import sys; from setuptools import build_meta; build_meta.build_sdist(sys.argv[1])'
+    subprocess.run([sys.executable, '-c', backend, folder], cwd=folder / 'clone', check=True, capture_output=True)
+    (sdist,) = folder.glob('*.tar.gz')
+    command = [sys.executable, '-m', 'pip', 'wheel', '--no-deps', '--no-build-isolation', '-w', folder, sdist]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    (wheel,) = tmp_path.glob('*.whl')
-    assert expected <= set(ZipFile(wheel).namelist())
+    (wheel,) = folder.glob('*.whl')
+    return wheel
+
+
+@pytest.mark.slow
+def test_wheel_has_every_file_of_the_package_its_configs_and_its_tools(root: Path, wheel: Path):
+    packed = {name for name in ZipFile(wheel).namelist() if not re.search('[.]dist-info/', name)}
+    package = [path for path in (root / 'randsac_mm').rglob('*') if path.suffix in ('.py', '.html')]
+    carried = [root / 'model-index.yml', *(path for path in (root / 'configs').rglob('*') if path.suffix != '.pyc')]
+    carried += [path for path in (root / 'tools').rglob('*') if path.suffix == '.py']
+    carried += [root / 'tools' / f'{name}.sh' for name in ('dist_train', 'dist_test', 'slurm_train')]
+    expected = {str(path.relative_to(root)) for path in package}
+    expected |= {f'randsac_mm/.mim/{path.relative_to(root)}' for path in carried if path.is_file()}
+    assert packed == expected
+
+
+# Five lines of a user in one process: every import of torch takes seconds.
+SESSION = """
+import shlex, sys
+from randsac_mm.cli import main
+for line in open('lines.txt').read().splitlines():
+    sys.argv[1:] = shlex.split(line)
+    main()
+"""
+LINES = """\
+train mine.py --epochs 2
+evaluate mine.py work_dirs/mine/epoch_2.pth --data digits
+export work_dirs/mine/epoch_2.pth --to safetensors
+report work_dirs/mine --out page.html
+complexity configs/smoke/randsac_vit_digits.py
+"""
+
+
+@pytest.mark.slow
+def test_installed_wheel_works_from_an_empty_folder(tmp_path: Path, wheel: Path):
+    site, empty = tmp_path / 'site', tmp_path / 'empty'
+    install = [sys.executable, '-m', 'pip', 'install', '--no-deps', '--no-index', '--target', site, wheel]
+    assert subprocess.run(install, capture_output=True).returncode == 0
+    empty.mkdir()
+    (empty / 'mine.py').write_text("_base_ = 'randsac_mm::smoke/randsac_vit_digits.py'\n")
+    (empty / 'lines.txt').write_text(LINES)
+    command = site / 'bin' / 'randsac-mm'
+    command.write_text(command.read_text().partition('\n')[0] + SESSION)  # the installed script's place and name
+    env = {**os.environ, 'PYTHONPATH': str(site), 'OMP_NUM_THREADS': '1'}
+    done = subprocess.run([sys.executable, command], cwd=empty, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    run = empty / 'work_dirs' / 'mine'
+    (origin,) = run.glob('*/origin.json')
+    assert json.loads(origin.read_text())['command'] == 'randsac-mm train mine.py --epochs 2'
+    assert re.search(r'encoder, pre-trained +[0-9.]+', done.stdout)
+    assert (run / 'epoch_2_export' / 'safetensors' / 'verification.json').is_file()
+    assert 'mine' in (empty / 'page.html').read_text()
+    assert {path.name for path in empty.iterdir()} == {'mine.py', 'lines.txt', 'page.html', 'work_dirs'}
+
+
+def test_model_index_names_every_metafile(root: Path):
+    listed = re.findall(r'configs/\S+', (root / 'model-index.yml').read_text())
+    assert sorted(listed) == sorted(str(path.relative_to(root)) for path in (root / 'configs').rglob('metafile.yml'))
 
 
 @pytest.mark.parametrize('name', [*FILES, 'constraints'])
@@ -96,6 +162,20 @@ def test_extras_agree_with_requirement_files(root: Path, project: dict):
     for extra, lines in project['optional-dependencies'].items():
         named = {Requirement(line).name for line in lines}
         assert named == {requirement.name for requirement in requirements(root, extra)}
+
+
+def test_other_files_name_the_same_versions(root: Path, project: dict):
+    hooks = [hook for repo in load(root / '.pre-commit-config.yaml')['repos'] for hook in repo['hooks']]
+    tests = project['optional-dependencies']['tests']
+    assert all(line in tests for hook in hooks for line in hook.get('additional_dependencies', []))
+    jobs = load(root / '.github' / 'workflows' / 'ci.yml')['jobs']
+    pythons = jobs['wheel']['strategy']['matrix']['python']
+    assert project['requires-python'] == f'>={pythons[0]}'
+    named = [line.rpartition(' ')[2] for line in project['classifiers'] if '3.' in line]
+    assert named == pythons
+    assert set(jobs['checks']['strategy']['matrix']['python']) <= set(pythons)
+    assert any(step.get('run') == 'bash .ci/run' for step in jobs['checks']['steps'])
+    assert load(root / 'CITATION.cff', file_format='yaml')['version'] == __version__
 
 
 def bash(root: Path, script: str, **env: str) -> subprocess.CompletedProcess:

@@ -6,10 +6,11 @@ python tools/cache_images.py configs/randsac/vit-b_in1k.py --cfg-options train_d
 
 import argparse
 
+from randsac_mm.engine.tool import make_parser, run_tool
+
 from mmpretrain.registry import DATASETS
 
 from randsac_mm.engine.launch import load_config
-from randsac_mm.engine.tool import make_parser, run_tool
 
 
 def work(args: argparse.Namespace) -> str:

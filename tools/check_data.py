@@ -12,10 +12,11 @@ import argparse
 from dataclasses import asdict
 from pathlib import Path
 
+from randsac_mm.engine.tool import make_parser, run_tool
+
 from randsac_mm.datasets.check import check_config
 from randsac_mm.datasets.data_report import format_report
 from randsac_mm.engine.launch import load_config
-from randsac_mm.engine.tool import make_parser, run_tool
 from randsac_mm.files import write_json
 from randsac_mm.visualization.label_sheet import draw_label_sheets
 

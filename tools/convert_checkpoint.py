@@ -9,10 +9,11 @@ import argparse
 import sys
 from pathlib import Path
 
+from randsac_mm.engine.tool import make_parser, run_tool
+
 import torch
 
 from randsac_mm.engine.plain import to_plain
-from randsac_mm.engine.tool import make_parser, run_tool
 from randsac_mm.export.target import save_safetensors
 from randsac_mm.files import atomic_write
 from randsac_mm.transfer.reading import find_state

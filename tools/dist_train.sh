@@ -14,6 +14,8 @@ if [ $# -lt 2 ]; then
     echo "usage: $0 CONFIG PROCESSES [options of tools/train.py]" >&2
     exit 2
 fi
+RANDSAC_MM_COMMAND="bash $(printf '%q ' "$0" "$@")"
+export RANDSAC_MM_COMMAND  # to be named in the log, with --resume
 CONFIG=$1 PROCESSES=$2
 shift 2
 # Without it every process would start as many threads as there are cores.

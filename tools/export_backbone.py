@@ -10,12 +10,12 @@ Example:
 """
 
 import argparse
-import shlex
-import sys
 from pathlib import Path
 
 from randsac_mm.engine.tool import make_parser, run_tool
+
 from randsac_mm.export import TARGETS, export_encoder, read_encoder
+from randsac_mm.locations import command_line
 
 
 def work(args: argparse.Namespace) -> None:
@@ -24,7 +24,7 @@ def work(args: argparse.Namespace) -> None:
     for note in encoder.notes:
         print(f'note: {note}')
     options = dict(images=args.images, force=args.force, uint8=args.uint8)
-    for exported in export_encoder(encoder, args.to, out, **options, command=shlex.join(['python', *sys.argv])):
+    for exported in export_encoder(encoder, args.to, out, **options, command=command_line()):
         print(exported, flush=True)
 
 

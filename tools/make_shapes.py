@@ -6,9 +6,10 @@ python tools/make_shapes.py --out data/shapes              # data/shapes/ade20k 
 
 import argparse
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
+
+from randsac_mm.engine.tool import make_parser, run_tool
 
 import numpy as np
 from PIL import Image
@@ -107,11 +108,12 @@ def inside(corners: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return mask
 
 
+def work(args: argparse.Namespace) -> str:
+    out = make_shapes(args.out)
+    return f'8 + 4 pictures in {out}/ade20k and {out}/coco'
+
+
 if __name__ == '__main__':
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = make_parser(__doc__, config=False)
     parser.add_argument('--out', default='data/shapes', help='folder to write (default: %(default)s)')
-    try:
-        out = make_shapes(parser.parse_args().out)
-    except OSError as error:
-        sys.exit(f'make_shapes: {error}')
-    print(f'8 + 4 pictures in {out}/ade20k and {out}/coco')
+    run_tool(parser, work)

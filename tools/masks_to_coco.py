@@ -6,8 +6,9 @@ python tools/masks_to_coco.py data/cells/images data/cells/masks --out data/cell
 
 import argparse
 
-from randsac_mm.datasets.instance_masks import masks_to_coco
 from randsac_mm.engine.tool import make_parser, run_tool
+
+from randsac_mm.datasets.instance_masks import masks_to_coco
 from randsac_mm.files import write_json
 
 

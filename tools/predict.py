@@ -11,16 +11,18 @@ Example:
 import argparse
 import sys
 
+from randsac_mm.engine.tool import make_parser, run_tool
+
 from PIL import Image
 
-from randsac_mm.engine.tool import make_parser, run_tool
 from randsac_mm.inference import Faulty, Predictor
+from randsac_mm.inference.drawing import PARTS
 
 
 def work(args: argparse.Namespace) -> None:
     done, faults = 0, 0
     Image.MAX_IMAGE_PIXELS = args.max_pixels // 2  # Pillow refuses what has twice as many
-    predict = Predictor(args.config, args.checkpoint, args.device, args.score_thr, args.cfg_options)
+    predict = Predictor(args.config, args.checkpoint, args.device, args.score_thr, args.cfg_options, args.draw)
     for result in predict.stream(args.images, args.out):
         if isinstance(result, Faulty):
             faults += 1
@@ -39,6 +41,8 @@ if __name__ == '__main__':
     parser.add_argument('images', nargs='+', help='image files, or folders of any nesting')
     parser.add_argument('--out', required=True, metavar='DIR', help='folder for pictures and results')
     parser.add_argument('--score-thr', type=float, help='detection: draw no instance below this score (default: 0.3)')
+    text = 'detection: draw these only (default: all, but no name that would cover more than half of its object)'
+    parser.add_argument('--draw', nargs='+', choices=PARTS, help=text)
     parser.add_argument('--device', default='cpu', help='cpu (default), cuda, cuda:1, ...')
     text = 'read images of up to N pixels (default: %(default)s); model.test_cfg.mode=slide predicts them in windows'
     parser.add_argument('--max-pixels', type=int, default=178_956_970, metavar='N', help=text)

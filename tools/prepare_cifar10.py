@@ -7,8 +7,9 @@ The data set is by Krizhevsky (2009), "Learning multiple layers of features from
 
 import argparse
 
-from randsac_mm.datasets.cifar_download import prepare_cifar10
 from randsac_mm.engine.tool import make_parser, run_tool
+
+from randsac_mm.datasets.cifar_download import prepare_cifar10
 
 
 def work(args: argparse.Namespace) -> str:

@@ -10,5 +10,4 @@ set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/_env.sh"
 
 make_env "$ROOT/.venv/quickstart" quickstart
-export GOMP_SPINCOUNT=${GOMP_SPINCOUNT:-1000}  # spinning threads are many times slower beside another busy process
 exec "$ROOT/.venv/quickstart/bin/python" "$ROOT/tools/quickstart.py" "$@"

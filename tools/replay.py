@@ -9,9 +9,10 @@ Example:
 
 import argparse
 
+from randsac_mm.engine.tool import make_parser, run_tool
+
 from randsac_mm.engine import launch
 from randsac_mm.engine.replay import replay
-from randsac_mm.engine.tool import make_parser, run_tool
 
 
 def work(args: argparse.Namespace) -> str:

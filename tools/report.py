@@ -13,6 +13,7 @@ import json
 from pathlib import Path
 
 from randsac_mm.engine.tool import run_tool
+
 from randsac_mm.files import atomic_write
 from randsac_mm.visualization.command import make_parser
 from randsac_mm.visualization.report import make_report

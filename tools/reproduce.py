@@ -11,17 +11,17 @@ Examples:
 """
 
 import argparse
-import shlex
-import sys
 from pathlib import Path
+
+from randsac_mm.engine.tool import at_least, make_parser, run_tool
 
 import torch
 
-from randsac_mm.engine.tool import at_least, make_parser, run_tool
-from randsac_mm.reproduction import PROTOCOLS, Job, load_tables, measure, parse_protocol, run_stages, write_table
+from randsac_mm.locations import command_line, find_root
+from randsac_mm.reproduction import PROTOCOLS, Job, load_tables, measure, parse_protocol, run_all, write_table
 
-ROOT = Path(__file__).resolve().parents[1]
-TABLES = load_tables(ROOT / 'configs' / 'paper_tables.yml')
+CONFIGS = find_root() / 'configs'
+TABLES = load_tables(CONFIGS / 'paper_tables.yml')
 
 
 def work(args: argparse.Namespace) -> None:
@@ -35,23 +35,23 @@ def work(args: argparse.Namespace) -> None:
     protocol, name = parse_protocol(args.protocol, args.epochs, args.subset, args.finetune_epochs)
     rows = [row for number in args.table for row in TABLES[number].rows if args.row is None or row.name in args.row]
     recipes = dict.fromkeys(row.recipe for row in rows if row.recipe is not None)
-    busy = []
 
     def job(recipe: str, seed: int) -> Job:
         folder = args.work_dir / name / recipe / f'seed{seed}'
-        return Job(recipe, seed, protocol, folder, ROOT / 'configs', args.data_root)
+        return Job(recipe, seed, protocol, folder, CONFIGS, args.data_root)
 
-    for seed in args.seeds if not args.report else ():
-        for recipe in recipes:
-            if not run_stages(job(recipe, seed)):
-                busy.append(f'{recipe}, seed {seed}')
-    for number in args.table:
-        table = TABLES[number]
-        measured = [measure(row, [job(row.recipe, seed) for seed in args.seeds if row.recipe]) for row in table.rows]
-        write_table(number, table, measured, protocol, shlex.join(['python', *sys.argv]), args.out)
-        print(args.out / f'table{number}.md')
-    if busy:
-        print(f'other processes are at: {"; ".join(busy)}. When they are done: the same with --report')
+    def write() -> None:
+        for number in args.table:
+            table = TABLES[number]
+            found = [measure(row, [job(row.recipe, seed) for seed in args.seeds if row.recipe]) for row in table.rows]
+            write_table(number, table, found, protocol, command_line(), args.out)
+
+    jobs = [job(recipe, seed) for seed in args.seeds for recipe in recipes]
+    incomplete = [] if args.report else run_all(jobs, args.minutes, write)
+    write()
+    print(*(args.out / f'table{number}.md' for number in args.table), sep='\n')
+    if incomplete:
+        print('not complete:', *incomplete, 'The same command continues; --report only writes what is known', sep='\n')
 
 
 if __name__ == '__main__':
@@ -65,7 +65,9 @@ if __name__ == '__main__':
     parser.add_argument('--seeds', nargs='+', type=at_least(0), default=[0, 1, 2], help='(default: 0 1 2)')
     parser.add_argument('--data-root', help="folder of the data set (default: the config's, data/cifar10)")
     parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/reproduce'), help='(default: %(default)s)')
-    parser.add_argument('--out', type=Path, default=ROOT / 'docs' / 'results', help='(default: docs/results)')
+    parser.add_argument('--out', type=Path, default=Path('docs/results'), help='(default: %(default)s)')
     parser.add_argument('--threads', type=at_least(1), help="of this process (default: torch's choice, all cores)")
+    text = 'limit for all runs; one that it ends continues the next time (default: none)'
+    parser.add_argument('--minutes', type=float, help=text)
     parser.add_argument('--report', action='store_true', help='run nothing')
     run_tool(parser, work)

@@ -12,6 +12,8 @@ if [ $# -lt 4 ]; then
     echo "usage: $0 PARTITION JOB_NAME CONFIG WORK_DIR [options of tools/train.py]" >&2
     exit 2
 fi
+RANDSAC_MM_COMMAND="bash $(printf '%q ' "$0" "$@")"
+export RANDSAC_MM_COMMAND  # to be named in the log, with --resume
 PARTITION=$1 JOB_NAME=$2 CONFIG=$3 WORK_DIR=$4
 shift 4
 GPUS=${GPUS:-8}

@@ -8,12 +8,13 @@ Example:
 import argparse
 from pathlib import Path
 
+from randsac_mm.engine.tool import make_parser, run_tool
+
 import mmengine
 from mmengine.evaluator import DumpResults
 
 from randsac_mm.engine import launch
 from randsac_mm.engine.distributed import leave_process_group
-from randsac_mm.engine.tool import make_parser, run_tool
 
 
 def work(args: argparse.Namespace) -> None:

@@ -13,12 +13,11 @@ import argparse
 import os
 from typing import Any
 
-from mmengine.config import Config
+from randsac_mm.engine.tool import make_parser, run_tool
 
 from randsac_mm.engine import launch
 from randsac_mm.engine.distributed import leave_process_group
 from randsac_mm.engine.schedule import set_epochs
-from randsac_mm.engine.tool import make_parser, run_tool
 from randsac_mm.engine.work_dir import claim_work_dir, use_resume
 
 
@@ -28,7 +27,7 @@ def work(args: argparse.Namespace) -> None:
         train(cfg, args)
 
 
-def train(cfg: Config, args: argparse.Namespace) -> None:
+def train(cfg: Any, args: argparse.Namespace) -> None:
     if args.epochs is not None or args.extend_to is not None:
         set_epochs(cfg, args.epochs if args.extend_to is None else args.extend_to)
     if args.extend_to is not None:

@@ -5,7 +5,7 @@ from .cache import CachedImages
 from .cifar import PreparedCIFAR10
 from .digits import Digits
 from .folders import LabelledImageFolder, SegmentationFolder, UnlabelledImageFolder
-from .images import UnreadableImageError, find_fault, find_image_files, fit_image, read_image, read_mask
+from .images import UnreadableImageError, find_fault, find_image_files, fit_image, read_image, read_mask, spread
 from .in_memory import InMemoryDataset, WholeBatch, collate_whole_batch
 from .transforms import LoadImageStrict, LoadMaskStrict, use_strict_readers
 
@@ -28,5 +28,6 @@ __all__ = [
     'fit_image',
     'read_image',
     'read_mask',
+    'spread',
     'use_strict_readers',
 ]

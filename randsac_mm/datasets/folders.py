@@ -18,6 +18,7 @@ from .images import IMG_EXTENSIONS, printable, walk_files
 from .scan import scan_images
 
 MASK_EXTENSIONS = ('.bmp', '.gif', '.pgm', '.png', '.tif', '.tiff')
+_PARTS = ('train', 'val')  # of a folder of classes without folders of splits
 _NO_CLASS = 255  # index of unlabelled pixels in models, padding and evaluators
 
 
@@ -107,7 +108,8 @@ class LabelledImageFolder(_Folder, BaseDataset):
 
     The classes of every split are those of ``train``, so that a class that a split lacks shifts no label: the visible
     folders of ``DATA_ROOT/train`` that contain an image. Their images are found, checked and skipped as in
-    :class:`UnlabelledImageFolder`.
+    :class:`UnlabelledImageFolder`. Without folders of splits, ``DATA_ROOT/CLASS/.../IMAGE``, every fifth image of each
+    class belongs to ``'val'``, the others to ``'train'``.
 
     Args:
         data_root: The folder of the splits.
@@ -127,7 +129,12 @@ class LabelledImageFolder(_Folder, BaseDataset):
     def load_data_list(self) -> list[dict]:
         """Find the classes of ``train``, and find and check the images of the split."""
         folder, train = (os.path.join(self.data_root, split) for split in (self.split, 'train'))
-        known, found = self._find_by_class(train), self._find_by_class(folder)
+        if self.split in _PARTS and not any(os.path.isdir(os.path.join(self.data_root, part)) for part in _PARTS):
+            folder = train = self.data_root
+            known = self._find_by_class(train)
+            found = _choose_part(known, self.split == 'train')
+        else:
+            known, found = self._find_by_class(train), self._find_by_class(folder)
         classes = self._metainfo.setdefault('classes', tuple(sorted(set(known.values()))))
         if len(classes) < 2:
             raise ValueError(f'{train} has {len(classes)} folders with images: two or more are needed, one for a class')
@@ -224,6 +231,17 @@ class SegmentationFolder(_Folder, EngineDataset):
             if found.setdefault(stem, path) != path:
                 raise ValueError(f'{printable(found[stem])} and {printable(path)} have one name: keep one of them')
         return found
+
+
+def _choose_part(found: dict[str, str], train: bool) -> dict[str, str]:
+    """Return four of five files of each class, or every fifth one, in the order of their names."""
+    counts: Counter[str] = Counter()
+    chosen = {}
+    for path, name in found.items():
+        counts[name] += 1
+        if (counts[name] % 5 > 0) == train:
+            chosen[path] = name
+    return chosen
 
 
 def _check_names(classes: Sequence[str]) -> tuple[str, ...]:

@@ -35,6 +35,17 @@ class UnreadableImageError(ValueError):
     """A file is no image, is damaged, or is beyond the limits of :mod:`randsac_mm.datasets.image_limits`."""
 
 
+def spread(files: Sequence[Item], num: int) -> list[Item]:
+    """Reorder files so that the first ``num`` are from all over the list, and so from all folders if there are few.
+
+    Example:
+        >>> spread(list('aaabbbccc'), 3)
+        ['a', 'b', 'c', 'a', 'b', 'c', 'a', 'b', 'c']
+    """
+    step = max(1, -(-len(files) // num))
+    return [file for first in range(step) for file in files[first::step]]
+
+
 def find_image_files(folder: str | os.PathLike, skip: Sequence[Path] = ()) -> list[Path]:
     """Return the files of :func:`walk_files` that end in ``IMG_EXTENSIONS``, in any case, sorted as strings.
 

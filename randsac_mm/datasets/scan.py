@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import shutil
+import signal
 import sys
 import zlib
 from collections.abc import Callable, Sequence
@@ -79,7 +80,8 @@ def scan_files(kind: str, paths: Sequence[str], read: Callable[[str], Sequence])
         ]
     # Threads of Python share one core; processes cost a tenth of a second.
     many = len(new) > _FEW and sys.platform == 'linux'
-    with get_context('fork').Pool(_THREADS) if many else ThreadPool(_THREADS) as pool:
+    ignore_ctrl_c = signal.signal, (signal.SIGINT, signal.SIG_IGN)  # this process ends them
+    with get_context('fork').Pool(_THREADS, *ignore_ctrl_c) if many else ThreadPool(_THREADS) as pool:
         found = pool.imap(read, [path for path, _ in new], chunksize=32)
         for (path, stamp), entry in zip(new, log_progress(found, f'{root}: files checked', len(new)), strict=True):
             known[path] = [stamp, entry]

@@ -3,6 +3,7 @@
 Private parts of onedl-mmengine 0.10.12, mmengine 0.10.7 and torch 2.11 that it replaces or reads; check on upgrades:
 
 * ``checkpoint.py``: ``CheckpointHook._save_checkpoint_with_step`` and ``_save_best_checkpoint``; ``Runner._resume``
+* ``resume_check.py``: ``_hooks`` and ``_resume`` of both runners
 * ``fast_forward.py``: ``_InfiniteDataloaderIterator._dataloader``, ``_iterator`` and ``_epoch``;
   ``InfiniteSampler._indices_of_rank``; torch's ``DataLoader._index_sampler``, ``_next_index`` of its iterator
 * ``non_finite.py``: ``_with_counter`` and ``_global_step`` of mmengine's schedulers; ``found_inf`` and
@@ -11,6 +12,7 @@ Private parts of onedl-mmengine 0.10.12, mmengine 0.10.7 and torch 2.11 that it 
 * ``launch.py``: ``_log_env`` of both runners, ``_auto_scale_lr`` of strategies
 * ``schedule.py``: ``_ParamScheduler``, ``_build_param_scheduler`` of runner and strategies
 * ``sample_seeds.py``: ``InfiniteSampler._infinite_indices`` and ``_indices_of_rank``; ``DataLoader.__setattr__``
+* ``time_budget.py``: ``IterBasedTrainLoop._max_iters``
 * ``compile.py``: ``OptimWrapper._accumulative_counts``, torch's ``_dynamo``
 """
 
@@ -24,6 +26,7 @@ from randsac_mm.engine.optim import AutocastOptimWrapper
 from randsac_mm.engine.random_state import seed_worker
 from randsac_mm.engine.sample_seeds import SampleSeedHook
 from randsac_mm.engine.signals import StopOnSignalHook
+from randsac_mm.engine.time_budget import TimeBudgetHook
 from randsac_mm.engine.where_time_goes import WhereTimeGoesHook
 
 __all__ = [
@@ -35,6 +38,7 @@ __all__ = [
     'SkipNonFiniteHook',
     'SmallMaskLogitsHook',
     'StopOnSignalHook',
+    'TimeBudgetHook',
     'WhereTimeGoesHook',
     'compile_model',
     'prepare_cpu_processes',

@@ -1,6 +1,5 @@
 """Checkpoints that survive a kill at any moment and from which a run continues bit for bit."""
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,7 +16,7 @@ from randsac_mm.engine.disk import PARTIAL, check_space, checkpoint_size, write_
 from randsac_mm.engine.distributed import on_first_rank
 from randsac_mm.engine.fast_forward import ResumedBatches, resume_within_epoch, samplers
 from randsac_mm.engine.plain import from_plain, to_plain
-from randsac_mm.engine.resume_check import check_resume, describe_numerics
+from randsac_mm.engine.resume_check import check_resume, describe_numerics, read_first
 from randsac_mm.engine.train_files import fingerprint, list_files, write_list
 from randsac_mm.files import atomic_write
 from randsac_mm.registry import register
@@ -83,6 +82,8 @@ class ResumableCheckpointHook(CheckpointHook):
         self._saving_meta: dict[str, Any] = {}
         self._training_state: dict[str, Any] | None = None
         self._epoch_state: dict[str, Any] | None = None
+
+    before_run = read_first
 
     def before_save_checkpoint(self, runner: Any, checkpoint: dict) -> None:
         """Replace everything but tensors and plain values, after all other hooks have added theirs."""
@@ -203,8 +204,7 @@ class ResumableCheckpointHook(CheckpointHook):
             done = meta.get('iter', runner.iter + 1) - meta.get('epoch', runner.epoch) * len(runner.train_dataloader)
             if done:
                 meta.update(batches_done=done, epoch_random_states=all_gather_object(self._epoch_state))
-        seeds = [sampler.seed for sampler in samplers(runner.train_dataloader)]
-        if seeds and seeds[0] is not None:
+        if seeds := [s.seed for s in samplers(runner.train_dataloader) if s.seed is not None]:
             meta['sampler_seed'] = int(seeds[0])
         self._fingerprint = self._fingerprint or on_first_rank(lambda: fingerprint(self.train_files(runner)))
         meta.update(train_files=self._fingerprint, numerics=describe_numerics(runner))
@@ -282,7 +282,7 @@ class ResumableCheckpointHook(CheckpointHook):
             self.best_ckpt_path = paths['']
 
     def _in_this_folder(self, path: str | None) -> str | None:
-        here = path and self.file_backend.join_path(self.out_dir, os.path.basename(path))
+        here = path and self.file_backend.join_path(self.out_dir, Path(path).name)
         return here if here and self.file_backend.exists(here) else None
 
     def _delete(self, path: str | Path | None) -> None:

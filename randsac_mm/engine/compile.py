@@ -1,9 +1,14 @@
-"""Compiled training: one config line, the same keys in the checkpoint, no compiling after the first steps."""
+"""Compiled training: one config line, the same keys in the checkpoint, no compiling after the first steps.
+
+Whether compiling pays is decided by :data:`_COSTS`, a table of what was measured, and by the config; nothing is timed.
+"""
 
 import importlib.util
+import math
 import os
 import shutil
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from mmengine.hooks import Hook
@@ -15,6 +20,48 @@ from randsac_mm.registry import register
 
 _SMALL = 50e6  # parameters; below, launching kernels takes a GPU's host longer than the GPU needs to run them
 _WARM_UP = 5  # steps in which compiling is expected, counted from the start of a run
+_LAUNCH = 6e-3  # seconds in which a GPU's host starts the kernels of a step; with CUDA graphs none
+
+
+class _Cost(NamedTuple):
+    """What compiling takes and saves on a kind of device, in seconds; on a CPU with one thread."""
+
+    layer: float  # to compile a layer, forward and backward
+    float32: float  # saved for every 1e12 operations of a step
+    bfloat16: float
+
+
+_COSTS = {
+    # docs/results/step_cpu.md and step_cpu_bf16.md: means of the models there; a second thread halves the first.
+    'cpu': _Cost(layer=5.0, float32=0.2, bfloat16=1.0),
+    # ViT-B, K = 9, 256 images on an H200: 45 s for 18 layers; 116 ms of kernels became 86 ms, for 29e12 operations.
+    # Taken for float32, too: what is saved are the passes through memory between matrix products, which both have.
+    'cuda': _Cost(layer=2.5, float32=1e-3, bfloat16=1e-3),
+}
+
+
+def estimate_compiling(
+    device: str, bfloat16: bool, layers: int, parameters: int, tokens: int, threads: int = 1, replays: bool = False
+) -> tuple[float, float]:
+    """Estimate what compiling costs and saves, to compare: it pays if it costs less than it saves in all steps.
+
+    Args:
+        device: ``'cpu'`` or the type of an accelerator.
+        bfloat16: Whether matrix products are computed in bfloat16, or else in float32.
+        layers: Number of the compiled layers.
+        parameters: Their number of parameters.
+        tokens: Tokens of a batch, without those of the last segment if the caller knows.
+        threads: Threads of this process.
+        replays: Whether the steps are replayed as CUDA graphs.
+
+    Returns:
+        Seconds to compile, and seconds that a compiled step saves.
+    """
+    cost = _COSTS.get(device, _COSTS['cuda'])
+    threads = threads if device == 'cpu' else 1
+    operations = 6 * parameters * tokens  # a multiply-add is two, and the backward pass takes twice the forward pass
+    saved = (cost.bfloat16 if bfloat16 else cost.float32) * operations / 1e12 / threads
+    return cost.layer * layers / min(threads, 2), max(saved, _LAUNCH if replays else 0)
 
 
 def compile_model(model: nn.Module, mode: str | None = None, backend: str | Callable = 'inductor') -> list[str]:
@@ -42,20 +89,45 @@ def compile_model(model: nn.Module, mode: str | None = None, backend: str | Call
     wrapped = is_model_wrapper(model)
     if wrapped:
         model = model.module
-    if hasattr(model, 'compute_loss') and (not wrapped or model.neck is None):
+    if _is_whole(model, wrapped):
         model.compiled_loss = torch.compile(model.compute_loss, **options)
         return ['loss']
-    names = [
-        f'{name}.{i}'
-        for name, module in model.named_modules()
-        if name.rpartition('.')[2] == 'layers' and isinstance(module, nn.ModuleList)
-        for i in range(len(module))
-    ]
-    if not names:
+    layers = _find_layers(model)
+    if not layers:
         raise ValueError(f'{type(model).__name__} has no module list named layers: nothing to compile')
-    for name in names:
-        model.get_submodule(name).compile(**options)
-    return names
+    for layer in layers.values():
+        layer.compile(**options)
+    return list(layers)
+
+
+def _is_whole(model: nn.Module, wrapped: bool) -> bool:
+    """Return whether the loss of an unwrapped model is compiled as one."""
+    return hasattr(model, 'compute_loss') and (not wrapped or model.neck is None)
+
+
+def _find_layers(model: nn.Module) -> dict[str, nn.Module]:
+    lists = {name: module for name, module in model.named_modules() if name.rpartition('.')[2] == 'layers'}
+    found = {name: module for name, module in lists.items() if isinstance(module, nn.ModuleList)}
+    return {f'{name}.{i}': layer for name, module in found.items() for i, layer in enumerate(module)}
+
+
+def _estimate(runner: Runner, replays: bool) -> tuple[float, float]:
+    """Estimate what compiling costs and saves a run, see :func:`estimate_compiling`."""
+    wrapped = is_model_wrapper(runner.model)
+    model = runner.model.module if wrapped else runner.model
+    layers = _find_layers(model)
+    parts = [model] if _is_whole(model, wrapped) else list(layers.values())
+    grids = [module.patch_resolution for module in model.modules() if hasattr(module, 'patch_resolution')]
+    images = getattr(runner.train_dataloader.batch_sampler, 'batch_size', 1)
+    return estimate_compiling(
+        next(model.parameters()).device.type,
+        type(runner.optim_wrapper).__name__ != 'OptimWrapper',
+        len(layers),
+        sum(p.numel() for part in parts for p in part.parameters()),
+        images * (math.prod(grids[0]) if grids else 196),  # 224 pixels in patches of 16
+        torch.get_num_threads(),
+        replays,
+    )
 
 
 def compiled_graphs() -> int:
@@ -84,32 +156,43 @@ class CompileHook(Hook):
     million parameters are replayed as CUDA graphs, unless gradients are accumulated, which the next replay overwrites.
 
     Args:
-        enabled: Whether to compile: ``--cfg-options default_hooks.compile.enabled=False`` runs a config without.
+        enabled: Whether to compile: ``--cfg-options default_hooks.compile.enabled=False`` runs a config without. None:
+            where it pays within the run, a rule of device, precision, sizes of model and batch, and number of steps,
+            see :func:`estimate_compiling`; a run that :class:`ResumableCheckpointHook` resumes goes on as it began.
     """
 
     priority = 'LOW'  # after hooks that change the model
 
-    def __init__(self, enabled: bool = True) -> None:
+    def __init__(self, enabled: bool | None = None) -> None:
         self.enabled = enabled
 
     def before_train(self, runner: Runner) -> None:
-        """Mark the model; the compiler runs in the first step."""
+        """Mark the model, if compiling pays; the compiler runs in the first step."""
         self._replays = self._watches = False
         self._steps = 0
-        if not self.enabled:
+        if self.enabled is False:
             return
         parameters = list(runner.model.parameters())
+        accumulates = getattr(runner.optim_wrapper, '_accumulative_counts', 1) > 1
+        replays = parameters[0].is_cuda and not accumulates and sum(p.numel() for p in parameters) < _SMALL
+        steps = runner.max_iters - runner.iter
+        seconds, saved = _estimate(runner, replays)
+        if self.enabled is None and seconds >= saved * steps:
+            self.enabled = False
+            text = f'Not compiled: {steps:,} steps would save about {saved * steps:,.0f} s'
+            runner.logger.info(f'{text}, and compiling takes about {seconds:,.0f} s')
+            return
         reason = _missing_compiler(parameters[0].device)
         if reason:
+            self.enabled = False
             runner.logger.warning(f'The training step is not compiled: {reason}. The run continues, only slower.')
             return
-        accumulates = getattr(runner.optim_wrapper, '_accumulative_counts', 1) > 1
-        self._replays = parameters[0].is_cuda and not accumulates and sum(p.numel() for p in parameters) < _SMALL
-        compiled = compile_model(runner.model, 'reduce-overhead' if self._replays else None)
-        self._watches = True
+        self.enabled, self._replays, self._watches = True, replays, True
+        compiled = compile_model(runner.model, 'reduce-overhead' if replays else None)
         what = compiled[0] if len(compiled) == 1 else f'{len(compiled)} modules'
-        graphs = ', replayed as CUDA graphs' if self._replays else ''
-        runner.logger.info(f'Compiled: {what}{graphs}. The first step takes a minute or two.')
+        graphs = ', replayed as CUDA graphs' if replays else ''
+        pays = f'pays after about {math.ceil(seconds / saved):,} of {steps:,} steps'
+        runner.logger.info(f'Compiled: {what}{graphs}; it takes about {seconds:,.0f} s in the first step and {pays}')
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: object = None) -> None:
         """Allow CUDA graphs to overwrite the last step's tensors."""

@@ -89,10 +89,19 @@ _OTHERS = (
     ('mp_cfg.mp_start_method', f'one of {", ".join(_METHODS)}', lambda v: v in _METHODS),
     ('dist_cfg.backend', f'one of {", ".join(_BACKENDS)}', lambda v: v in _BACKENDS),
 )  # fmt: skip
+# What mmengine imports when the first figure is logged, or shortly before.
+_PACKAGES = {
+    'TensorboardVisBackend': 'tensorboard', 'WandbVisBackend': 'wandb', 'MLflowVisBackend': 'mlflow',
+    'ClearMLVisBackend': 'clearml', 'NeptuneVisBackend': 'neptune', 'DVCLiveVisBackend': 'dvclive',
+    'AimVisBackend': 'aim',
+}  # fmt: skip
 
 
 def check_range(path: str, value: Any) -> None:
-    """Raise a ValueError if the value at a path of a config is out of range."""
+    """Raise a ValueError if the value at a path of a config is out of range, or a type whose package is missing."""
+    package = _PACKAGES.get(str(value).rpartition('.')[2]) if path.endswith('.type') else None
+    if package and find_spec(package) is None:
+        raise ValueError(f'{path}={value!r} needs a package that is missing: pip install {package}, or leave it out')
     values = value if isinstance(value, (list, tuple)) else [value]
     numbers = [number for number in values if isinstance(number, (int, float))]
     for rules, parts in ((_NUMBERS, numbers), (_OTHERS, [] if value is None else [value])):

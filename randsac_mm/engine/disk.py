@@ -46,7 +46,7 @@ def check_space(folder: Path, needed: int, advice: str = '') -> None:
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
-        raise OSError(f'{folder} cannot be written to ({error.strerror}): use another --work-dir') from error
+        raise OSError(f'{folder} cannot be written to ({error.strerror}): use another one') from error
     if (free := shutil.disk_usage(folder).free) < needed:
         raise OSError(
             f'{os.strerror(errno.ENOSPC)} in {folder}: {needed:,} bytes are needed, {free:,} are free{advice}'

@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from randsac_mm.engine.tool import resume_command
+
 import torch
 from mmengine.config import Config
 from mmengine.dist import get_rank, is_main_process
@@ -27,7 +29,8 @@ from randsac_mm.engine.resources import fit_workers, keep_freed_memory
 from randsac_mm.engine.safe_loading import check_folder, use_safe_reader
 from randsac_mm.engine.schedule import drop_fixed_schedules
 from randsac_mm.engine.signals import restore_handlers
-from randsac_mm.engine.work_dir import use_resume
+from randsac_mm.engine.work_dir import find_checkpoint, use_resume
+from randsac_mm.locations import find_root
 from randsac_mm.transfer.model_loading import load_model
 
 _ATTEMPTS = 3  # of a training whose steps are not finite
@@ -44,6 +47,12 @@ class _ShortOnTerminal:
                 handler.addFilter(lambda record: not record.getMessage().startswith(_ONLY_IN_FILE))
         super()._log_env(*args)
 
+    def dump_config(self) -> None:
+        """Write the complete config to the work directory, but not over the file that it was read from."""
+        source = self.cfg.filename
+        if source is None or Path(source).resolve() != Path(self.work_dir, Path(source).name).resolve():
+            super().dump_config()
+
 
 def load_config(
     path: str, options: Mapping[str, Any] | Sequence[str] | None, work_dir: str | None, launcher: str
@@ -51,7 +60,7 @@ def load_config(
     """Read a config and apply the command line to it.
 
     Args:
-        path: The config file.
+        path: The config file. ``configs/...`` also finds ours from any folder.
         options: ``--cfg-options``: texts ``KEY=VALUE``, or dotted keys with their values.
         work_dir: ``--work-dir``; without it the config's, or else ``./work_dirs/<name of the config>``.
         launcher: ``--launcher``.
@@ -62,7 +71,9 @@ def load_config(
     """
     use_safe_reader()
     if not Path(path).is_file():
-        raise FileNotFoundError(f'there is no config {path}')
+        if not (find_root() / path).is_file():
+            raise FileNotFoundError(f'there is no config {path}')
+        path = str(find_root() / path)
     if Path(path).suffix not in ('.py', '.json', '.yml', '.yaml'):
         raise ValueError(f'{path}: the name of a config ends in .py, .json, .yml or .yaml')
     try:
@@ -234,6 +245,7 @@ def train(cfg: Config, begin: Callable[[Any], None] = lambda runner: None) -> Ru
 
     Raises:
         NonFiniteError: If steps were not finite again, or there is no checkpoint.
+        Exception: Whatever ends the run; once it has begun, with ``resume``, the command that continues it.
         SystemExit: After a signal, see :class:`~randsac_mm.engine.signals.StopOnSignalHook`.
     """
     for attempt in range(1, _ATTEMPTS + 1):
@@ -254,6 +266,10 @@ def train(cfg: Config, begin: Callable[[Any], None] = lambda runner: None) -> Ru
             del runner
             gc.collect()
             time.sleep(1)  # mmengine names runs by the second
+        except Exception as error:
+            if runner.iter and find_checkpoint(runner.work_dir):  # it had begun
+                error.resume = resume_command(cfg)
+            raise
         finally:
             restore_handlers()
     raise AssertionError('unreachable')

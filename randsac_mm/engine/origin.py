@@ -4,9 +4,7 @@ import datetime
 import os
 import platform
 import re
-import shlex
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +14,7 @@ from mmengine.dist import get_world_size
 
 from randsac_mm.engine.resources import cores_per_process
 from randsac_mm.files import write_json
+from randsac_mm.locations import command_line
 from randsac_mm.version import __version__
 
 ORIGIN_FILE = 'origin.json'
@@ -25,7 +24,7 @@ _ROOT = Path(__file__).resolve().parents[2]
 def describe_origin() -> dict[str, Any]:
     """Return command, folder, commit, time, hardware and versions of this process in plain values."""
     return {
-        'command': shlex.join([Path(sys.executable).name, *sys.argv]),
+        'command': command_line(),
         'folder': str(Path.cwd()),
         'commit': find_commit(),
         'started': datetime.datetime.now(datetime.timezone.utc).strftime('%Y-%m-%d %H:%M:%S UTC'),

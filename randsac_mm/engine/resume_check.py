@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from mmengine.dist import get_world_size
+from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapperDict
 from torch import Tensor
@@ -38,6 +39,13 @@ _HARMLESS = re.compile(
 _OF_ONE_START = re.compile('work_dir|load_from|resume|experiment_name|launcher|default_hooks.checkpoint')
 _TRAINING_HOOK = re.compile('EMA|Switch|Teacher|PreciseBN|SimSiam|SwAV|DenseCL')  # others watch
 _ELEMENTWISE = re.compile('(max_)?exp_(avg|avg_sq|inf)|momentum_buffer')  # as large as the parameter
+
+
+def read_first(hook: Hook, runner: Any) -> None:
+    """Let a hook read a loaded checkpoint before all others: ``EMAHook`` would fail on what is refused."""
+    first = Hook()
+    first.after_load_checkpoint, hook.after_load_checkpoint = hook.after_load_checkpoint, first.after_load_checkpoint
+    runner._hooks = [first, *runner._hooks]  # not changed in place, since the runner is going through it
 
 
 def check_resume(runner: Any, checkpoint: dict[str, Any], hook: Any) -> None:
@@ -83,7 +91,10 @@ def check_resume(runner: Any, checkpoint: dict[str, Any], hook: Any) -> None:
     refuse("the config is not the checkpoint's", of_schedule, allowed)
     if others:
         runner.logger.info(f'Changes of the config that do not change the numbers: {name_some(others)}')
-    if rounding := _compare(describe_numerics(runner), meta.get('numerics') or {}):
+    numerics = meta.get('numerics') or {}
+    for compiling in (other for other in runner.hooks if isinstance(other, CompileHook) and other.enabled is None):
+        compiling.enabled = numerics.get('compiled')  # as its first steps, although it may pay no more
+    if rounding := _compare(describe_numerics(runner), numerics):
         warn(f'The run continues with other rounding: {", ".join(rounding)}')
 
 

@@ -1,11 +1,20 @@
 """Schedules: another number of epochs, a warm-up of one step, a config that no longer agrees with its checkpoint."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from mmengine.config import Config
-from mmengine.optim import ConstantParamScheduler, LinearParamScheduler, OptimWrapperDict, _ParamScheduler
+from mmengine.optim import (
+    ConstantParamScheduler,
+    CosineAnnealingParamScheduler,
+    LinearParamScheduler,
+    MultiStepParamScheduler,
+    OptimWrapperDict,
+    PolyParamScheduler,
+    _ParamScheduler,
+)
 
 # What a config decides; the other entries of a scheduler's state are progress.
 _SETTINGS = ('begin', 'end', 'by_epoch', 'T_max', 'total_iters', 'total_steps', 'step_size', 'milestones', 'gamma')
@@ -13,7 +22,7 @@ _UNLIMITED = int(1e9)  # mmengine's default `end`
 _SPEED_ONLY = ('params', 'foreach', 'fused', 'capturable', 'differentiable')  # change no result
 _ADVICE = (
     'Restore the old values, or set default_hooks.checkpoint.keep_schedule=True to keep those of the checkpoint, or '
-    "new_schedule=True there to go on with the config's"
+    "new_schedule=True there to go on with the config's, or start anew from these weights (load_from, no --resume)"
 )
 
 
@@ -164,7 +173,31 @@ def check_schedules(
         if before and before != now and before <= old.get('end', _UNLIMITED) < _UNLIMITED and not changes:
             changes.append(f'{limit} is {now}, not {before}, where the schedule ends')
     if changes:
-        raise ValueError(f'cannot resume, the config differs from the checkpoint: {"; ".join(changes)}. {_ADVICE}')
+        epochs, before = limits['max_epochs'], saved_limits.get('max_epochs')
+        longer = f'To train until epoch {epochs}: --extend-to {epochs}. ' if before and before != epochs else ''
+        text = f'cannot resume, the config differs from the checkpoint: {"; ".join(changes)}'
+        raise ValueError(f'{text}\n{longer}{_ADVICE}')
+
+
+def move_end(schedulers: Any, before: int, now: int) -> None:
+    """Let built schedules by step that end with a run of ``before`` steps end with one of ``now`` steps.
+
+    Cosine and polynomial decay continue from the current value to their last. Milestones that are to come keep their
+    share of the remaining steps. Of others only the end moves; a warm-up before the end stays.
+    """
+    for s in _flat(schedulers):
+        done = max(s.last_step, 0)
+        if s.by_epoch or s.end not in (before, _UNLIMITED) or now <= s.begin + done:
+            continue
+        s.end = now if s.end == before else s.end
+        if isinstance(s, CosineAnnealingParamScheduler) and s.T_max == before - s.begin:
+            s.T_max = now - s.begin
+        elif isinstance(s, PolyParamScheduler):
+            s.total_iters = now - s.begin - 1
+        elif isinstance(s, MultiStepParamScheduler):
+            share = (now - s.begin - done) / max(1, before - s.begin - done)
+            moved = {m: m if m <= done else done + max(1, round((m - done) * share)) for m in s.milestones}
+            s.milestones = Counter(moved[m] for m in s.milestones.elements())
 
 
 def set_epochs(

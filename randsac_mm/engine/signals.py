@@ -6,6 +6,8 @@ import threading
 import time
 from typing import Any
 
+from randsac_mm.engine.tool import resume_command
+
 import torch
 from mmengine.dist import all_reduce, get_world_size
 from mmengine.hooks import Hook
@@ -108,8 +110,7 @@ class StopOnSignalHook(Hook):
                 hook.save_interrupted(runner, validating)
                 runner.logger.warning(
                     f'{name}: stopped at epoch {runner.epoch + 1}, iteration {runner.iter + (not validating)}, and '
-                    f'wrote {INTERRUPTED} in {time.monotonic() - begin:.1f} s. To continue, run the same command with '
-                    '--resume'
+                    f'wrote {INTERRUPTED} in {time.monotonic() - begin:.1f} s. {resume_command(runner.cfg)}'
                 )
             except OSError as error:
                 runner.logger.error(f'{name}: stopped without a new checkpoint: {error}')

@@ -174,7 +174,7 @@ def claim_work_dir(work_dir: str | Path) -> Iterator[None]:
                 file.seek(0)
                 raise ValueError(
                     f'{work_dir}: another run is writing there, {file.read().strip() or "of unknown process"}; wait '
-                    'for its end or use another --work-dir'
+                    'for its end or use another folder'
                 ) from error
         os.register_at_fork(after_in_child=file.close)  # workers must not keep the lock of a process that was killed
         file.truncate(0)

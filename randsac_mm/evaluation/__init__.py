@@ -2,12 +2,14 @@
 
 from .evaluate import Scores, evaluate_backbone, evaluate_features
 from .features import extract_features
+from .frozen_encoder import FrozenEncoder
 from .knn import knn_accuracy, knn_predict
 from .labelled_images import LabelledImages
 from .linear_probe import linear_probe_accuracy, ridge_accuracy
 from .online_probe import OnlineProbeHook
 
 __all__ = [
+    'FrozenEncoder',
     'LabelledImages',
     'OnlineProbeHook',
     'Scores',

@@ -1,22 +1,18 @@
 """Accuracy of frozen features: of an encoder, of a checkpoint beside an untrained encoder, of raw pixels."""
 
-import copy
-import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from mmengine.config import Config
-from mmengine.model import ImgDataPreprocessor
-from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
-from randsac_mm.transfer import load_backbone
-
-from .features import extract_features, normalise
+from .features import extract_features
+from .frozen_encoder import FrozenEncoder
 from .knn import knn_accuracy
 from .labelled_images import LabelledImages, find_labelled, load_labelled
 from .linear_probe import linear_probe_accuracy, ridge_accuracy
@@ -31,8 +27,8 @@ class Scores(NamedTuple):
     linear: float
 
 
-def evaluate_features(train_x: Tensor, train_y: Tensor, test_x: Tensor, test_y: Tensor) -> Scores:
-    """Classify features (m, D) of classes (m,) by training features (n, D) of classes (n,), n at least 20.
+def evaluate_features(train_x: Tensor, train_y: Tensor, test_x: Tensor, test_y: Tensor, k: int = 20) -> Scores:
+    """Classify features (m, D) of classes (m,) by training features (n, D) of classes (n,), n at least k.
 
     Raises:
         ValueError: If sizes do not match, a feature is not finite, or no training image has a test image's class.
@@ -42,7 +38,7 @@ def evaluate_features(train_x: Tensor, train_y: Tensor, test_x: Tensor, test_y: 
         raise ValueError(
             f'labels {unknown[:10]} of test images occur in none of {len(train_y)} training images: add some'
         )
-    return Scores(knn_accuracy(*data), linear_probe_accuracy(*data))
+    return Scores(knn_accuracy(*data, k), linear_probe_accuracy(*data))
 
 
 def evaluate_backbone(
@@ -57,15 +53,23 @@ def evaluate_backbone(
     return evaluate_features(train_x, train.labels, test_x, test.labels)
 
 
-def evaluate_pixels(train: LabelledImages, test: LabelledImages) -> dict[str, float]:
+def evaluate_pixels(train: LabelledImages, test: LabelledImages, k: Sequence[int] = (20,)) -> dict[str, float]:
     """Classify held-out images by their pixel values; images with a side above 32 pixels are made smaller.
 
     Returns:
-        Accuracies in percent: ``knn``, ``linear`` and ``ridge``.
+        Accuracies in percent: ``knn``, or ``knn_1`` and so on for several k, ``linear`` and ``ridge``.
     """
     train_x, test_x = (_flatten_pixels(part.images) for part in (train, test))
     features = (train_x, train.labels, test_x, test.labels)
-    return {**evaluate_features(*features)._asdict(), 'ridge': ridge_accuracy(*features)}
+    return {**_classify(features, k), 'ridge': ridge_accuracy(*features)}
+
+
+def _classify(features: tuple[Tensor, Tensor, Tensor, Tensor], k: Sequence[int]) -> dict[str, float]:
+    first, linear = evaluate_features(*features, k[0])
+    if len(k) == 1:
+        return {'knn': first, 'linear': linear}
+    rest = {f'knn_{number}': knn_accuracy(*features, number) for number in k[1:]}
+    return {f'knn_{k[0]}': first, **rest, 'linear': linear}
 
 
 def evaluate_checkpoint(
@@ -77,8 +81,11 @@ def evaluate_checkpoint(
     untrained: bool = False,
     seed: int = 0,
     check: bool = True,
+    k: Sequence[int] = (20,),
 ) -> dict[str, Any]:
     """Evaluate the features of a checkpoint by nearest neighbours and a linear probe, on images without augmentation.
+
+    What is done to images of other sizes than the encoder's: :class:`~randsac_mm.evaluation.FrozenEncoder`.
 
     Args:
         cfg: Its config.
@@ -89,6 +96,7 @@ def evaluate_checkpoint(
         untrained: Whether to evaluate the same encoder without training as well.
         seed: Of the subset and of the untrained weights.
         check: Whether to check a folder's files before they are read.
+        k: Numbers of neighbours.
 
     Returns:
         Plain values, for a JSON file: accuracies in percent, seconds, sizes and settings.
@@ -98,99 +106,64 @@ def evaluate_checkpoint(
         ValueError: If the checkpoint does not fit the config, or the images do not fit the encoder.
     """
     device = 'cuda' if torch.cuda.is_available() else 'cpu'
-    encoder = build_encoder(cfg, checkpoint)
-    size, channels = getattr(encoder, 'img_size', None), getattr(encoder, 'in_channels', 3)
-    data = load_labelled(where or find_labelled(cfg), size or (224, 224), channels, subset, seed, check)
-    size = size or tuple(data.train.images.shape[2:])
-    if data.train.images.shape[1] != channels:
+    encoder = FrozenEncoder(cfg, checkpoint, device)
+    data = load_labelled(where or find_labelled(cfg), encoder, subset, seed, check)
+    channels, count = data.train.images.shape[1], len(data.train.labels)
+    if channels != encoder.channels:
         raise ValueError(
-            f'the images of {data.name} have {data.train.images.shape[1]} channel(s) and the encoder takes {channels}: '
+            f'the images of {data.name} have {channels} channel(s) and the encoder takes {encoder.channels}: '
             'choose other data, or a checkpoint that was trained on such images'
         )
-    encoders: dict[str, nn.Module | None] = {'encoder, pre-trained': encoder}
+    if max(k) > count:
+        raise ValueError(f'k={max(k)} neighbours are more than the {count} training images: choose a smaller --k')
+    encoders: dict[str, FrozenEncoder | None] = {'encoder, pre-trained': encoder}
     if untrained:
-        encoders['encoder, untrained'] = build_encoder(cfg, seed=seed)
+        encoders['encoder, untrained'] = FrozenEncoder(cfg, None, device, seed)
     if raw:
         encoders['raw pixels'] = None
-    preprocess = make_preprocess(cfg, size, device)
-    accuracy, seconds = {}, {}
+    accuracy, seconds, common = {}, {}, {'seed': seed, 'device': device}
     for name, module in encoders.items():
         start = time.perf_counter()
         if module is None:
-            accuracy[name] = evaluate_pixels(data.train, data.test)
+            accuracy[name] = evaluate_pixels(data.train, data.test, k)
         else:
-            accuracy[name] = evaluate_backbone(module.to(device), preprocess, data.train, data.test)._asdict()
+            parts = [extract_features(module.backbone, part.images, 256, module.preprocess) for part in data[1:]]
+            accuracy[name] = _classify((parts[0], data.train.labels, parts[1], data.test.labels), k)
         seconds[name] = round(time.perf_counter() - start, 1)
     return {
         'checkpoint': str(checkpoint),
         'data': data.name,
-        'train_images': len(data.train.labels),
+        'train_images': count,
         'test_images': len(data.test.labels),
         'classes': int(data.train.labels.max()) + 1,
-        'image_size': list(size),
+        'image_size': list(encoder.image_size if encoder.has_size else data.train.images.shape[2:]),
+        'preparation': encoder.preparation,
         'accuracy_percent': accuracy,
         'seconds': seconds,
-        'settings': {'k': 20, 'temperature': 0.07, 'l2': 1e-3, 'ridge_l2': 0.1, 'seed': seed, 'device': device},
+        'settings': {'k': k if len(k) > 1 else k[0], 'temperature': 0.07, 'l2': 1e-3, 'ridge_l2': 0.1, **common},
     }
-
-
-def build_encoder(cfg: Config, checkpoint: str | Path | None = None, seed: int = 0) -> nn.Module:
-    """Build the backbone of a config: with the weights of a checkpoint, or untrained with those of a seed.
-
-    Raises:
-        FileNotFoundError: If there is no such checkpoint.
-        ValueError: If the config has no ``model.backbone``, or the checkpoint does not fit it.
-    """
-    settings = (cfg.get('model') or {}).get('backbone')
-    if not settings:
-        raise ValueError('the config has no model.backbone: use the one that the checkpoint was trained with')
-    backbone = build_untrained({key: value for key, value in settings.items() if key != 'init_cfg'}, seed)
-    if checkpoint is not None:
-        load_backbone(backbone, checkpoint)
-    return backbone
-
-
-def build_untrained(settings: dict, seed: int) -> nn.Module:
-    """Build a module of mmpretrain with the weights of a seed; torch's random state is put back."""
-    logging.disable(logging.INFO)  # mmengine logs every tensor that it initialises
-    try:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            module = MODELS.build(copy.deepcopy(settings))
-            module.init_weights()
-    finally:
-        logging.disable(logging.NOTSET)
-    return module
-
-
-def make_preprocess(cfg: Config, size: tuple[int, int], device: str) -> Callable[[Tensor], Tensor]:
-    """Make what resizes (bicubic) and normalises images (B, C, H, W), RGB or grey, for a config's encoder."""
-    settings = cfg.model.get('data_preprocessor') or cfg.get('data_preprocessor') or {}
-    # Without its `to_rgb`: these images are RGB, not BGR as mmcv reads them.
-    preprocessor = ImgDataPreprocessor(settings.get('mean'), settings.get('std')).to(device)
-    return lambda images: normalise(preprocessor, _resize(images.float(), size))
 
 
 def format_accuracy(report: dict[str, Any]) -> str:
     """Write the accuracies of :func:`evaluate_checkpoint` as a table for people."""
+    rows = report['accuracy_percent']
+    keys = list(dict.fromkeys(key for row in rows.values() for key in row))
+    heads = ''.join(f'{key.replace("knn", "kNN"):>8}' for key in keys)
     lines = [
         f'{report["data"]}: {report["train_images"]} images to learn from, {report["test_images"]} held out; '
         f'frozen features, accuracy in percent',
-        f'{"features":<24}{"kNN":>8}{"linear":>8}{"ridge":>8}{"seconds":>9}',
+        report['preparation'],
+        f'{"features":<24}{heads}{"seconds":>9}',
     ]
-    for name, row in report['accuracy_percent'].items():
-        cells = ''.join(f'{row[key]:8.2f}' if key in row else f'{"":8}' for key in ('knn', 'linear', 'ridge'))
+    for name, row in rows.items():
+        cells = ''.join(f'{row[key]:8.2f}' if key in row else f'{"":8}' for key in keys)
         lines.append(f'{name:<24}{cells}{report["seconds"][name]:9.1f}')
     return '\n'.join(lines)
 
 
 def _flatten_pixels(images: Tensor) -> Tensor:
     """Flatten images (n, C, H, W) to (n, D), values 0 .. 1."""
-    size = tuple(images.shape[2:]) if max(images.shape[2:]) <= _PIXEL_SIDE else (_PIXEL_SIDE, _PIXEL_SIDE)
-    return torch.cat([_resize(part.float(), size) for part in images.split(256)]).flatten(1) / 255
-
-
-def _resize(images: Tensor, size: tuple[int, int]) -> Tensor:
-    if tuple(images.shape[2:]) == tuple(size):
-        return images
-    return F.interpolate(images, size, mode='bicubic', antialias=True).clamp(0, 255)
+    if max(images.shape[2:]) > _PIXEL_SIDE:
+        resize = partial(F.interpolate, size=(_PIXEL_SIDE, _PIXEL_SIDE), mode='bicubic', antialias=True)
+        images = torch.cat([resize(part.float()).clamp(0, 255) for part in images.split(256)])
+    return images.float().flatten(1) / 255

@@ -19,6 +19,7 @@ def extract_features(
     images: Tensor,
     batch_size: int = 256,
     preprocess: Callable[[Tensor], Tensor] | None = None,
+    average: bool = True,
 ) -> Tensor:
     """Compute the last layer's output of a backbone, averaged over tokens, in evaluation mode and without masks.
 
@@ -30,9 +31,10 @@ def extract_features(
         images: Images (n, C, H, W), on any device.
         batch_size: Images in a step, B.
         preprocess: Turns a batch, on the backbone's device, into its input, see :func:`normalise`; default: nothing.
+        average: Whether to average over tokens.
 
     Returns:
-        Features (n, D), float32, on the CPU.
+        Features (n, D), or without ``average`` (n, D, h, w), float32, on the CPU.
 
     Raises:
         ValueError: If there is no image, or the output has another shape.
@@ -56,26 +58,34 @@ def extract_features(
         features = []
         for batch in images.split(batch_size):
             inputs = batch.to(device) if preprocess is None else preprocess(batch.to(device))
-            features.append(_pool(backbone, inputs).cpu())
+            features.append(_compute(backbone, inputs, average).cpu())
     finally:
         for module, training in modes:
             module.training = training
     return torch.cat(features)
 
 
-def _pool(backbone: nn.Module, images: Tensor) -> Tensor:
-    """Average the last output over its tokens to (B, D), in float32: bfloat16 has 8 bits."""
+def _compute(backbone: nn.Module, images: Tensor, average: bool) -> Tensor:
+    """Compute the last output, as a map or averaged over its tokens, in float32: bfloat16 has 8 bits."""
     # mmpretrain's MAE, BEiT and SimMIM mask images by themselves unless they get None.
     options: dict[str, Any] = {'mask': None} if 'mask' in inspect.signature(backbone.forward).parameters else {}
-    outputs = backbone(images, **options)
+    kind = getattr(backbone, 'out_type', None)
+    if kind and not average:
+        backbone.out_type = 'featmap'
+    try:
+        outputs = backbone(images, **options)
+    finally:
+        if kind:
+            backbone.out_type = kind
     last = outputs[-1] if isinstance(outputs, Sequence) else outputs
     if last.ndim == 4:
-        return last.float().mean((2, 3))
-    if last.ndim == 3:
+        return last.float().mean((2, 3)) if average else last.float()
+    if last.ndim == 3 and average:
         return last[:, getattr(backbone, 'num_extra_tokens', 0) :].float().mean(1)
-    if last.ndim == 2:
+    if last.ndim == 2 and average:
         return last.float()
-    raise ValueError(f'the backbone returned {tuple(last.shape)}, expected (B, N, D), (B, D, h, w) or (B, D)')
+    others = '(B, N, D), (B, D) or ' if average else ''
+    raise ValueError(f'the backbone returned {tuple(last.shape)}, expected {others}(B, D, h, w)')
 
 
 def check_features(train_x: Tensor, train_y: Tensor, test_x: Tensor, test_y: Tensor) -> None:

@@ -45,6 +45,17 @@ def knn_predict(train_x: Tensor, train_y: Tensor, test_x: Tensor, k: int = 20, t
     return torch.cat(predictions)
 
 
+def nearest_rows(queries: Tensor, features: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Find the k of all features (n, D), or all if they are fewer, that are nearest to queries (m, D) by cosine.
+
+    Returns their similarities, greatest first, and their rows: (m, k), both.
+    """
+    parts, norms = F.normalize(queries, dim=1).split(max(1, _MAX_SIMILARITIES // len(features))), features.norm(dim=1)
+    found = [_nearest(part @ features.T / norms.clamp_min(1e-12), min(k, len(features))) for part in parts]
+    similarity, rows = zip(*found, strict=True)
+    return torch.cat(similarity), torch.cat(rows)
+
+
 def _nearest(similarity: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """Return the k greatest of each row (B, n) and their columns, (B, k) both; of equal ones the first."""
     greatest, where = similarity.topk(min(k + 1, similarity.shape[1]), dim=1)

@@ -12,7 +12,7 @@ from torch.utils.data import Dataset, Subset
 
 from randsac_mm.datasets import InMemoryDataset, LabelledImageFolder
 
-_ENLARGED = 8 / 7  # of the shorter side before the central crop: 256 for 224 pixels
+from .frozen_encoder import FrozenEncoder
 
 
 class LabelledImages(NamedTuple):
@@ -31,21 +31,14 @@ class LabelledData(NamedTuple):
 
 
 def load_labelled(
-    where: str,
-    size: tuple[int, int],
-    channels: int = 3,
-    subset: int | None = None,
-    seed: int = 0,
-    check: bool = True,
+    where: str, encoder: FrozenEncoder, subset: int | None = None, seed: int = 0, check: bool = True
 ) -> LabelledData:
     """Read a labelled data set.
 
     Args:
         where: ``'digits'``, a folder with CIFAR-10 or CIFAR-100 in it (``cifar-10-batches-py``, ``cifar-100-python``),
             or one with ``train/CLASS/IMAGE`` and ``val/CLASS/IMAGE`` (or ``test/...``).
-        size: Height and width of a folder's images in pixels, after a resize of the shorter side to 8/7 of the longer
-            of the two, and a central crop. Digits and CIFAR stay as they are.
-        channels: 1: a folder's images are read as grey ones. 3: in RGB.
+        encoder: The one that a folder's images are fitted to. Digits and CIFAR stay as they are.
         subset: How many training images to read, each class by its share; default: all. The test set stays whole.
         seed: Which ones.
         check: Whether to check a folder's files before they are read, see ``LabelledImageFolder``.
@@ -54,11 +47,8 @@ def load_labelled(
         FileNotFoundError: If there is no such folder, or no data set in it.
         ValueError: If the held-out images have another class, or ``subset`` is below 1.
     """
-    name, train, test = _datasets(where, size, channels, 'header' if check else 'none')
-    parts = [load_images(train, 'training set', subset, seed), load_images(test, 'test set')]
-    if isinstance(train, LabelledImageFolder) and channels == 3:  # mmcv reads BGR
-        parts = [LabelledImages(images.flip(1), labels) for images, labels in parts]
-    return LabelledData(name, *parts)
+    name, train, test = _datasets(where, encoder, 'header' if check else 'none')
+    return LabelledData(name, load_images(train, 'training set', subset, seed), load_images(test, 'test set'))
 
 
 def find_labelled(cfg: Config) -> str:
@@ -85,7 +75,7 @@ def find_labelled(cfg: Config) -> str:
     )
 
 
-def _datasets(where: str, size: tuple[int, int], channels: int, check: str) -> tuple[str, Any, Any]:
+def _datasets(where: str, encoder: FrozenEncoder, check: str) -> tuple[str, Any, Any]:
     """Return a name, and training and test set or their configs."""
     if where == 'digits':
         return "scikit-learn's digits", dict(type='Digits', split='train'), dict(type='Digits', split='test')
@@ -100,12 +90,7 @@ def _datasets(where: str, size: tuple[int, int], channels: int, check: str) -> t
             f"no labelled data in {where!r}: it must be 'digits', or a folder that has cifar-10-batches-py, "
             'cifar-100-python, or train/CLASS/IMAGE and val/CLASS/IMAGE'
         )
-    scale = round(max(size) * _ENLARGED)
-    pipeline = [
-        dict(type='LoadImageStrict', color_type='color' if channels == 3 else 'grayscale'),
-        dict(type='ResizeEdge', scale=scale, edge='short', backend='pillow', interpolation='bicubic'),
-        dict(type='CenterCrop', crop_size=size[::-1]),
-    ]
+    pipeline = [lambda entry: {**entry, 'inputs': encoder.prepare(entry['img_path'])}]
     train, test = (LabelledImageFolder(where, split, pipeline=pipeline, check=check) for split in ('train', held_out))
     return f'{len(train.CLASSES)} classes in {where}', train, test
 

@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
+from typing import Any
 
 import torch
 from mmengine.hooks import Hook, LoggerHook
@@ -30,10 +31,10 @@ _DONE = 'probe_step'  # in the message hub, and thereby in checkpoints: the last
 class OnlineProbeHook(Hook):
     """Evaluate the encoder's features on labelled images while it is trained on images without labels.
 
-    Before the first step, then every ``interval`` epochs, and at the end, the averaged last-layer tokens of both sets
-    are computed (whole images, no mask, evaluation mode, in the precision of the run's ``optim_wrapper``) and
-    classified. ``probe/knn`` and ``probe/linear``, in percent, and ``probe/seconds`` stand beside the loss in all that
-    the visualizer writes, at the number of steps done so far.
+    Before the first step, then every ``interval`` epochs or iterations, and at the end, the averaged last-layer tokens
+    of both sets are computed (whole images, no mask, evaluation mode, in the precision of the run's ``optim_wrapper``)
+    and classified. ``probe/knn`` and ``probe/linear``, in percent, and ``probe/seconds`` stand beside the loss in all
+    that the visualizer writes, at the number of steps done so far.
 
     Training is not changed by a bit. The first process does the work and the others wait for it. A probe that fails
     ends the run if it is the first one, and otherwise is a warning. A resumed run continues the curve.
@@ -42,10 +43,11 @@ class OnlineProbeHook(Hook):
         train: The labelled data set to learn from, or its config: any one of mmpretrain or of ours. Its pipeline may
             load, resize and crop, must not be random and must end at one size. Normalisation is the model's.
         test: The labelled data set of held-out images.
-        interval: Epochs between probes.
+        interval: Epochs, or iterations, between probes.
         max_train: Most images of ``train`` to use, at least 20, chosen once such that classes keep their shares; None:
             all.
         max_test: The same for ``test``.
+        by_epoch: Whether ``interval`` counts epochs; a loop that counts iterations needs False.
 
     Raises:
         ValueError: If ``interval`` is below 1; before training, if the data sets cannot be used or have different
@@ -64,16 +66,17 @@ class OnlineProbeHook(Hook):
         interval: int = 1,
         max_train: int | None = 5000,
         max_test: int | None = 2000,
+        by_epoch: bool = True,
     ) -> None:
         if interval < 1:
             raise ValueError(f'interval={interval} must be at least 1')
         self.train, self.test, self.interval = train, test, interval
-        self.max_train, self.max_test = max_train, max_test
+        self.max_train, self.max_test, self.by_epoch = max_train, max_test, by_epoch
 
     def before_train(self, runner: Runner) -> None:
         """Read the images and, in a new run, probe the untrained encoder."""
-        if isinstance(runner.train_loop, IterBasedTrainLoop):
-            raise ValueError('OnlineProbeHook counts epochs: use EpochBasedTrainLoop, not IterBasedTrainLoop')
+        if self.by_epoch and isinstance(runner.train_loop, IterBasedTrainLoop):
+            raise ValueError('OnlineProbeHook counts epochs: set by_epoch=False for IterBasedTrainLoop')
         if is_model_wrapper(runner.model) and not isinstance(runner.model, DistributedDataParallel):
             raise ValueError(
                 f'{type(runner.model).__name__} spreads the weights over processes, and OnlineProbeHook needs them '
@@ -88,8 +91,17 @@ class OnlineProbeHook(Hook):
         if runner.message_hub.get_info(_DONE) is None:  # no resumed run, or one that had no probe before
             self._probe(runner)
 
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict[str, Any] | None = None
+    ) -> None:
+        """Probe after every ``interval`` iterations."""
+        if not self.by_epoch and self.every_n_train_iters(runner, self.interval):
+            self._probe(runner, runner.iter + 1)
+
     def after_train_epoch(self, runner: Runner) -> None:
         """Probe after every ``interval`` epochs, and after the last one."""
+        if not self.by_epoch:
+            return
         if (runner.epoch + 1) % self.interval == 0 or runner.epoch + 1 == runner.max_epochs:
             self._probe(runner)
 
@@ -115,9 +127,9 @@ class OnlineProbeHook(Hook):
             load_images(parts[1], 'test of OnlineProbeHook', self.max_test),
         )
 
-    def _probe(self, runner: Runner) -> None:
-        """Probe now, unless that has been done, and log the result."""
-        step = runner.iter
+    def _probe(self, runner: Runner, step: int | None = None) -> None:
+        """Probe now, after ``step`` iterations, unless that has been done, and log the result."""
+        step = runner.iter if step is None else step
         if runner.message_hub.get_info(_DONE) == step:
             return
         if torch.cuda.is_available():

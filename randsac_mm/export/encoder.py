@@ -1,6 +1,5 @@
 """The encoder of a checkpoint, built from its config and loaded strictly."""
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from randsac_mm.engine.launch import load_config
+from randsac_mm.files import sha256
 from randsac_mm.models import RandSACViT
 from randsac_mm.transfer import load_backbone
 from randsac_mm.transfer.reading import read_checkpoint
@@ -194,8 +194,3 @@ def _find_statistics(config: Mapping[str, Any], name: str, channels: int, origin
     if not numbers or len(values) not in (1, channels) or (name == 'std' and min(values) <= 0):
         raise ValueError(f'{origin}: {name}={values!r} must be numbers, std above 0, for each of {channels} channels')
     return [float(value) for value in values] * (channels // len(values))
-
-
-def sha256(path: str | Path) -> str:
-    """Compute the SHA-256 digest of a file, in hexadecimal."""
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()

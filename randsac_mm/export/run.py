@@ -13,9 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from randsac_mm.files import sha256
 from randsac_mm.version import __version__
 
-from .encoder import Encoder, Features, sha256
+from .encoder import Encoder, Features
 from .huggingface import HuggingFace
 from .onnx_file import ONNXFile
 from .openmmlab import MMPretrain, SafetensorsFile

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from sklearn.datasets import load_sample_image
 
-from randsac_mm.datasets import Digits, find_fault, find_image_files, fit_image, read_image
+from randsac_mm.datasets import Digits, find_fault, find_image_files, fit_image, read_image, spread
 
 _NUM_IMAGES = 8
 
@@ -15,7 +15,7 @@ def real_images(channels: int, size: tuple[int, int], folder: str | Path | None 
     """Read real images of C channels, resized until they just cover a height and width in pixels, and cropped to it.
 
     Returns:
-        The first eight images of ``folder``, or scikit-learn's photographs (C = 3) or digits (C = 1), by name:
+        Eight images from all over ``folder``, or scikit-learn's photographs (C = 3) or digits (C = 1), by name:
         (H, W, C), uint8, RGB or grey.
 
     Raises:
@@ -25,7 +25,7 @@ def real_images(channels: int, size: tuple[int, int], folder: str | Path | None 
     if channels not in (1, 3):
         raise ValueError(f'in_channels={channels}: an export is verified on real images, which have 1 or 3 channels')
     if folder is not None:
-        files = (file for file in find_image_files(folder) if find_fault(file) is None)
+        files = (file for file in spread(find_image_files(folder), _NUM_IMAGES) if find_fault(file) is None)
         images = {str(file): read_image(file) for file in islice(files, _NUM_IMAGES)}
         if not images:
             raise FileNotFoundError(f'{folder} has no readable image')

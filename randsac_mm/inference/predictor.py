@@ -18,6 +18,7 @@ from randsac_mm.engine.launch import load_config
 from randsac_mm.files import atomic_write, write_json
 from randsac_mm.transfer.model_loading import load_model
 
+from .drawing import PARTS, draw_instances
 from .paths import check_no_input, find_images
 from .preparation import build_inferencer, describe_classes, find_scope, prepare
 
@@ -85,6 +86,7 @@ class Predictor:
         checkpoint: A checkpoint of that config's run.
         device: Where to predict: ``'cpu'``, ``'cuda'``, ``'cuda:1'``.
         score_thr: Detection only: instances below this score are not drawn; None means 0.3.
+        draw: Detection only: what to draw, of ``'boxes'``, ``'masks'``, ``'names'``; None: see :func:`draw_instances`.
         options: Changes to the config, as ``{'model.test_cfg.rcnn.score_thr': 0.5}``.
 
     Attributes:
@@ -104,6 +106,7 @@ class Predictor:
         device: str = 'cpu',
         score_thr: float | None = None,
         options: dict[str, Any] | None = None,
+        draw: Sequence[str] | None = None,
     ) -> None:
         if isinstance(config, Config):
             cfg = copy.deepcopy(config)
@@ -114,6 +117,9 @@ class Predictor:
         self.task = 'segmentation' if self.scope == 'mmseg' else 'detection'
         if score_thr is not None and (self.scope == 'mmseg' or not 0 <= score_thr <= 1):
             raise ValueError(f'score_thr={score_thr} must be between 0 and 1, and is for detection only')
+        if draw is not None and (self.scope == 'mmseg' or set(draw) - set(PARTS)):
+            raise ValueError(f'draw={draw} must be some of {", ".join(PARTS)}, and is for detection only')
+        self._parts = draw
         self._score_thr = 0.3 if score_thr is None else score_thr
         with DefaultScope.overwrite_default_scope(self.scope):
             self._load = prepare(cfg, self.scope)
@@ -197,14 +203,10 @@ class Predictor:
         except Exception as error:  # one image must not stop the others
             return Faulty(file, f'{type(error).__name__}: {error}', error)
 
-    def _draw(self, pixels: np.ndarray, sample: Any, **options: Any) -> np.ndarray:
-        """Draw a prediction on an image, which is in BGR, with alpha or not, or grey."""
-        rgb = np.broadcast_to(np.atleast_3d(pixels)[..., 2::-1], (*pixels.shape[:2], 3)).astype(np.uint8)
-        return np.asarray(self._inferencer.visualize([rgb], [sample], return_vis=True, **options)[0])
-
     def _segment(self, file: Path, pixels: np.ndarray, outputs: tuple[Path, ...]) -> Segmented:
         sample = self._inferencer(pixels, return_datasamples=True)
-        labels, picture = sample.pred_sem_seg.data[0].cpu().numpy(), self._draw(pixels, sample)
+        labels = sample.pred_sem_seg.data[0].cpu().numpy()
+        picture = np.asarray(self._inferencer.visualize([_to_rgb(pixels)], [sample], return_vis=True)[0])
         if outputs:
             _save_picture(picture, outputs[0])
             # mmseg's own writer wraps indices above 255 round.
@@ -213,14 +215,26 @@ class Predictor:
 
     def _detect(self, file: Path, pixels: np.ndarray, outputs: tuple[Path, ...]) -> Detected:
         sample = self._inferencer(pixels, return_datasamples=True)['predictions'][0]
-        picture = self._draw(pixels, sample, pred_score_thr=self._score_thr)
-        found = sample.pred_instances.numpy()
+        found, drawer = sample.pred_instances.numpy(), self._inferencer.visualizer
         masks = np.asarray(found.masks, dtype=bool) if 'masks' in found else None
+        sure = found.scores > self._score_thr
+        names = [
+            f'{self.classes[k]} {100 * s:.0f}' for k, s in zip(found.labels[sure], found.scores[sure], strict=True)
+        ]
+        colors = [drawer.dataset_meta['palette'][k] for k in found.labels[sure]]
+        drawn = None if masks is None else masks[sure]
+        shown = found.bboxes[sure], names, colors, drawn, self._parts, drawer.alpha
+        picture = draw_instances(_to_rgb(pixels), *shown)
         if outputs:
             _save_picture(picture, outputs[0])
             with atomic_write(outputs[1]) as path:
                 path.write_text(json.dumps(self._inferencer.pred2dict(sample)) + '\n')
         return Detected(file, found.bboxes, found.labels, found.scores, masks, picture, outputs)
+
+
+def _to_rgb(pixels: np.ndarray) -> np.ndarray:
+    """Convert an image in BGR, with alpha or not, or grey."""
+    return np.broadcast_to(np.atleast_3d(pixels)[..., 2::-1], (*pixels.shape[:2], 3)).astype(np.uint8)
 
 
 def _save_picture(pixels: np.ndarray, path: Path) -> None:

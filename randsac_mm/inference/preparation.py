@@ -51,7 +51,12 @@ def prepare(cfg: Config, scope: str) -> Callable[[dict], dict]:
     load = TRANSFORMS.build(pipeline[0])
     pipeline[0] = ConfigDict(type='LoadImageFromFile')  # where the inferencers put arrays in
     _drop_initial_weights(cfg.model)
-    kept = {'type': _VISUALIZERS[scope], **{k: v for k, v in (cfg.get('visualizer') or {}).items() if k == 'alpha'}}
+    opacity = {'alpha': 0.5} if scope == 'mmdet' else {}
+    kept = {
+        'type': _VISUALIZERS[scope],
+        **opacity,
+        **{k: v for k, v in (cfg.get('visualizer') or {}).items() if k == 'alpha'},
+    }
     cfg.visualizer = ConfigDict(kept, vis_backends=[])
     if scope == 'mmseg':
         _pad_small_images(cfg.model)
@@ -64,7 +69,7 @@ def build_inferencer(cfg: Config, scope: str, device: str) -> BaseInferencer:
     Raises:
         ValueError: If the library is not installed, or there is no such device.
     """
-    _check_device(device)
+    check_device(device)
     try:
         inferencer = getattr(importlib.import_module(f'{scope}.apis'), _INFERENCERS[scope])
     except ImportError as error:
@@ -107,7 +112,8 @@ def describe_classes(cfg: Config, trained: dict, num_classes: int) -> dict[str, 
     return {'classes': classes, 'palette': [tuple(color) for color in palette]}
 
 
-def _check_device(name: str) -> None:
+def check_device(name: str) -> None:
+    """Raise ValueError if there is no such device."""
     try:
         device = torch.device(name)
     except RuntimeError as error:

@@ -6,7 +6,7 @@ from mmengine.config import Config, ConfigDict
 
 from randsac_mm.complexity import count_executed
 from randsac_mm.engine.schedule import set_epochs
-from randsac_mm.evaluation.evaluate import build_untrained
+from randsac_mm.evaluation.frozen_encoder import build_untrained
 
 from .recipes import find_datasets
 

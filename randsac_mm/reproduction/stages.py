@@ -4,7 +4,7 @@ import fcntl  # on Linux and macOS only, as are the launchers
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from functools import lru_cache, partial
 from pathlib import Path
@@ -22,8 +22,8 @@ from randsac_mm.engine.resources import fit_workers
 from randsac_mm.engine.schedule import set_epochs
 from randsac_mm.engine.work_dir import find_checkpoint, use_resume
 from randsac_mm.evaluation import LabelledImages, evaluate_backbone, knn_accuracy, ridge_accuracy
-from randsac_mm.evaluation.evaluate import build_untrained
 from randsac_mm.evaluation.features import normalise
+from randsac_mm.evaluation.frozen_encoder import build_untrained
 from randsac_mm.files import write_json
 from randsac_mm.transfer.model_loading import load_model
 
@@ -103,8 +103,12 @@ class Job(NamedTuple):
         return cfg
 
 
-def run_stages(job: Job) -> bool:
+def run_stages(job: Job, report: Callable[[Job, str], None] = lambda job, stage: None) -> bool:
     """Run the stages that have not been done; one that was interrupted continues where it stopped.
+
+    Args:
+        job: The run.
+        report: Called with it and the name of a stage when its result has been written.
 
     Returns:
         False if another process is at this run, which then is skipped.
@@ -112,7 +116,7 @@ def run_stages(job: Job) -> bool:
     job.folder.mkdir(parents=True, exist_ok=True)
     with claim(job.folder / '.lock') as claimed:
         for stage in STAGES:
-            if job.result(stage) is not None or not _applies(job, stage):
+            if job.result(stage) is not None or not applies(job, stage):
                 continue
             if not claimed:
                 return False
@@ -122,10 +126,12 @@ def run_stages(job: Job) -> bool:
             result.setdefault('seconds', round(time.perf_counter() - begin, 1))
             result.update(threads=torch.get_num_threads(), origin=describe_origin())
             write_json(job.folder / f'{job.name(stage)}.json', result)
+            report(job, stage)
     return True
 
 
-def _applies(job: Job, stage: str) -> bool:
+def applies(job: Job, stage: str) -> bool:
+    """Return whether a run has a stage."""
     if job.recipe in BASELINES:
         return stage == 'probe'
     return stage != 'finetune' or (job.protocol.finetune_epochs != 0 and 'supervised' not in job.recipe)

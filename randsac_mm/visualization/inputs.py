@@ -10,7 +10,7 @@ from mmengine.config import Config, ConfigDict
 from mmpretrain.registry import DATASETS
 from torch import Tensor, nn
 
-from randsac_mm.datasets import find_image_files, fit_image, read_image
+from randsac_mm.datasets import find_image_files, fit_image, read_image, spread
 from randsac_mm.models import RandSAC
 
 
@@ -29,6 +29,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 def choose_images(model: RandSAC, cfg: Config, paths: Sequence[Path], num: int, seed: int) -> tuple[Tensor, list[str]]:
     """Prepare at most ``num`` images of files and folders, or without any of the config's data set.
 
+    Of more files they are spread over the sorted list, so that they come from all folders.
     The data set is the config's test, else validation, else training data, drawn from by ``seed``. Only the loading of
     its pipeline is kept; :func:`fit_image` replaces the rest.
 
@@ -49,7 +50,8 @@ def choose_images(model: RandSAC, cfg: Config, paths: Sequence[Path], num: int, 
     files = [file for path in paths for file in (find_image_files(path) if path.is_dir() else [path])]
     if not files:
         raise FileNotFoundError(f'--images {" ".join(map(str, paths))}: there is no image')
-    return to_inputs(model, [read_image(file) for file in files[:num]]), [str(file) for file in files[:num]]
+    files = spread(files, num)[:num]
+    return to_inputs(model, [read_image(file) for file in files]), [str(file) for file in files]
 
 
 def to_inputs(model: RandSAC, images: Sequence[np.ndarray]) -> Tensor:

@@ -28,32 +28,45 @@ from .reconstruction import draw_reconstruction
 from .run_log import RunLog
 from .skip_weights import draw_skip_weights
 
-_LOSS_IMAGES = 128
 _ATTENTION_IMAGES = 2
 
 
 def make_report(
-    run: RunLog, probes: dict, images: Sequence[Path] = (), num: int = 4, seed: int = 0, options: Sequence[str] = ()
+    run: RunLog,
+    probes: dict,
+    images: Sequence[Path] = (),
+    num: int = 4,
+    seed: int = 0,
+    options: Sequence[str] = (),
+    loss_images: int = 128,
 ) -> tuple[str, dict[str, str]]:
     """Make the page of a run. What cannot be shown is named on it, with the reason.
 
     ``probes`` are results of ``tools/evaluate.py`` by file name, ``options`` are ``--cfg-options``. For ``images``,
-    ``num`` and ``seed``, which is that of the serializations too, see :func:`choose_images`.
+    ``num`` and ``seed``, which is that of the serializations too, see :func:`choose_images`. The loss by rank is that
+    of ``loss_images``, which take most of the time.
 
     Returns:
         The HTML document, and why pictures are missing, by heading.
     """
-    parts = _draw_parts(run, images, num, seed, options)
+    parts = _draw_parts(run, images, num, seed, options, loss_images)
+    context = dict(run=run, parts=parts, probes=probes, chart=_chart, smoothed=smoothed, about=describe_origin())
+    html = load_template('report.html').render(context)
+    return html, {title: part['missing'] for title, part in parts.items() if 'missing' in part}
+
+
+def load_template(name: str) -> jinja2.Template:
+    """Return a page of this folder, with our filters; values are escaped, and missing ones are errors."""
     loader = jinja2.FileSystemLoader(Path(__file__).parent)
     page = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)
     as_json = functools.partial(json.dumps, indent=2)
     page.filters |= dict(mean=statistics.fmean, median=statistics.median, json=as_json, with_error=with_error)
-    context = dict(run=run, parts=parts, probes=probes, chart=_chart, smoothed=smoothed, about=describe_origin())
-    html = page.get_template('report.html').render(context)
-    return html, {title: part['missing'] for title, part in parts.items() if 'missing' in part}
+    return page.get_template(name)
 
 
-def _draw_parts(run: RunLog, images: Sequence[Path], num: int, seed: int, options: Sequence[str]) -> dict[str, dict]:
+def _draw_parts(
+    run: RunLog, images: Sequence[Path], num: int, seed: int, options: Sequence[str], loss_images: int
+) -> dict[str, dict]:
     """Draw every part: its result and its pictures, or why it is missing."""
 
     @functools.cache
@@ -65,12 +78,12 @@ def _draw_parts(run: RunLog, images: Sequence[Path], num: int, seed: int, option
 
     @functools.cache
     def load_images() -> Tensor:
-        return choose_images(*load_model(), images, max(num, _LOSS_IMAGES), seed)[0]
+        return choose_images(*load_model(), images, max(num, loss_images), seed)[0]
 
     parts = {}
     for title, draw, count, choices in (
         ('Predictions', draw_reconstruction, num, {'seed': seed}),
-        ('Loss by rank', draw_loss_by_rank, _LOSS_IMAGES, {'seed': seed}),
+        ('Loss by rank', draw_loss_by_rank, loss_images, {'seed': seed}),
         ('Attention', draw_attention, _ATTENTION_IMAGES, {}),
         ('Principal components', draw_components, num, {}),
         ('Skip weights', draw_skip_weights, 0, {}),
@@ -79,7 +92,7 @@ def _draw_parts(run: RunLog, images: Sequence[Path], num: int, seed: int, option
             try:
                 inputs = [load_images()[:count]] if count else []
                 result = draw(load_model()[0], *inputs, Path(folder, 'picture.png'), **choices)
-                pictures = [_data_uri(file.read_bytes()) for file in sorted(Path(folder).iterdir())]
+                pictures = [data_uri(file.read_bytes()) for file in sorted(Path(folder).iterdir())]
                 parts[title] = {'result': result, 'pictures': pictures}
             except Exception as error:  # whatever is wrong with checkpoint or data, the rest of the page is of use
                 kind = '' if isinstance(error, (FileNotFoundError, ValueError)) else f'{type(error).__name__}: '
@@ -90,8 +103,9 @@ def _draw_parts(run: RunLog, images: Sequence[Path], num: int, seed: int, option
 def _chart(*args: Any) -> str:
     picture = io.BytesIO()
     plot_curves(*args).savefig(picture)
-    return _data_uri(picture.getvalue())
+    return data_uri(picture.getvalue())
 
 
-def _data_uri(png: bytes) -> str:
+def data_uri(png: bytes) -> str:
+    """Return a PNG as the address of a picture in a page."""
     return f'data:image/png;base64,{base64.b64encode(png).decode()}'

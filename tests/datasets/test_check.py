@@ -1,19 +1,23 @@
 """The check of a config's data sets: what is right passes with the right numbers, what is wrong is an error that names
 file or key and value."""
 
+import signal
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+
+from randsac_mm.engine.tool import describe
 
 import numpy as np
 import pytest
 from mmengine.config import Config
 from PIL import Image
 
+from randsac_mm.datasets import scan
 from randsac_mm.datasets.check import check_config, raise_errors
 from randsac_mm.datasets.data_report import DataError, DataReport, format_report
 from randsac_mm.datasets.model_checks import check_most_instances
-from randsac_mm.engine.tool import describe
 
 SIZE = (6, 7)  # height and width of the images
 
@@ -336,3 +340,14 @@ def test_nothing_is_read_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     for memory in (tmp_path / 'cache').rglob('*.json'):
         memory.write_text('[')  # a damaged memory costs time, and nothing else
     assert check(cfg)[0][1].facts['classes']['sea']['pixels'] == 4
+
+
+def ignores_interrupts(path: str) -> list[bool]:
+    return [signal.getsignal(signal.SIGINT) == signal.SIG_IGN]
+
+
+def test_an_interrupt_is_left_to_the_first_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A terminal sends Ctrl-C to all; those that read files would each write a traceback."""
+    monkeypatch.setattr(scan, '_FEW', 0)  # processes also for one file
+    (tmp_path / 'a.png').touch()
+    assert scan.scan_files('test', [str(tmp_path / 'a.png')], ignores_interrupts) == [[sys.platform == 'linux']]

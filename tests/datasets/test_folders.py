@@ -230,6 +230,19 @@ def test_a_class_of_damaged_images_stays_a_class(tmp_path, log):
     assert labels(tmp_path, 'val') == {'bee/1.png': 1}
 
 
+def test_one_folder_of_classes_is_split_by_rule(tmp_path):
+    """Every fifth image of each class is held out, so that both parts have all classes and share no image."""
+    files = {f'{name}/{i:02}.ppm': label for label, name in enumerate('ab') for i in range(11)}
+    write(tmp_path, *files)
+    train, val = ({os.path.relpath(p, '..'): y for p, y in labels(tmp_path, part).items()} for part in ('train', 'val'))
+    assert val == {name: label for name, label in files.items() if name[2:4] in ('04', '09')}
+    assert {**train, **val} == files
+    assert len(train) + len(val) == len(files)
+    write(tmp_path, 'val/a/1.ppm')
+    with pytest.raises(FileNotFoundError, match='/train'):
+        labels(tmp_path, 'train')
+
+
 @pytest.mark.parametrize(
     ('files', 'options', 'message'),
     [

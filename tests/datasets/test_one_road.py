@@ -5,6 +5,7 @@ import shutil
 import numpy as np
 import pytest
 from datasets.image_files import hostile
+from export.tiny import model_config
 from mmcv.transforms import LoadImageFromFile
 from mmengine.config import Config
 from mmengine.registry import TRANSFORMS, DefaultScope
@@ -12,6 +13,7 @@ from mmpretrain.registry import DATASETS
 
 from randsac_mm.datasets import read_image, use_strict_readers
 from randsac_mm.engine.launch import load_config
+from randsac_mm.evaluation import FrozenEncoder
 from randsac_mm.evaluation.labelled_images import load_labelled
 
 IMAGE, MASK = dict(type='LoadImageStrict'), dict(type='LoadMaskStrict')
@@ -63,13 +65,14 @@ def test_data_sets_of_pre_training_and_evaluation(tmp_path, files):
     assert len(folder) == 2 * len(files)
     for item in folder:
         np.testing.assert_array_equal(item['img'][..., ::-1], read_image(item['img_path']))
-    pixels = load_labelled(str(tmp_path), size=(37, 37)).test.images.permute(0, 2, 3, 1).numpy()
+    model = model_config(size=(32, 32), patch=8)
+    pixels = load_labelled(str(tmp_path), FrozenEncoder(Config(dict(model=model)))).test.images.permute(0, 2, 3, 1)
     resize = TRANSFORMS.build(
-        dict(type='mmpretrain.ResizeEdge', scale=42, edge='short', backend='pillow', interpolation='bicubic')
+        dict(type='mmpretrain.ResizeEdge', scale=37, edge='short', backend='pillow', interpolation='bicubic')
     )
-    crop = TRANSFORMS.build(dict(type='CenterCrop', crop_size=(37, 37)))
+    crop = TRANSFORMS.build(dict(type='CenterCrop', crop_size=(32, 32)))
     expected = {crop(resize(dict(img=read_image(file))))['img'].tobytes() for file in files}
-    assert {image.tobytes() for image in pixels} == expected
+    assert {image.numpy().tobytes() for image in pixels} == expected
 
 
 def test_entries_are_replaced_wherever_they_stand():

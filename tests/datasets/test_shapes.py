@@ -89,5 +89,5 @@ def test_script_replaces_its_own_folder_and_no_other(tmp_path, run_tool):
 
     assert run(tmp_path / 'shapes') == run(tmp_path / 'shapes')
     (tmp_path / 'coco').mkdir()
-    with pytest.raises(SystemExit, match=f'make_shapes: {tmp_path}'):
+    with pytest.raises(SystemExit, match=f'make_shapes.py: error: {tmp_path}'):
         run(tmp_path)

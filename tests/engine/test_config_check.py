@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 from mmengine.config import Config
-from mmengine.registry import HOOKS, MODELS
+from mmengine.registry import HOOKS, MODELS, VISBACKENDS
 
 import randsac_mm  # noqa: F401
+from randsac_mm.engine import config_values
 from randsac_mm.engine.config_check import check_keys
 from randsac_mm.engine.launch import load_config
 
@@ -36,6 +37,26 @@ class TakesAnything(Exact):
 @pytest.mark.parametrize('path', OURS, ids=lambda path: path.stem)
 def test_our_configs_are_accepted(path):
     check_keys(Config.fromfile(path))
+
+
+@pytest.mark.parametrize('scope', ['', 'mmengine.'])
+def test_a_log_whose_package_is_missing_is_refused_at_the_start(monkeypatch, scope):
+    """Not by torch, after the data sets and the model were built."""
+
+    def visualizer(name):
+        return {'visualizer': {'type': 'Visualizer', 'vis_backends': [{'type': scope + name}]}}
+
+    path = str(CONFIGS / 'randsac' / 'vit_digits.py')
+    load_config(path, visualizer('TensorboardVisBackend'), None, 'none')
+    there = config_values.find_spec
+    monkeypatch.setattr(config_values, 'find_spec', lambda name: None if name == 'tensorboard' else there(name))
+    with pytest.raises(ValueError, match=r'visualizer\.vis_backends\.0\.type.*TensorboardVis.*pip install tensorboard'):
+        load_config(path, visualizer('TensorboardVisBackend'), None, 'none')
+    load_config(path, visualizer('LocalVisBackend'), None, 'none')
+
+
+def test_packages_are_known_by_the_backends_that_need_them():
+    assert set(config_values._PACKAGES) - set(VISBACKENDS.module_dict) == set()
 
 
 @pytest.mark.parametrize(

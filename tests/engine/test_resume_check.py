@@ -74,6 +74,19 @@ def test_a_checkpoint_that_does_not_fit_is_refused(half, tmp_path, name):
     assert str(error.value).count('\n') < 2
 
 
+def test_a_checkpoint_is_refused_before_other_hooks_read_it(tmp_path):
+    """EMAHook loads its own state, and what does not fit raises a RuntimeError there."""
+    ema = [{'type': 'EMAHook'}]
+    run(tmp_path, lambda c: c['custom_hooks'].extend(ema), stop=6)
+    assert run(tmp_path, lambda c: c['custom_hooks'].extend(ema), tmp_path / 'epoch_1.pth').epoch == 2
+    content = torch.load(tmp_path / 'epoch_1.pth', weights_only=True)
+    for part, key in {'state_dict': 'layer.weight', 'ema_state_dict': 'module.layer.weight'}.items():
+        content[part][key] = torch.zeros(3, 4)
+    torch.save(content, tmp_path / 'wider.pth')
+    with pytest.raises(ValueError, match=r'cannot resume.*layer\.weight.*\[3, 4\]'):
+        run(tmp_path, lambda c: c['custom_hooks'].extend(ema), tmp_path / 'wider.pth')
+
+
 def test_the_flexible_runner_refuses_too(tmp_path):
     train(tmp_path, epochs=2, stop=6, kind=FlexibleRunner)
     content = torch.load(tmp_path / 'epoch_1.pth', weights_only=True)
@@ -225,6 +238,17 @@ def test_lists_of_files(tmp_path):
     digits.images[0, 0, 0, 0] += 1
     assert before[0].endswith(' 360 images in memory')
     assert list_files(digits) != before
+
+
+@pytest.mark.parametrize(('epochs', 'longer'), [(5, True), (2, False)])
+def test_the_refusal_names_what_works(half, tmp_path, epochs, longer):
+    """Another number of epochs, or another schedule."""
+    config = toy_config(tmp_path, epochs=epochs)
+    config['param_scheduler'][0]['T_max'] = 7
+    with pytest.raises(ValueError, match='load_from') as refused:
+        Runner.from_cfg(Config({**config, 'resume': True, 'load_from': str(half)})).train()
+    assert ('--extend-to 5' in str(refused.value)) == longer
+    assert len(str(refused.value).splitlines()) == 2
 
 
 def test_extend_to(tmp_path, run_tool):

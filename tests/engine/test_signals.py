@@ -6,9 +6,11 @@ import time
 
 import pytest
 from engine.toy_engine import assert_same, last_checkpoint, toy_config, train, trained_state
+from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import FlexibleRunner, Runner
+from processes import ROOT
 
 from randsac_mm.engine import signals
 
@@ -82,6 +84,18 @@ def test_exit_status_and_handlers(tmp_path, number, status):
     after = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)]
     assert after == before
     train(tmp_path / 'next', epochs=1)  # nothing is left of the signal
+
+
+def test_the_log_names_the_command_that_continues(tmp_path, run_tool):
+    config = toy_config(tmp_path / 'run', epochs=2)
+    config['default_hooks']['stop_on_signal'] = {'type': 'StopOnSignalHook'}
+    config['custom_hooks'] = [dict(type='SendSignal', number=signal.SIGINT, iteration=2)]
+    Config(config).dump(tmp_path / 'toy.py')
+    with pytest.raises(SystemExit) as caught:
+        run_tool('train.py', tmp_path / 'toy.py', '--no-check')
+    assert caught.value.code == 130
+    log = next((tmp_path / 'run').glob('*/*.log')).read_text()
+    assert log.rstrip().endswith(f'To continue: python {ROOT}/tools/train.py {tmp_path}/toy.py --no-check --resume')
 
 
 def test_a_signal_twice_within_a_second_is_one(tmp_path):

@@ -1,10 +1,15 @@
 """Contract: a user's mistake ends a tool with one line; its traceback is in the log, or on request on the terminal."""
 
 import argparse
+import shlex
+import signal
+import subprocess
+import sys
 
 import numpy as np
 import pytest
-from engine.toy_engine import toy_config
+from engine import toy_engine
+from engine.toy_engine import Interrupted, last_checkpoint, toy_config
 from mmengine.config import Config
 from PIL import Image
 from processes import ROOT, run
@@ -103,6 +108,94 @@ def test_an_interrupt_ends_without_traceback(monkeypatch):
     with pytest.raises(SystemExit) as caught:
         call(monkeypatch, raising(KeyboardInterrupt()))
     assert caught.value.code == 130
+
+
+@pytest.mark.parametrize(
+    ('script', 'is_tool'), [('tools/train.py', True), ('tools/visualization/attention.py', True), ('-c', False)]
+)
+def test_an_interrupt_while_libraries_are_imported(tmp_path, script, is_tool):
+    """A tool ends without traceback; in a program of the user's own nothing changes."""
+    (tmp_path / 'mmengine').mkdir()
+    for name in ('__init__', 'config'):
+        (tmp_path / 'mmengine' / f'{name}.py').write_text('import os, signal; os.kill(os.getpid(), signal.SIGINT)')
+    command = [ROOT / script] if is_tool else [script, 'import randsac_mm']
+    done = subprocess.run(
+        [sys.executable, *map(str, command)],
+        env={'PYTHONPATH': f'{tmp_path}:{ROOT}'},
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=tmp_path,
+    )
+    assert done.returncode == -signal.SIGINT
+    assert ('KeyboardInterrupt' in done.stderr) == (not is_tool)
+    assert ('Traceback' in done.stderr) == (not is_tool)
+
+
+COMMANDS = {
+    'train.py a.py --amp': 'python train.py a.py --amp --resume',
+    "train.py 'a b.py' --resume auto --cfg-options x=1": "python train.py 'a b.py' --cfg-options x=1 --resume",
+    'train.py --resume=old.pth a.py': 'python train.py a.py --resume',
+    'train.py a.py --resume': 'python train.py a.py --resume',
+    'train.py a.py --resume --amp': 'python train.py a.py --amp --resume',
+    'randsac-mm a.py --extend-to 9': 'randsac-mm train a.py --extend-to 9 --resume',
+}
+
+
+def command_of(monkeypatch, line, work_dir, prog=None, takes_it=True):
+    """What a tool names to continue the run of ``work_dir/config.py``."""
+    monkeypatch.setattr('sys.argv', shlex.split(line))
+    parser, found = argparse.ArgumentParser(prog=prog), []
+    parser.add_argument('rest', nargs='*')
+    for option in ['--resume', '--cfg-options', '--extend-to'] if takes_it else []:
+        parser.add_argument(option, nargs='?')
+    parser.add_argument('--amp', action='store_true')
+    cfg = Config({'work_dir': str(work_dir)}, 'text', str(work_dir / 'config.py'))
+    tool.run_tool(parser, lambda args: found.append(tool.resume_command(cfg)))
+    return found[0].removeprefix('To continue: ')
+
+
+@pytest.mark.parametrize('line', COMMANDS)
+def test_the_command_that_continues_is_the_one_that_was_typed(monkeypatch, tmp_path, line):
+    prog = 'randsac-mm train' if line.startswith('randsac-mm') else None
+    assert command_of(monkeypatch, line, tmp_path, prog) == COMMANDS[line]
+    monkeypatch.setenv('RANDSAC_MM_COMMAND', 'bash tools/dist_train.sh a.py 8 --resume auto')
+    assert command_of(monkeypatch, line, tmp_path, prog) == 'bash tools/dist_train.sh a.py 8 --resume'
+
+
+def test_a_run_of_another_tool_is_continued_by_train(monkeypatch, tmp_path):
+    expected = f'{tmp_path}/config.py --resume'
+    found = command_of(monkeypatch, 'randsac-mm photos', tmp_path, 'randsac-mm pretrain', takes_it=False)
+    assert found == f'randsac-mm train {expected}'
+    found = command_of(monkeypatch, 'tools/pretrain.py photos', tmp_path, takes_it=False)
+    assert found == f'python tools/train.py {expected}'
+
+
+def toy_file(folder, iteration, **options):
+    """A config of two epochs of 4 steps that stops before a step."""
+    hook = dict(type='Interrupt', iteration=iteration)
+    Config({**toy_config(folder / 'run', epochs=2), 'custom_hooks': [hook], **options}).dump(folder / 'toy.py')
+    return folder / 'toy.py'
+
+
+def test_a_run_that_breaks_off_names_the_command_that_continues_it(run_tool, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(toy_engine, 'Interrupted', OSError)  # as of a disk
+    begun = mistake(run_tool, toy_file(tmp_path, 2), '--no-check')
+    assert begun == 'train.py: error: OSError', 'there is no checkpoint yet'
+    text = mistake(run_tool, toy_file(tmp_path, 6), '--no-check')
+    expected = f'To continue: python {ROOT}/tools/train.py {tmp_path}/toy.py --no-check --resume'
+    assert text.splitlines() == [begun, expected]
+    monkeypatch.setattr(toy_engine, 'Interrupted', Interrupted)  # a fault, which keeps its traceback
+    words = shlex.split(expected)[4:]
+    toy_file(tmp_path, 6)
+    with pytest.raises(Interrupted):
+        run_tool('train.py', *words)
+    assert expected in capsys.readouterr().err
+    other = toy_file(tmp_path, None, optim_wrapper=dict(type='OptimWrapper', optimizer=dict(type='AdamW', lr=0.5)))
+    refused = mistake(run_tool, other, *words[1:])
+    assert 'lr is 0.5, not 0.1' in refused
+    assert 'To continue' not in refused
+    run_tool('train.py', toy_file(tmp_path, None), *words[1:])
+    assert last_checkpoint(tmp_path / 'run').name == 'epoch_2.pth'
 
 
 def test_another_process_says_which_it_is(monkeypatch):

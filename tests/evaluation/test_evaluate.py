@@ -12,16 +12,10 @@ from mmengine.registry import init_default_scope
 from mmpretrain.registry import MODELS
 from processes import ROOT, run
 
-from randsac_mm.datasets import Digits
-from randsac_mm.evaluation import LabelledImages, evaluate_backbone
-from randsac_mm.evaluation.evaluate import (
-    build_encoder,
-    evaluate_checkpoint,
-    evaluate_pixels,
-    format_accuracy,
-    make_preprocess,
-)
+from randsac_mm.evaluation import FrozenEncoder, LabelledImages, evaluate_backbone
+from randsac_mm.evaluation.evaluate import evaluate_checkpoint, evaluate_pixels, format_accuracy
 from randsac_mm.evaluation.features import normalise
+from randsac_mm.evaluation.frozen_encoder import build_encoder
 from randsac_mm.evaluation.labelled_images import load_labelled
 
 CONFIG = ROOT / 'configs' / 'smoke' / 'randsac_vit_digits.py'
@@ -56,7 +50,7 @@ def checkpoint(model: torch.nn.Module, tmp_path: Path) -> Path:
 
 def test_report_has_the_scores_of_the_features(cfg: Config, model: torch.nn.Module, checkpoint: Path) -> None:
     report = evaluate_checkpoint(cfg, checkpoint, subset=500, raw=True, untrained=True, seed=1)
-    data = load_labelled('digits', (8, 8), 1, subset=500, seed=1)
+    data = load_labelled('digits', FrozenEncoder(cfg), subset=500, seed=1)
     assert (len(data.train.images), len(data.test.images)) == (500, 360)
     preprocess = partial(normalise, model.data_preprocessor)
     expected = evaluate_backbone(model.backbone, preprocess, data.train, data.test)._asdict()
@@ -66,7 +60,8 @@ def test_report_has_the_scores_of_the_features(cfg: Config, model: torch.nn.Modu
     assert (report['train_images'], report['classes'], report['image_size']) == (500, 10, [8, 8])
     assert json.loads(json.dumps(report)) == report
     lines = format_accuracy(report).splitlines()
-    assert lines[2].split()[:4] == ['encoder,', 'pre-trained', f'{expected["knn"]:.2f}', f'{expected["linear"]:.2f}']
+    assert lines[1] == report['preparation']
+    assert lines[3].split()[:4] == ['encoder,', 'pre-trained', f'{expected["knn"]:.2f}', f'{expected["linear"]:.2f}']
 
 
 def test_untrained_encoder_repeats_and_leaves_random_state_alone(cfg: Config) -> None:
@@ -90,18 +85,17 @@ def test_checkpoint_or_images_that_do_not_fit_are_refused(cfg: Config, checkpoin
         build_encoder(cfg, checkpoint)
 
 
-def test_images_get_the_size_and_the_normalisation_of_the_config(cfg: Config, model: torch.nn.Module) -> None:
-    images = Digits('test').images[:9]
-    torch.testing.assert_close(
-        make_preprocess(cfg, (8, 8), 'cpu')(images), model.data_preprocessor({'inputs': images})['inputs']
-    )
-    large = make_preprocess(cfg, (16, 24), 'cpu')(images)
-    assert large.shape == (9, 1, 16, 24)
-    assert large.min() >= (0 - 77.94) / 95.91 - 1e-4  # clipped to 0 .. 255 after the bicubic resize
-    cfg.model.data_preprocessor = dict(mean=[1.0, 2.0, 3.0], std=[1.0, 1.0, 1.0], to_rgb=True)
-    assert make_preprocess(cfg, (1, 1), 'cpu')(torch.zeros(1, 3, 1, 1)).flatten().tolist() == [-1, -2, -3]  # RGB
-    cfg.model.pop('data_preprocessor')
-    assert torch.equal(make_preprocess(cfg, (8, 8), 'cpu')(images), images.float())
+def test_several_numbers_of_neighbours(cfg: Config, checkpoint: Path) -> None:
+    several = evaluate_checkpoint(cfg, checkpoint, subset=200, k=[1, 30])
+    row = several['accuracy_percent']['encoder, pre-trained']
+    for k in (1, 30):
+        single = evaluate_checkpoint(cfg, checkpoint, subset=200, k=[k])['accuracy_percent']['encoder, pre-trained']
+        assert row[f'knn_{k}'] == single['knn']
+    assert row['knn_1'] != row['knn_30']
+    assert several['settings']['k'] == [1, 30]
+    assert [f'{row[key]:.2f}' for key in ('knn_1', 'knn_30')] == format_accuracy(several).splitlines()[3].split()[2:4]
+    with pytest.raises(ValueError, match=r'k=201 .* 200 .*--k'):
+        evaluate_checkpoint(cfg, checkpoint, subset=200, k=[201])
 
 
 @pytest.mark.slow
@@ -117,10 +111,11 @@ def test_large_pixels_are_made_smaller() -> None:
 def test_the_tool(cfg: Config, checkpoint: Path, tmp_path: Path, run_tool: Callable[..., None]) -> None:
     config, out = tmp_path / 'tiny.py', tmp_path / 'new' / 'scores.json'
     cfg.dump(config)
-    options = ['--subset', 200, '--raw', '--untrained', '--out', out]
+    options = ['--subset', 200, '--k', 5, '--raw', '--untrained', '--out', out]
     run('python', ROOT / 'tools' / 'evaluate.py', config, checkpoint, *options)
     report = json.loads(out.read_text())
     assert (report['train_images'], report['config'], report['checkpoint']) == (200, str(config), str(checkpoint))
+    assert report['settings']['k'] == 5
     assert {'command', 'commit', 'hardware', 'seconds', 'accuracy_percent'} <= set(report)
     with pytest.raises(SystemExit, match=r"evaluate\.py: error: no labelled data in 'nowhere'"):
         run_tool('evaluate.py', config, checkpoint, '--data', 'nowhere')

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from export.tiny import model_config
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mmengine.config import Config
@@ -14,6 +15,7 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 from randsac_mm.datasets import Digits
+from randsac_mm.evaluation import FrozenEncoder
 from randsac_mm.evaluation.labelled_images import choose_stratified, find_labelled, load_images, load_labelled
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
@@ -47,6 +49,11 @@ def test_choice_depends_on_its_seed_only():
     assert random.getstate() == states[0]
     assert np.random.get_state()[1].tolist() == states[1]
     assert torch.equal(torch.get_rng_state(), states[2])
+
+
+def encoder(size=(8, 8), channels=3):
+    """An untrained encoder of images of a size."""
+    return FrozenEncoder(Config(dict(model=model_config(size=size, channels=channels))))
 
 
 class Items(Dataset):
@@ -131,12 +138,12 @@ def write_folder(root: Path, classes: str = 'ab', held_out: str = 'val', other: 
 @pytest.mark.slow
 @pytest.mark.parametrize('held_out', ['val', 'test'])
 def test_a_folder_of_class_folders(held_out: str, tmp_path: Path) -> None:
-    data = load_labelled(str(write_folder(tmp_path, held_out=held_out)), (16, 8))
+    data = load_labelled(str(write_folder(tmp_path, held_out=held_out)), encoder((16, 8)))
     for part in (data.train, data.test):
         assert part.images.shape == (4, 3, 16, 8)
         assert part.labels.tolist() == [0, 0, 1, 1]
         assert part.images.amax((2, 3)).tolist() == [[200, 0, 0]] * 2 + [[0, 0, 200]] * 2  # RGB
-    grey = load_labelled(str(tmp_path), (8, 8), channels=1, subset=2)
+    grey = load_labelled(str(tmp_path), encoder(channels=1), subset=2)
     assert grey.train.images.shape == (2, 1, 8, 8)
     assert grey.train.labels.tolist() == [0, 1]
     assert len(grey.test.labels) == 4
@@ -144,16 +151,16 @@ def test_a_folder_of_class_folders(held_out: str, tmp_path: Path) -> None:
 
 def test_what_is_no_labelled_data(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match='nowhere'):
-        load_labelled(str(tmp_path / 'nowhere'), (8, 8))
+        load_labelled(str(tmp_path / 'nowhere'), encoder())
     with pytest.raises(ValueError, match='0 images'):
-        load_labelled('digits', (8, 8), subset=0)
+        load_labelled('digits', encoder(), subset=0)
     write_folder(tmp_path, other='abc')
     with pytest.raises(ValueError, match=r'val: c .*a, b'):
-        load_labelled(str(tmp_path), (8, 8))
+        load_labelled(str(tmp_path), encoder())
 
 
 def test_a_class_without_held_out_images_keeps_its_label(tmp_path: Path) -> None:
-    data = load_labelled(str(write_folder(tmp_path, classes='abc', other='bc')), (8, 8))
+    data = load_labelled(str(write_folder(tmp_path, classes='abc', other='bc')), encoder())
     assert data.name == f'3 classes in {tmp_path}'
     assert data.train.labels.tolist() == [0, 0, 1, 1, 2, 2]
     assert data.test.labels.tolist() == [1, 1, 2, 2]

@@ -111,6 +111,18 @@ def test_steps(tmp_path, interval, epochs, hooks, steps):
 
 
 @slow
+def test_loops_of_iterations_are_probed_by_iteration(tmp_path):
+    config = run_config(tmp_path, dict(PROBE, interval=3, by_epoch=False))
+    config['train_cfg'] = dict(by_epoch=False, max_iters=7)
+    config['default_hooks']['checkpoint'].update(by_epoch=False, interval=6)
+    runner = Runner(**config)
+    runner.train()
+    assert [entry['step'] for entry in log(runner)] == [0, 3, 6, 7]
+    runner = Runner(**{**config, 'experiment_name': 'again', 'resume': True, 'load_from': str(tmp_path / 'iter_6.pth')})
+    runner.train()
+    assert [entry['step'] for entry in log(runner)] == [7]
+
+
 def test_resumed_run_continues_the_curve(tmp_path):
     whole = [(entry['step'], entry['probe/knn']) for entry in log(train(tmp_path / 'whole', PROBE, epochs=3))]
     stopped = Runner(**run_config(tmp_path / 'parts', PROBE, Interrupt(6), epochs=3))
@@ -198,7 +210,7 @@ def test_intervals_loops_and_wrappers_that_cannot_be_probed_are_refused(tmp_path
         OnlineProbeHook({}, {}, interval=0)
     config = run_config(tmp_path, PROBE)
     config.update(train_cfg=dict(by_epoch=False, max_iters=3))
-    with pytest.raises(ValueError, match='EpochBasedTrainLoop'):
+    with pytest.raises(ValueError, match='by_epoch=False'):
         Runner(**config).train()
     monkeypatch.setattr(online_probe, 'is_model_wrapper', lambda model: True)  # as FSDP, which spreads the weights
     with pytest.raises(ValueError, match=r'RandSAC spreads .* DistributedDataParallel'):

@@ -7,8 +7,11 @@ import sys
 import numpy as np
 import pytest
 import torch
-from export.tiny import checkpoint
+from export.tiny import checkpoint, model_config
+from mmengine.config import Config
+from PIL import Image
 
+from randsac_mm.evaluation import FrozenEncoder
 from randsac_mm.export import TARGETS, VerificationError, export_encoder, read_encoder
 from randsac_mm.export.sample_images import real_images
 
@@ -129,6 +132,8 @@ def test_documented_snippets_give_the_same_features(tmp_path, root, monkeypatch)
     monkeypatch.chdir(tmp_path)
     names = ['mm', 'safetensors', 'timm', 'hf', 'onnx']
     assert [done.folder.name for done in export_encoder(encoder, names, 'exports')] == names
+    grey = read_encoder(checkpoint(tmp_path / 'grey.pth', channels=1, size=(8, 8), patch=2)[0])
+    export(grey, 'hf', 'grey')
     scope = {}
     with torch.no_grad():
         for block in re.findall(r'```python\n(.*?)```', (root / 'docs' / 'export.md').read_text(), re.DOTALL):
@@ -138,3 +143,22 @@ def test_documented_snippets_give_the_same_features(tmp_path, root, monkeypatch)
         found = torch.as_tensor(scope[f'features_{name}'])
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-4 if name == 'onnx' else 1e-5)
     assert scope['features_photo'].shape == expected.shape
+    resized = Image.fromarray(scope['pixels_grey'][..., 0]).resize((8, 8), Image.Resampling.BICUBIC)
+    torch.testing.assert_close(scope['features_grey'], grey(torch.tensor(np.array(resized))[None, None])[1])
+
+
+def test_features_of_a_run_are_those_of_its_exports(tmp_path):
+    """randsac_mm.load and embed.py on one side, timm and transformers on the other."""
+    import timm
+    import transformers
+
+    path, _ = checkpoint(tmp_path / 'a.pth', size=(28, 28), patch=4)
+    frozen = FrozenEncoder(Config(dict(model=model_config(size=(28, 28), patch=4))), path)
+    photo = real_images(3, (28, 28))['scikit-learn china.jpg']
+    exported = [export(read_encoder(path), name, tmp_path / 'out').folder for name in ('timm', 'hf')]
+    inputs = frozen.preprocess(torch.from_numpy(photo).permute(2, 0, 1)[None])
+    vit = timm.create_model(f'local-dir:{exported[0]}', pretrained=True).eval()
+    theirs = transformers.AutoModel.from_pretrained(exported[1])
+    with torch.no_grad():
+        for features in (vit(inputs), theirs(inputs).last_hidden_state.mean(1)):
+            torch.testing.assert_close(frozen.embed(photo), features, rtol=0, atol=1e-5)

@@ -128,6 +128,7 @@ TOOLS = [
     ('report.py', 'BAD.py --out r.html', 'BAD.py'), ('report.py', 'BAD.py --out r.html --num 0', 2),
     ('check_data.py', 'CONFIG --json .', 'empty name'), ('cache_images.py', 'none.py', 'none.py'),
     ('masks_to_coco.py', 'none none --out x.json', 'none'), ('export_backbone.py', 'none.pth --to mmm', 2),
+    ('embed.py', 'none x.png --out f.npz', 'none'), ('embed.py', 'none x.png --out f.npz --batch-size 0', 2),
     ('visualization/serialization.py', '--out v --seed -1', 2),
     ('visualization/serialization.py', f'{SMOKE}/finetune_vit_digits.py --out v', 'serialization'),
 ]  # fmt: skip

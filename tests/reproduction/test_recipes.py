@@ -9,7 +9,7 @@ from mmengine.registry import init_default_scope
 from mmpretrain.registry import MODELS
 
 from randsac_mm.complexity import count_executed
-from randsac_mm.evaluation.evaluate import build_untrained
+from randsac_mm.evaluation.frozen_encoder import build_untrained
 from randsac_mm.reproduction import PROTOCOLS, load_tables, parse_protocol
 from randsac_mm.reproduction.protocols import _set_size, apply_protocol
 from randsac_mm.reproduction.recipes import RECIPES, SAME_COMPUTE, load_recipe

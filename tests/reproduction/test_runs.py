@@ -1,6 +1,8 @@
 """Contract: a run does each stage once, goes on where it stopped, and a table says what was measured and no more."""
 
 import json
+import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +11,13 @@ import torch
 from scipy import stats
 
 from randsac_mm.datasets import PreparedCIFAR10
-from randsac_mm.evaluation.evaluate import build_untrained
-from randsac_mm.reproduction import PROTOCOLS, Job, load_tables, measure, run_stages, stages, write_table
+from randsac_mm.engine.work_dir import find_whole
+from randsac_mm.evaluation.frozen_encoder import build_untrained
+from randsac_mm.reproduction import PROTOCOLS, Job, load_tables, measure, run_all, run_stages, stages, write_table
+from randsac_mm.reproduction.all_runs import OutOfTimeError, time_limit
 from randsac_mm.reproduction.tables import Measured, Row, compare_rows
 from randsac_mm.transfer.model_loading import load_model
+from randsac_mm.transfer.reading import read_checkpoint
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
 TABLES = load_tables(CONFIGS / 'paper_tables.yml')
@@ -99,6 +104,30 @@ def test_a_run_that_another_process_is_at_is_left_alone(cifar: None, tmp_path: P
     assert run.result('probe') is None
     assert run_stages(run)
     assert run.result('probe') is not None
+
+
+@pytest.mark.slow
+def test_all_runs_within_a_limit(cifar: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    jobs = [job(tmp_path, 'raw-pixels'), job(tmp_path, 'square-16'), job(tmp_path, 'untrained')]
+    jobs[1] = jobs[1]._replace(protocol=PROTOCOLS['smoke']._replace(epochs=10**5, finetune_epochs=0))
+    written = []
+    incomplete = run_all(jobs, 0.2, lambda: written.append([run.result('probe') is not None for run in jobs]))
+    assert written == [[True, False, False]], 'after every stage'
+    assert len(incomplete) == 1
+    assert incomplete[0].startswith('square-16, seed 0')
+    assert 'knn' in capsys.readouterr().out
+    assert find_whole(jobs[1].folder / 'pretrain').name == 'interrupted.pth'
+    step = read_checkpoint(find_whole(jobs[1].folder / 'pretrain'))['meta']['iter']
+    run_all(jobs, 0.2, lambda: None)
+    assert read_checkpoint(find_whole(jobs[1].folder / 'pretrain'))['meta']['iter'] > step > 0, 'continued'
+
+
+@pytest.mark.parametrize('seconds', [0.2, None])
+def test_a_limit_of_time(seconds: float | None) -> None:
+    with pytest.raises(OutOfTimeError) if seconds else nullcontext(), time_limit(seconds):
+        time.sleep(0.5)
+    with pytest.raises(SystemExit), time_limit(seconds):
+        raise SystemExit(143)
 
 
 def test_fine_tunings_of_another_length_are_results_of_their_own(tmp_path: Path) -> None:

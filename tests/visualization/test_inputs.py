@@ -76,6 +76,18 @@ def test_a_config_without_data():
         choose_images(make_model(), ConfigDict(test_dataloader=None), [], 3, 0)
 
 
+def test_images_come_from_all_class_folders(tmp_path):
+    for label, name in ((label, name) for label in 'abc' for name in range(5)):
+        (tmp_path / label).mkdir(exist_ok=True)
+        Image.new('RGB', (9, 9)).save(tmp_path / label / f'{name}.png')
+    for num, folders in ((3, 'abc'), (4, 'abc'), (99, 'abc'), (2, 'ab')):
+        inputs, names = choose_images(make_model(), ConfigDict(), [tmp_path], num, 0)
+        assert len(inputs) == len(set(names)) == min(num, 15)
+        assert {name.split('/')[-2] for name in names} == set(folders)
+    one, two = sorted(tmp_path.glob('b/*'))[:2]
+    assert choose_images(make_model(), ConfigDict(), [two, one], 2, 0)[1] == [str(two), str(one)]
+
+
 @pytest.mark.slow
 def test_data_sets_lose_augmentation_repetitions_and_copies(tmp_path, folder):
     repeated = dict(type='mmengine.RepeatDataset', times=7, dataset=folder)

@@ -8,12 +8,13 @@ Example:
 
 import argparse
 
+from randsac_mm.engine.tool import make_parser, run_tool
+
 from mmengine.registry import init_default_scope
 from mmpretrain.registry import MODELS
 
 from randsac_mm.complexity import measure, report
 from randsac_mm.engine.launch import load_config
-from randsac_mm.engine.tool import make_parser, run_tool
 from randsac_mm.models import RandSAC
 
 

@@ -17,8 +17,8 @@ from typing import Any, ClassVar
 
 import torch
 
-# Freed memory stays with the process, as in training.
-MALLOC = {'MALLOC_MMAP_THRESHOLD_': '2147483647', 'MALLOC_TRIM_THRESHOLD_': '2147483647'}
+# Freed memory stays with the process and threads do not spin for long, as in training.
+ENVIRONMENT = {'GOMP_SPINCOUNT': '1000', 'MALLOC_MMAP_THRESHOLD_': '2147483647', 'MALLOC_TRIM_THRESHOLD_': '2147483647'}
 
 
 def work(args: argparse.Namespace) -> None:
@@ -99,7 +99,7 @@ def main() -> None:
     workers = []
     for clone, setup in ((Path(__file__).resolve().parents[2], ''), (args.baseline.resolve(), args.setup)):
         command = [sys.executable, __file__, *sys.argv[1:], '--worker', '--setup', setup]
-        environment = {**os.environ, **MALLOC, 'PYTHONPATH': str(clone)}
+        environment = {**os.environ, **ENVIRONMENT, 'PYTHONPATH': str(clone)}
         pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1)
         workers.append(subprocess.Popen(command, cwd=clone, env=environment, **pipes))
     losses = [measure(worker) for worker in workers]  # in turns from the first step on

@@ -12,6 +12,7 @@ from pathlib import Path
 from statistics import median
 
 import measure
+
 import numpy as np
 import torch
 from mmengine.config import Config

@@ -6,6 +6,9 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+import randsac_mm  # noqa: F401  (before torch is loaded)
+
+# isort: split
 import numpy as np
 import torch
 

@@ -28,6 +28,7 @@ from typing import NamedTuple
 from unittest import mock
 
 import measure
+
 import torch
 from matrix_rate import linear_shapes, matrix_rates
 from plain_model import PlainRandSAC

@@ -3,6 +3,7 @@
 from typing import Any, NamedTuple
 
 from measure import CONFIGS
+
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmpretrain.registry import MODELS

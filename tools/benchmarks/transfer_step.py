@@ -10,6 +10,7 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import measure
+
 import mmseg
 import torch
 from mmdet.testing import demo_mm_inputs

@@ -10,11 +10,12 @@ Example:
 import argparse
 from pathlib import Path
 
+from randsac_mm.engine.tool import at_least, run_tool
+
 from sklearn.datasets import load_sample_image
 
 from randsac_mm.datasets import read_image
 from randsac_mm.engine.launch import load_config
-from randsac_mm.engine.tool import at_least, run_tool
 from randsac_mm.models import build_serialization
 from randsac_mm.visualization import animate_serialization, draw_serialization, fit_image, serialize
 from randsac_mm.visualization.command import make_parser
