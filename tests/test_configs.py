@@ -130,7 +130,8 @@ def test_every_paper_config_has_its_recipe_and_its_place_in_the_model_index() ->
     configs = {path.stem for path in PRETRAIN}
     assert configs == set(RECIPES) | ours
     index = load(str(ROOT / 'model-index.yml'))
-    assert {Path(model.config).stem for model in index.models} == configs
+    pretrained = {Path(model.config).stem for model in index.models if '/randsac/' in model.config}
+    assert pretrained == configs
     assert {model.in_collection for model in index.models} == {collection.name for collection in index.collections}
 
 

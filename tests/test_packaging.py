@@ -18,7 +18,7 @@ from packaging.utils import canonicalize_name
 from randsac_mm.version import __version__
 
 OPENMMLAB = re.compile(r'^(onedl-)?mm(cv|engine|pretrain|segmentation|detection|det|cls)(-|$)')
-FILES = ['runtime', 'mminstall', 'transfer', 'tests', 'optional', 'stock']
+FILES = ['runtime', 'mminstall', 'transfer', 'tests', 'optional', 'docs', 'stock']
 
 
 def requirements(root: Path, name: str) -> list[Requirement]:

@@ -146,7 +146,7 @@ make_env() {
         quickstart) STEPS=5 with=(-r "$REQ/mminstall.txt") ;;
         # ninja and psutil are for compiling mmcv's ops.
         tests) STEPS=7 with=(ninja psutil -r "$REQ/mminstall.txt" -r "$REQ/transfer.txt" -r "$REQ/optional.txt"
-            -r "$REQ/tests.txt") ;;
+            -r "$REQ/tests.txt" -r "$REQ/docs.txt") ;;
         stock) STEPS=3 with=(-r "$REQ/stock.txt") ;;
         *) die "unknown flavour $flavour" 'Choose quickstart, tests or stock.' ;;
     esac

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # All checks, in an environment of their own (.venv/tests) with mmseg, mmdet and mmcv's compiled ops:
 #
-#     bash tools/run_tests.sh                     ruff, import contracts, types, then every test and doctest
+#     bash tools/run_tests.sh                     ruff, import contracts, types, documentation, then every test and doctest
 #     bash tools/run_tests.sh ARGUMENTS           only pytest, with these arguments: -m 'not slow', tests/engine, -k resume
 #     bash tools/run_tests.sh --stock tests/stock the test that builds an environment of the stock OpenMMLab family
 #
@@ -21,7 +21,9 @@ pytest='python -m pytest -n 2 --dist worksteal'
 (($# == 0)) || exec $pytest "$@"
 
 failed=()
-for check in 'ruff check .' 'ruff format --check .' lint-imports mypy "$pytest --durations=10"; do
+# -E reads every page anew: one that is taken from the last build would hide its warnings.
+docs='sphinx-build -W --keep-going -q -E -b html docs docs/_build'
+for check in 'ruff check .' 'ruff format --check .' lint-imports mypy "$docs" "$pytest --durations=10"; do
     say "== $check"
     # shellcheck disable=SC2086  # several words, by intention
     $check || failed+=("$check")

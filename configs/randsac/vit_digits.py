@@ -2,7 +2,7 @@
 #
 # Command:  python tools/train.py configs/randsac/vit_digits.py  (and all of the quick start: bash tools/quickstart.sh)
 # Cost:     under 3 minutes on 2 CPU cores
-# Expected: see README.md, "What is reproduced"
+# Expected: see docs/results/README.md, `digits.json`
 _base_ = ['../_base_/models/randsac_vit_8px.py', '../_base_/datasets/digits.py', '../_base_/default_runtime.py']
 
 max_epochs = 100

@@ -3,7 +3,7 @@
 # Command:  python tools/train.py configs/smoke/finetune_vit_cifar10.py
 # Cost:     4 epochs x 50 k images at 15 M multiply-adds, thrice that with backward; took
 #           18 minutes of one thread on a crowded machine
-# Expected: see README.md, "What was learned"
+# Expected: see docs/results
 # Ours:     the paper's recipe is made for 100 epochs. In 4, RandAug, mixup, cutmix and drop path only slow a small ViT
 #           down, so crops and flips are all there is; 128 images in a step, and a learning rate of 2e-3.
 _base_ = [

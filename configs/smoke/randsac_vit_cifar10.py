@@ -4,7 +4,7 @@
 # Command:  OMP_NUM_THREADS=1 python tools/train.py configs/smoke/randsac_vit_cifar10.py
 # Cost:     8 epochs x 50 k images at 19 M multiply-adds, thrice that with backward; took
 #           36 minutes on a crowded machine
-# Expected: a probe that rises from 30 to 43 % (kNN); see README.md, "What is reproduced"
+# Expected: a probe that rises from 30 to 43 % (kNN); see docs/results
 _base_ = [
     '../_base_/models/randsac_vit-t_32px.py',
     '../_base_/datasets/cifar10.py',

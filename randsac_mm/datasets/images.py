@@ -138,7 +138,7 @@ def read_mask(path: str | os.PathLike) -> np.ndarray:
 
 
 def fit_image(image: np.ndarray, size: tuple[int, int], grey: bool = False) -> np.ndarray:
-    """Resize an image (H, W, C), uint8, C of 1 or 3, until it just covers a size, and crop its centre: (*size, C).
+    """Resize an image (H, W, C), uint8, C of 1 or 3, until it just covers a size, and crop its centre: ``(*size, C)``.
 
     With ``grey`` three channels become one.
     """
