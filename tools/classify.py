@@ -11,6 +11,7 @@ Example:
 import argparse
 
 from randsac_mm.engine.tool import run_tool
+
 from randsac_mm.recipes.classify import look_at_classes
 from randsac_mm.recipes.downstream import make_recipe_parser, run_downstream
 

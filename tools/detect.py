@@ -12,6 +12,7 @@ import argparse
 from pathlib import Path
 
 from randsac_mm.engine.tool import run_tool
+
 from randsac_mm.recipes.detect import look_at_objects
 from randsac_mm.recipes.downstream import make_recipe_parser, run_downstream
 

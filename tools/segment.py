@@ -12,6 +12,7 @@ Examples:
 import argparse
 
 from randsac_mm.engine.tool import run_tool
+
 from randsac_mm.recipes.downstream import make_recipe_parser, run_downstream
 from randsac_mm.recipes.segment import look_at_masks
 

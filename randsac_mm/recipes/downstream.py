@@ -8,17 +8,18 @@ from pathlib import Path
 from pprint import pformat
 from typing import Any, NamedTuple
 
+from randsac_mm.engine.tool import make_parser
+
 import torch
 
 from randsac_mm.engine.time_budget import parse_duration
-from randsac_mm.engine.tool import make_parser
 from randsac_mm.engine.work_dir import find_checkpoint, find_run
 from randsac_mm.export.encoder import Encoder, read_encoder
 from randsac_mm.locations import config_path
 from randsac_mm.visualization.run_log import read_run
 
 from .progress import SCORES
-from .run import begin_run, run_recipe
+from .training import begin_run, run_recipe
 
 
 class Task(NamedTuple):
