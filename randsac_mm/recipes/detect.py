@@ -16,12 +16,7 @@ from .downstream import Found, choose_side
 
 
 def look_at_objects(encoder: Encoder, folder: Path, annotations: Sequence[Path]) -> Found:
-    """Look at images and annotations; without masks, boxes are detected by Faster R-CNN.
-
-    Args:
-        encoder: The encoder that will be trained.
-        folder: The images, in it or in folders of it.
-        annotations: Files in COCO's format: to train, and to validate on.
+    """Look at images, in a folder or in one inside of it, and at two files in COCO's format: to train and to validate.
 
     Raises:
         FileNotFoundError: If there is no such file, or no image of it.

@@ -157,8 +157,7 @@ def run_downstream(task: str, args: argparse.Namespace, look: Callable[[Encoder]
 
     def commands() -> list[str]:
         scalars = read_run(out).scalars
-        scores = [(key.removeprefix('val/'), name) for key, name in SCORES.items()]
-        best = {name: max(scalars[key].values()) for key, name in scores if key in scalars}
+        best = {SCORES[f'val/{key}']: max(values.values()) for key, values in scalars.items() if f'val/{key}' in SCORES}
         texts = [f'{name} {score:.1f} %' if score > 1 else f'{name} {score:.3f}' for name, score in best.items()]
         print('Best in validation:', ', '.join(texts) or 'nothing found')
         files = f'{out / "config.py"} {next(out.glob("best_*.pth"), None) or find_checkpoint(out)}'

@@ -24,14 +24,9 @@ def look_at_masks(
     values: Sequence[int] | None = None,
     unlabelled: Sequence[int] | None = None,
 ) -> Found:
-    """Look at images and their masks.
+    """Look at images and masks, see :func:`find_pairs`, whose classes have ``values`` (None: 0, 1, 2, ...).
 
-    Args:
-        encoder: The encoder that will be trained.
-        data: The folder, see :func:`find_pairs`.
-        classes: Names of the classes.
-        values: The value of each class in masks; None: 0, 1, 2, ...
-        unlabelled: Values of pixels without class; None: 255, unless it is one of ``values``.
+    ``unlabelled`` are values of pixels without class; None: 255, unless that is a class.
 
     Raises:
         FileNotFoundError: If the folder has another layout, or no images with masks.

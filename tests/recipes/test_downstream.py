@@ -222,6 +222,17 @@ def test_layouts_of_class_folders(held_out: str | None, encoder: Encoder, labell
     assert not paths[0] & paths[1]
 
 
+@pytest.mark.parametrize(('seconds', 'validations'), [(30, 2), (200, 3), (7200, 10)])
+def test_time_is_a_budget_of_the_run(
+    seconds: float, validations: int, encoder: Encoder, labelled: Path, tmp_path: Path
+) -> None:
+    (tmp_path / 'config.py').write_text(make_config('classify', encoder, look_at_classes(encoder, labelled), seconds))
+    cfg = load_config(str(tmp_path / 'config.py'), None, None, 'none')
+    (hook,) = cfg.custom_hooks
+    assert (hook.type, hook.seconds, hook.interval) == ('TimeBudgetHook', seconds, cfg.train_cfg.val_interval)
+    assert cfg.train_cfg.max_iters // hook.interval + 1 == validations
+
+
 def test_filled_config_keeps_all_that_is_not_replaced() -> None:
     name = 'segmentation/upernet_vit-s_own.py'
     classes = tuple(f'class {number}' for number in range(99))
