@@ -124,7 +124,7 @@ def _fit(config: str, run: Path, seconds: float | None) -> tuple[str, Measuremen
             least = format_duration(seconds - left + 1.05 * _LEAST * step)
             raise ValueError(
                 f'--time {format_duration(seconds)} is too short: a step takes {step:.2g} s, and starting, {_LEAST} '
-                f'steps and the page {least}; use more, or a smaller --arch'
+                f'steps and the end {least}: use more, or a smaller model'
             )
         config = set_number(set_number(config, 'max_iters', steps), 'reserve', round(reserve))
     epochs = measured.epochs * steps * batch / (measured.steps * cfg.train_dataloader.batch_size)
