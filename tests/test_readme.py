@@ -129,6 +129,7 @@ def test_commands_run(folder: Path, program: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_from_a_folder_of_images_to_exports(folder: Path) -> None:
     for command in (command for command in STAND_INS if command.startswith('randsac-mm')):
         run(*adapt(command), cwd=folder)

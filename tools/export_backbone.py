@@ -14,13 +14,15 @@ from pathlib import Path
 
 from randsac_mm.engine.tool import make_parser, run_tool
 
+from randsac_mm.engine.work_dir import find_run
 from randsac_mm.export import TARGETS, export_encoder, read_encoder
 from randsac_mm.locations import command_line
 
 
 def work(args: argparse.Namespace) -> None:
-    out = args.out or args.checkpoint.with_name(f'{args.checkpoint.stem}_export')
-    encoder = read_encoder(args.checkpoint, args.config, args.img_size, averaged_norm=not args.drop_averaged_norm)
+    path = find_run(args.checkpoint)[1] if args.checkpoint.is_dir() else args.checkpoint
+    out = args.out or path.with_name(f'{path.stem}_export')
+    encoder = read_encoder(path, args.config, args.img_size, averaged_norm=not args.drop_averaged_norm)
     for note in encoder.notes:
         print(f'note: {note}')
     options = dict(images=args.images, force=args.force, uint8=args.uint8)
@@ -30,7 +32,7 @@ def work(args: argparse.Namespace) -> None:
 
 if __name__ == '__main__':
     parser = make_parser(__doc__, config=False)
-    parser.add_argument('checkpoint', type=Path, help='pre-training, classifier, segmentor, detector or backbone')
+    parser.add_argument('checkpoint', type=Path, help='of any run, its work directory, or a bare backbone')
     parser.add_argument('--to', nargs='+', required=True, choices=TARGETS, help='one or several targets')
     parser.add_argument('--out', type=Path, metavar='DIR', help='folder of all targets (default: CHECKPOINT_export)')
     parser.add_argument('--force', action='store_true', help='replace earlier exports')
