@@ -39,11 +39,11 @@ train_dataloader['dataset']['pipeline'] = [*steps, dict(type='PackDetInputs')]
 val_dataloader['dataset']['pipeline'] = [steps[0], steps[2], steps[1], meta]
 train_dataloader['dataset'].update(indices=2)
 val_dataloader['dataset'].update(indices=2)
-train_cfg = dict(max_epochs=1, val_interval=1)
+train_cfg = dict(_delete_=True, type='IterBasedTrainLoop', max_iters=1, val_interval=1)
 optim_wrapper = dict(_delete_=True, type='OptimWrapper', optimizer=dict(type='AdamW', lr=1e-4))
 """,
     'finetune/finetune_vit-s_own.py': """
-train_cfg = dict(max_epochs=1, val_interval=1)
+train_cfg = dict(_delete_=True, type='IterBasedTrainLoop', max_iters=1, val_interval=1)
 train_dataloader['batch_size'] = 2
 optim_wrapper.update(type='OptimWrapper')
 default_hooks['checkpoint'].update(interval=1)
@@ -121,7 +121,7 @@ def test_detection(root: Path, tmp_path: Path, run_tool: Callable, detection: di
     run_tool('check_data.py', config, '--sheet', tmp_path / 'sheet')
     run_tool('train.py', config, '--work-dir', tmp_path / 'run')
     images = Path(detection['data_root'], detection['val']['data_prefix']['img'])
-    run_tool('predict.py', config, tmp_path / 'run/epoch_1.pth', images, '--out', tmp_path / 'out')
+    run_tool('predict.py', config, tmp_path / 'run/iter_1.pth', images, '--out', tmp_path / 'out')
     found = json.loads((tmp_path / 'out/results.json').read_text())
     assert tuple(found['classes']) == detection['classes']
     assert 'segm_mAP: ' in next((tmp_path / 'run').glob('*/*.log')).read_text()
@@ -139,5 +139,5 @@ def test_classification(root: Path, tmp_path: Path, run_tool: Callable, shapes: 
     config = change(root, 'finetune/finetune_vit-s_own.py', tmp_path, **lines)
     run_tool('check_data.py', config, '--sheet', tmp_path / 'sheet')
     run_tool('train.py', config, '--work-dir', tmp_path / 'run')
-    run_tool('test.py', config, tmp_path / 'run/epoch_1.pth', '--work-dir', tmp_path, '--out', tmp_path / 'test.json')
+    run_tool('test.py', config, tmp_path / 'run/iter_1.pth', '--work-dir', tmp_path, '--out', tmp_path / 'test.json')
     assert 0 <= json.loads((tmp_path / 'test.json').read_text())['accuracy/top1'] <= 100

@@ -3,10 +3,11 @@
 
 Features are the averaged tokens of images without augmentation, so this is quicker than configs/linear_probe/. Images
 of the encoder's size stay as they are; what is done to others is printed. Data sets: digits, CIFAR-10, CIFAR-100, or
-DIR/train/CLASS/IMAGE with DIR/val/CLASS/IMAGE.
+DIR/train/CLASS/IMAGE with DIR/val/CLASS/IMAGE, or DIR/CLASS/IMAGE.
 
-Example:
+Examples:
     python tools/evaluate.py configs/randsac/vit-t_cifar10.py work_dirs/vit-t_cifar10/epoch_800.pth --raw --untrained
+    python tools/evaluate.py work_dirs/vit-t_cifar10 --data /my/labelled/photos          # its newest checkpoint
 """
 
 import argparse
@@ -18,11 +19,14 @@ from mmengine.registry import init_default_scope
 
 from randsac_mm.engine.launch import load_config
 from randsac_mm.engine.origin import describe_origin
+from randsac_mm.engine.work_dir import find_run
 from randsac_mm.evaluation.evaluate import evaluate_checkpoint, format_accuracy
 from randsac_mm.files import write_json
 
 
 def work(args: argparse.Namespace) -> str:
+    if args.checkpoint is None:
+        args.config, args.checkpoint = map(str, find_run(args.config))
     cfg = load_config(args.config, args.cfg_options, None, 'none')
     init_default_scope('mmpretrain')
     options = {key: getattr(args, key) for key in ('subset', 'raw', 'untrained', 'seed', 'k')}
@@ -34,8 +38,9 @@ def work(args: argparse.Namespace) -> str:
 
 if __name__ == '__main__':
     parser = make_parser(__doc__)
-    parser.add_argument('config', help='config that the checkpoint was trained with')
-    parser.add_argument('checkpoint', help='checkpoint of pre-training or of any other run; its backbone must fit')
+    parser.add_argument('config', help='config that the checkpoint was trained with, or a work directory alone')
+    text = 'checkpoint of pre-training or of any other run; its backbone must fit'
+    parser.add_argument('checkpoint', nargs='?', help=text)
     parser.add_argument('--data', metavar='digits|DIR', help="labelled data (default: the config's)")
     parser.add_argument('--subset', type=at_least(1), metavar='N', help='learn from N images, each class by its share')
     text = 'numbers of neighbours (default: 20)'

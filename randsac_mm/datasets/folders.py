@@ -177,6 +177,7 @@ class SegmentationFolder(_Folder, EngineDataset):
         values: Value of each class in masks; default: 0, 1, 2, ...
         unlabelled: Values in masks, one, several or None, of pixels of no class: index 255 for models and evaluators.
         palette: RGB colour of each class, 0 .. 255; default: different bright ones.
+        part: Of folders without a split: ``'val'``, every fifth pair; ``'train'``, the others; None, all.
         **kwargs: Further arguments of :class:`UnlabelledImageFolder`.
 
     Raises:
@@ -192,6 +193,7 @@ class SegmentationFolder(_Folder, EngineDataset):
         values: Sequence[int] | None = None,
         unlabelled: int | Sequence[int] | None = _NO_CLASS,
         palette: Sequence[Sequence[int]] | None = None,
+        part: str | None = None,
         **kwargs: Any,
     ) -> None:
         classes, count = _check_names(classes), len(classes)
@@ -206,6 +208,9 @@ class SegmentationFolder(_Folder, EngineDataset):
             raise ValueError(f'{both} are in values and in unlabelled={unlabelled}: set unlabelled, such as to None')
         if set(data_prefix) != {'img_path', 'seg_map_path'}:
             raise ValueError(f'data_prefix={dict(data_prefix)} must be dict(img_path=..., seg_map_path=...)')
+        if part not in (None, *_PARTS):
+            raise ValueError(f'part={part!r} must be one of {_PARTS}, or None for all pairs')
+        self.part = part
         data_prefix = {key: os.path.expanduser(folder) for key, folder in data_prefix.items()}
         self.mask_values = dict(zip(values, range(count), strict=True)) | dict.fromkeys(unlabelled, _NO_CLASS)
         super().__init__(data_root, data_prefix=data_prefix, metainfo=dict(classes=classes, palette=palette), **kwargs)
@@ -220,8 +225,13 @@ class SegmentationFolder(_Folder, EngineDataset):
         for stem in sorted(images.keys() ^ masks.keys()):
             kind = 'images without a mask' if stem in images else 'masks without an image'
             self._skip(kind, images.get(stem) or masks[stem])
+        pairs = {stem: '' for stem in images if stem in masks}
+        if self.part is not None:
+            if len(pairs) < 5:
+                raise ValueError(f'{self.data_root}: {len(pairs)} images with masks; 5 are needed without a split')
+            pairs = _choose_part(pairs, self.part == 'train')
         meta = dict(mask_values=self.mask_values, label_map=None, reduce_zero_label=False, seg_fields=[])
-        return self._finish([{'img_path': images[s], 'seg_map_path': masks[s], **meta} for s in images if s in masks])
+        return self._finish([{'img_path': images[s], 'seg_map_path': masks[s], **meta} for s in pairs])
 
     def _find_by_stem(self, key: str, endings: tuple, folders: Sequence[str]) -> dict[str, str]:
         """Return the files in one of the folders, by relative name without ending."""

@@ -37,7 +37,8 @@ def load_labelled(
 
     Args:
         where: ``'digits'``, a folder with CIFAR-10 or CIFAR-100 in it (``cifar-10-batches-py``, ``cifar-100-python``),
-            or one with ``train/CLASS/IMAGE`` and ``val/CLASS/IMAGE`` (or ``test/...``).
+            or one with ``train/CLASS/IMAGE`` and ``val/CLASS/IMAGE`` (or ``test/...``), or with ``CLASS/IMAGE``, of
+            which every fifth one is held out.
         encoder: The one that a folder's images are fitted to. Digits and CIFAR stay as they are.
         subset: How many training images to read, each class by its share; default: all. The test set stays whole.
         seed: Which ones.
@@ -84,12 +85,13 @@ def _datasets(where: str, encoder: FrozenEncoder, check: str) -> tuple[str, Any,
         if (root / folder).is_dir():
             train, test = (dict(type=kind, data_root=where, split=split) for split in ('train', 'test'))
             return f'{kind.removeprefix("Prepared")} in {where}', train, test
-    held_out = next((folder for folder in ('val', 'test') if (root / folder).is_dir()), None)
-    if held_out is None or not (root / 'train').is_dir():
+    splits = [folder for folder in ('val', 'test', 'train') if (root / folder).is_dir()]
+    if not any(root.glob('*/')) or len(splits) == 1 or splits == ['val', 'test']:
         raise FileNotFoundError(
             f"no labelled data in {where!r}: it must be 'digits', or a folder that has cifar-10-batches-py, "
-            'cifar-100-python, or train/CLASS/IMAGE and val/CLASS/IMAGE'
+            'cifar-100-python, train/CLASS/IMAGE and val/CLASS/IMAGE, or CLASS/IMAGE'
         )
+    held_out = splits[0] if splits else 'val'
     pipeline = [lambda entry: {**entry, 'inputs': encoder.prepare(entry['img_path'])}]
     train, test = (LabelledImageFolder(where, split, pipeline=pipeline, check=check) for split in ('train', held_out))
     return f'{len(train.CLASSES)} classes in {where}', train, test

@@ -1,5 +1,5 @@
 """Recipes: from a folder of a user's to an ordinary config and its run, by rules that are data."""
 
-from .run import run_recipe
+from .training import run_recipe
 
 __all__ = ['run_recipe']

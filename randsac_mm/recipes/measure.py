@@ -50,7 +50,7 @@ class _Stopwatch(Hook):
         self.marks.append(time.perf_counter())
         lasted = self.marks[-1] - self.marks[0]
         enough = len(self.marks) > _STEPS and lasted >= _SECONDS
-        if enough or lasted > self.limit:
+        if enough or lasted > self.limit or self.marks[0] - self.began > 2 * self.limit:
             raise _EnoughError
 
 
@@ -59,7 +59,8 @@ def measure(cfg: Config, limit: float) -> Measurement:
 
     Args:
         cfg: The config; it is not changed.
-        limit: Seconds, from the end of the first step, after which no further one is begun.
+        limit: Seconds, from the end of the first step, after which no further one is begun; nor is a second one if the
+            first took twice as long.
 
     Raises:
         NoMemoryError: If the memory is too small for a step.
@@ -67,6 +68,8 @@ def measure(cfg: Config, limit: float) -> Measurement:
     stopwatch, cfg = _Stopwatch(limit), copy.deepcopy(cfg)
     with tempfile.TemporaryDirectory() as folder:
         cfg.update(work_dir=folder, experiment_name=f'measurement_{time.time_ns()}', log_level='ERROR')
+        if cfg.get('visualizer'):
+            cfg.visualizer.name = cfg.experiment_name  # mmengine keeps one for each name, with its folder
         cfg.update(val_cfg=None, val_dataloader=None, val_evaluator=None)
         cfg.update(test_cfg=None, test_dataloader=None, test_evaluator=None)
         hooks = {name: hook for name, hook in (cfg.get('default_hooks') or {}).items() if name in _HOOKS}

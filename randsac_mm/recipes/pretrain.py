@@ -10,7 +10,7 @@ from randsac_mm.engine.time_budget import format_duration
 
 from .look import Images, Labelled, look_at_images, look_at_labels, measure_pixels
 from .rules import IMAGENET, Decision, decide
-from .run import begin_run, run_recipe
+from .training import begin_run, run_recipe
 
 
 def pretrain(

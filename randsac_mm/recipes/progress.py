@@ -9,7 +9,7 @@ from mmengine.hooks import Hook
 from randsac_mm.engine.time_budget import format_duration
 
 _FIRST, _MOST = 10.0, 60.0  # seconds between lines, at the beginning and later
-_SCORES = {
+SCORES = {
     'probe/knn': 'kNN',
     'probe/linear': 'linear',
     'val/accuracy/top1': 'accuracy',
@@ -47,7 +47,7 @@ class ProgressHook(Hook):
         words = [f'step {done:,} of {runner.max_iters:,}', f'epoch {epoch:,.1f}']
         if 'train/loss' in hub.log_scalars:
             words.append(f'loss {hub.get_scalar("train/loss").mean(runner.log_processor.window_size):.4f}')
-        scores = {name: hub.get_scalar(key).current() for key, name in _SCORES.items() if key in hub.log_scalars}
+        scores = {name: hub.get_scalar(key).current() for key, name in SCORES.items() if key in hub.log_scalars}
         words += [
             f'{name} {score:.1f} %' if abs(score) > 1 else f'{name} {score:.3f}' for name, score in scores.items()
         ]

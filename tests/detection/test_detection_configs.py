@@ -143,7 +143,7 @@ def test_own_data_stand_at_the_top_and_all_else_follows(tmp_path: Path) -> None:
     assert cfg.train_dataloader.dataset.filter_cfg == dict(filter_empty_gt=True, min_size=1)
     assert cfg.val_evaluator.ann_file == cfg.test_evaluator.ann_file == 'data/mine/val.json'
     assert cfg.auto_scale_lr.base_batch_size == cfg.train_dataloader.batch_size
-    assert cfg.param_scheduler[1].end == cfg.train_cfg.max_epochs
+    assert cfg.param_scheduler[1].end == cfg.train_cfg.max_iters
 
 
 def test_large_scale_jitter_gives_images_of_one_size(shapes: Path) -> None:

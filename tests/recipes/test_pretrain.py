@@ -16,12 +16,12 @@ from randsac_mm.engine import launch, time_budget
 from randsac_mm.engine.time_budget import parse_duration
 from randsac_mm.models import RandSAC
 from randsac_mm.recipes import measure as measuring
-from randsac_mm.recipes import run as running
+from randsac_mm.recipes import training as running
 from randsac_mm.recipes.look import look_at_images, look_at_labels, measure_pixels
 from randsac_mm.recipes.measure import Measurement, NoMemoryError
 from randsac_mm.recipes.pretrain import pretrain, write_config
 from randsac_mm.recipes.rules import decide
-from randsac_mm.recipes.run import set_number
+from randsac_mm.recipes.training import set_number
 
 
 @pytest.fixture(scope='session')

@@ -5,6 +5,7 @@ import logging
 import re
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from .progress import ProgressHook
 _MEASURING = 20.0, 0.08  # most seconds, and share of the time
 _LEAST, _ENOUGH = 10, 100  # steps: with fewer a time is too short, or batches are too large
 _SMALL_BATCH = 4
+_END = 2.0  # seconds to end a process without a page
 _PROBES = 0.15  # share of the training for all of its twelve probes
 _PAGE = 0.05  # share of the time for the images of the page, 8 to 128
 # What this process took to import everything; the page of a run and the end of the process take about as much.
@@ -38,7 +40,9 @@ def begin_run(run: Path) -> None:
     MMLogger.get_current_instance().setLevel(logging.WARNING)
 
 
-def run_recipe(config: str, run: Path, seconds: float | None, lines: list[str], next_commands: list[str]) -> None:
+def run_recipe(
+    config: str, run: Path, seconds: float | None, lines: list[str], next_commands: list[str] | Callable[[], list[str]]
+) -> None:
     """Write a config to ``run/config.py`` and train.
 
     Some lines ``NAME = NUMBER`` of the config, from which all else follows there, are replaced: ``batch_size`` by half
@@ -51,7 +55,7 @@ def run_recipe(config: str, run: Path, seconds: float | None, lines: list[str], 
         run: The work directory.
         seconds: Time from the start of the process to its end; None: as many steps as the config has.
         lines: What was decided and why, to print.
-        next_commands: What can be done next, to print at the end.
+        next_commands: What can be done next, to print at the end; or what returns it then.
 
     Raises:
         OSError: If the work directory or data cannot be used.
@@ -72,6 +76,7 @@ def run_recipe(config: str, run: Path, seconds: float | None, lines: list[str], 
             runner.logger.info('\n'.join([*lines, checked]))
 
         launch.train(cfg, begin)
+    next_commands = next_commands() if callable(next_commands) else next_commands
     if cfg.model.type == 'RandSAC':
         page, _ = make_report(read_run(run), {}, loss_images=images)
         with atomic_write(run / 'report.html') as path:
@@ -100,7 +105,7 @@ def _fit(config: str, run: Path, seconds: float | None) -> tuple[str, Measuremen
             print(f'The memory is too small for {batch} images in a step: {batch // 2} from now on', flush=True)
             config = set_number(config, 'batch_size', batch // 2)
     step, steps = measured.step, measured.steps
-    page, reserve = _plan_page(step / batch, seconds)
+    page, reserve = _plan_page(step / batch, seconds) if cfg.model.type == 'RandSAC' else (0, _END)
     left = 0.0 if seconds is None else seconds - process_seconds() - measured.start - reserve
     whole = batch
     while seconds and left / step < _ENOUGH and batch > _SMALL_BATCH:
@@ -119,7 +124,7 @@ def _fit(config: str, run: Path, seconds: float | None) -> tuple[str, Measuremen
             least = format_duration(seconds - left + 1.05 * _LEAST * step)
             raise ValueError(
                 f'--time {format_duration(seconds)} is too short: a step takes {step:.2g} s, and starting, {_LEAST} '
-                f'steps and the page {least}; use more, or a smaller --arch'
+                f'steps and the end {least}: use more, or a smaller model'
             )
         config = set_number(set_number(config, 'max_iters', steps), 'reserve', round(reserve))
     epochs = measured.epochs * steps * batch / (measured.steps * cfg.train_dataloader.batch_size)
