@@ -22,7 +22,8 @@ extensions = ['myst_nb', 'sphinx.ext.autodoc', 'sphinx.ext.napoleon']
 exclude_patterns = ['_build']
 html_theme = 'furo'
 html_title = project
-html_static_path = []
+html_static_path = ['static']
+html_css_files = ['tables.css']
 myst_heading_anchors = 3
 suppress_warnings = ['misc.highlighting_failure']  # blocks of JSON and configs with dots in place of numbers
 # Tutorials run anew in each build, in an empty folder; -D nb_execution_mode=off builds the rest in seconds.
@@ -33,7 +34,6 @@ nb_execution_raise_on_error = True
 nb_merge_streams = True
 autodoc_member_order = 'bysource'
 autodoc_typehints = 'signature'
-autodoc_preserve_defaults = True
 napoleon_use_ivar = True
 napoleon_custom_sections = [('Paper', 'notes_style')]
 

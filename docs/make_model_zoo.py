@@ -21,7 +21,7 @@ No weights are published.
   full length. Runs that are scaled down are in
   [results](results/README.md#table2-table4-table6-table10-the-papers-tables-scaled-down).
 """
-COLUMNS = ['config', 'data', 'length', 'parameters', 'multiply-adds', 'measured', 'paper', 'ours', 'command']
+COLUMNS = ['config', 'data', 'parameters, multiply-adds', 'measured', 'paper', 'ours', 'command']
 TITLES = {
     'randsac': 'Pre-training',
     'linear_probe': 'Linear probe',
@@ -51,10 +51,8 @@ def make_row(model: dict) -> list[str]:
     results = [f'{what} {value}' for result in model['Results'] or () for what, value in result['Metrics'].items()]
     return [
         f'[{config.stem}](../{config})',
-        about['Training Data'],
-        f'{epochs} epochs' if epochs else f'{about["Iterations"]:,} steps',
-        shorten(about['Parameters']),
-        shorten(about['FLOPs']),
+        f'{about["Training Data"]}, ' + (f'{epochs} epochs' if epochs else f'{about["Iterations"]:,} steps'),
+        f'{shorten(about["Parameters"])}, {shorten(about["FLOPs"])}',
         about.get('Measured', ''),
         str(about.get('Paper', '')),
         ', '.join(results) or 'not run',

@@ -121,7 +121,7 @@ class FrozenEncoder:
                     yield [future.result() for future in ahead.popleft()]
 
     def prepare(self, image: Any) -> Tensor:
-        """Read an image and fit it to the encoder: (channels, *image_size), uint8, RGB or grey."""
+        """Read an image and fit it to the encoder: ``(channels, *image_size)``, uint8, RGB or grey."""
         if isinstance(image, str | os.PathLike):
             image = read_image(image)
         pixels = np.atleast_3d(_from_pillow(image) if isinstance(image, Image.Image) else image)
