@@ -58,7 +58,9 @@ def test_a_transfer_step_is_measured(bench, name):
     assert name in transfer.describe({name: row})
 
 
-@pytest.mark.parametrize('options', [[], ['--rehearse'], ['out', '--fast']])
+@pytest.mark.parametrize(
+    'options', [[], ['--smoke'], ['out', '--fast'], ['out', '--device', 'tpu'], ['out', '--seconds']]
+)
 def test_wrong_calls_of_the_gpu_script(root, tmp_path, options):
     command = ['bash', str(root / 'tools' / 'benchmarks' / 'gpu.sh'), *options]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)

@@ -108,3 +108,22 @@ def test_wrong_options(bench, capsys, option):
     with pytest.raises(SystemExit):
         bench('step').main([*option])
     assert repr(option[1]) in capsys.readouterr().err
+
+
+def test_time_by_kind_of_kernel(bench, tmp_path):
+    kinds = bench('kernel_kinds')
+    names = {
+        'aten::addmm': 'matrix products',
+        'nvjet_tst_128x256_64x4_2x1_v_bz_coopA_bias_TNT': 'matrix products',
+        'aten::_to_copy': 'copies and casts',
+        'fmha_cutlassF_bf16_aligned_64x128_rf_sm80(Params)': 'attention',
+        'triton_per_fused_native_layer_norm_3': 'norms',
+        'triton_poi_fused_gelu_1': 'fused',
+        'void at::native::multi_tensor_apply_kernel<FusedAdamMathFunctor>': 'optimiser',
+        'aten::gelu': 'other',
+    }
+    assert {name: kinds.kind_of(name) for name in names} == names
+    row = run(bench, tmp_path, '--variants', 'eager', '--rounds', '1', '--batch', '2', '--kinds')['variants']['eager']
+    assert {'matrix products', 'norms', 'optimiser'} <= row['kinds'].keys()
+    assert 0 < sum(row['kinds'].values()) < 60
+    assert 'Kernels of eager' in (tmp_path / 'step.md').read_text()

@@ -1,19 +1,29 @@
 #!/usr/bin/env bash
-# Everything that only a GPU can show, the important parts first, within 9 minutes.
+# Everything that only a GPU can show, in the order of its worth; a report is renewed whenever a figure is known.
 #
-#   bash tools/benchmarks/gpu.sh OUT              writes reports (JSON and Markdown) and gpu.log to the folder OUT
-#   bash tools/benchmarks/gpu.sh OUT --rehearse   the same on a CPU with tiny models; the figures mean nothing
+#   bash tools/benchmarks/gpu.sh OUT                           writes reports (JSON and Markdown) and gpu.log to OUT
+#   bash tools/benchmarks/gpu.sh OUT --seconds 300             ends after so many seconds (default: 500)
+#   bash tools/benchmarks/gpu.sh OUT --device cpu --smoke      tiny models, which show only that each part runs
 #
-# Reports are renewed after every round. A machine without network needs build/gpu of tools/benchmarks/carry_wheels.sh.
+# A machine without network needs build/gpu of tools/benchmarks/carry_wheels.sh.
 set -uo pipefail
-if [[ $# -lt 1 || $# -gt 2 || $1 == -* || ${2:---rehearse} != --rehearse ]]; then
-    echo "usage: $0 OUT [--rehearse]" >&2
-    exit 2
-fi
-mkdir -p "$1"
-OUT=$(cd "$1" && pwd)
+usage() { echo "usage: $0 OUT [--device cuda|cpu] [--smoke] [--seconds N]" >&2 && exit 2; }
+(($# > 0)) && [[ $1 != -* ]] || usage
+OUT=$1 DEVICE=cuda SMOKE='' LIMIT=500
+shift
+while (($#)); do
+    case $1 in
+        --device) [[ ${2:-} == cuda || ${2:-} == cpu ]] || usage; DEVICE=$2; shift ;;
+        --seconds) [[ ${2:-} =~ ^[0-9]+$ ]] || usage; LIMIT=$2; shift ;;
+        --smoke) SMOKE=1 ;;
+        *) usage ;;
+    esac
+    shift
+done
+mkdir -p "$OUT"
+OUT=$(cd "$OUT" && pwd)
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
-PYTHON=${RANDSAC_PYTHON:-python3} LIMIT=520 LOG=$OUT/gpu.log
+PYTHON=${RANDSAC_PYTHON:-python3} LOG=$OUT/gpu.log
 WORK=$(mktemp -d)
 trap 'rm -rf "$WORK"' EXIT
 failed=()
@@ -34,30 +44,25 @@ part() {
     ((PIPESTATUS[0] == 0)) || failed+=("$name (exit status ${PIPESTATUS[0]})")
 }
 
-if [[ $# == 2 ]]; then
-    DEVICE=cpu
-    part step 200 step.py --models tiny --variants eager eager:plain plain mae --rounds 2
-    part data 100 data.py --batch-size 64 --rounds 2
-else
-    DEVICE=cuda
-    step=(step.py --dtype bf16 --steps 5)
-    main=(compiled eager plain plain-compiled mae-compiled)
-    attention=(compiled compiled:plain compiled:triton eager eager:plain eager:triton)
-    # Compiling hardly needs the GPU: all models at once, into the cache that all parts share.
-    for model in vit-b_k9 vit-s vit-t; do
-        part "compile_$model" 150 "${step[@]}" --rounds 0 --models $model --variants "${main[@]}" graphs &
-    done
-    wait
-    part vit-b_k9 90 "${step[@]}" --models vit-b_k9 --variants "${main[@]}"
-    for model in vit-s vit-t; do
-        part $model 65 "${step[@]}" --models $model --variants graphs "${main[@]}"
-    done
-    # In a process of its own: a kernel that fails may take the device's context with it.
-    part attention 90 "${step[@]}" --models vit-b_k9 --variants "${attention[@]}"
-    part data 50 data.py
-    part tokens 60 "${step[@]}" --models tokens-64 tokens-256 tokens-1024 --variants eager
-    part vit-s_blob 60 "${step[@]}" --models vit-s_blob --variants eager+uncut eager compiled+uncut plain
-fi
+# step NAME SECONDS MODELS VARIANTS: times the variants of the models, and the kernels of each by kind.
+step() {
+    local options=(--dtype bf16 --steps 5) model=$3 variants=$4
+    # Compiling takes minutes on a CPU; Triton and graphs are for GPUs.
+    [[ -z $SMOKE ]] || options=(--rounds 1) model=tiny variants='eager eager:plain'
+    # shellcheck disable=SC2086  # several words, by intention
+    part "$1" "$2" step.py "${options[@]}" --kinds --models "$model" --variants $variants
+}
+
+# In processes of their own: a kernel that fails may take the device's context with it.
+step vit-b_k9 120 vit-b_k9 'compiled eager'
+step vit-b_k9_triton 60 vit-b_k9 'compiled compiled:triton'
+step vit-s 60 vit-s 'compiled graphs'
+step vit-t 60 vit-t 'compiled graphs'
+step vit-b_k9_others 120 vit-b_k9 'compiled plain-compiled mae-compiled plain mae'
+part data 50 data.py ${SMOKE:+--rounds 2 --batch-size 64}
+step vit-s_blob 60 vit-s_blob 'compiled compiled+uncut eager'
+step vit-s_others 90 vit-s 'graphs plain-compiled mae-compiled'
+step vit-t_others 90 vit-t 'graphs plain-compiled mae-compiled'
 echo "ended after $SECONDS s" | tee -a "$LOG"
 if ((${#failed[@]})); then
     printf '%s\n' "$0: error: incomplete:" "${failed[@]}" | tee -a "$LOG" >&2

@@ -30,6 +30,7 @@ from unittest import mock
 import measure
 
 import torch
+from kernel_kinds import time_by_kind
 from matrix_rate import linear_shapes, matrix_rates
 from plain_model import PlainRandSAC
 from step_models import KNOWN, build_mae, build_model
@@ -161,6 +162,9 @@ def benchmark(model_name: str, args: argparse.Namespace, report: dict) -> None:
             row['ratio'] = median(seconds[name] / seconds[first] for seconds, _ in rounds)
             row['utilisation'] = median(variant.operations / seconds[name] / rates['best'] for seconds, rates in rounds)
         write(report, args)
+    for name, variant in variants.items() if args.kinds else ():
+        rows[name]['kinds'] = time_by_kind(variant.step, device)
+        write(report, args)
 
 
 def describe(result: dict) -> str:
@@ -177,7 +181,13 @@ def describe(result: dict) -> str:
         table.append([name, work, speed, middle, f'{low} .. {high}', *cells])
     rates = [f'{name} {rate["median"] / 1e9:,.0f}' for name, rate in result['matrix_rates'].items()]
     about = f'{result["model"]}, batch {result["batch"]}, {result["dtype"]}, {result["rounds"]} rounds'
-    return f'{about}; matrix rate, GFLOP/s: {", ".join(rates)}\n\n{measure.markdown(table)}'
+    text = f'{about}; matrix rate, GFLOP/s: {", ".join(rates)}\n\n{measure.markdown(table)}'
+    for name, row in result['variants'].items():
+        if 'kinds' in row:
+            total = sum(row['kinds'].values())
+            shares = [f'{kind} {100 * seconds / total:.0f} %' for kind, seconds in row['kinds'].items()]
+            text += f'\n\nKernels of {name}, {1e3 * total:.1f} ms: {", ".join(shares)}.'
+    return text
 
 
 def write(report: dict, args: argparse.Namespace) -> None:
@@ -192,6 +202,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument('--dtype', choices=list(DTYPES), default='fp32', help='bf16: autocast (default: fp32)')
     parser.add_argument('--batch', type=int, help='images in a step (default: by model and device)')
     parser.add_argument('--rounds', type=int, default=7, help="0: only fill the compiler's cache (default: 7)")
+    parser.add_argument('--kinds', action='store_true', help='profile a step: time of its kernels by kind')
     parser.add_argument('--steps', type=int, default=1, help='steps of a turn (default: 1)')
     args = parser.parse_args(argv)
     if args.device.type == 'cpu':
