@@ -19,7 +19,7 @@ LINK = re.compile(r'(!?)\[([^\]]*)\]\(([^)\s#:]+)(#[^)\s]*)?\)')
 
 project, author, copyright = 'randsac_mm', 'The randsac_mm authors', 'The randsac_mm authors, Apache-2.0'
 extensions = ['myst_nb', 'sphinx.ext.autodoc', 'sphinx.ext.napoleon']
-exclude_patterns = ['_build']
+exclude_patterns = ['_build', 'jupyter_execute']  # the second is where the tutorials run
 html_theme = 'furo'
 html_title = project
 html_static_path = ['static']

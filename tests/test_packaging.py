@@ -73,7 +73,7 @@ def wheel(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.slow
 def test_wheel_has_every_file_of_the_package_its_configs_and_its_tools(root: Path, wheel: Path):
     packed = {name for name in ZipFile(wheel).namelist() if not re.search('[.]dist-info/', name)}
-    package = [path for path in (root / 'randsac_mm').rglob('*') if path.suffix in ('.py', '.html')]
+    package = [path for path in (root / 'randsac_mm').rglob('*') if path.suffix in ('.py', '.html', '.jinja')]
     carried = [root / 'model-index.yml', *(path for path in (root / 'configs').rglob('*') if path.suffix != '.pyc')]
     carried += [path for path in (root / 'tools').rglob('*') if path.suffix == '.py']
     carried += [root / 'tools' / f'{name}.sh' for name in ('dist_train', 'dist_test', 'slurm_train')]

@@ -125,6 +125,7 @@ def test_an_interrupt_while_libraries_are_imported(tmp_path, script, is_tool):
         stderr=subprocess.PIPE,
         text=True,
         cwd=tmp_path,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert done.returncode == -signal.SIGINT
     assert ('KeyboardInterrupt' in done.stderr) == (not is_tool)
