@@ -25,7 +25,7 @@ std = [58.395, 57.12, 57.375]
 # Sizes and length
 size = 224  # px, of what the model reads
 short_side = 256  # px, of images to validate on, whose centre is read: 8 / 7 of the size, or the size under 96 px
-crops = (0.08, 1.0)  # share of the image that a crop to train on covers; (0.2, 1.0) for small images
+crops = (0.08, 1.0)  # share of the image that a crop to train on covers; (0.2, 1.0) under 96 px, (0.5, 1.0) under 32
 batch_size = 64
 max_iters = 10000  # steps: about 100 x images / batch_size
 validations = 10  # and checkpoints, during the training

@@ -29,7 +29,9 @@ def look_at_classes(encoder: Encoder, data: Path) -> Found:
     train, val = (LabelledImageFolder(str(root), **part) for part in parts)
     classes, size = train.metainfo['classes'], choose_side('classify', 0, encoder)
     variables = dict(data_root=str(root), classes=classes, train=parts[0], val=parts[1], size=size)
-    variables |= dict(short_side=size, crops=(0.2, 1.0)) if size < 96 else dict(short_side=size * 8 // 7)
+    # A fifth of an image under 32 px shows nothing of what is in it.
+    smallest = 0.5 if size < 32 else 0.2
+    variables |= dict(short_side=size, crops=(smallest, 1.0)) if size < 96 else dict(short_side=size * 8 // 7)
     text = f'{len(train):,} images to train on, {len(val):,} to validate on, {len(classes)} classes: '
     model = f'a linear layer on the averaged tokens, trained with the encoder on crops of {size} px'
     return Found(len(train), variables, text + name_some(classes), model)

@@ -1,6 +1,7 @@
 """Contract: a checkpoint is evaluated beside an untrained encoder and raw pixels; the report says what and where."""
 
 import json
+import shutil
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -117,5 +118,10 @@ def test_the_tool(cfg: Config, checkpoint: Path, tmp_path: Path, run_tool: Calla
     assert (report['train_images'], report['config'], report['checkpoint']) == (200, str(config), str(checkpoint))
     assert report['settings']['k'] == 5
     assert {'command', 'commit', 'hardware', 'seconds', 'accuracy_percent'} <= set(report)
+    shutil.copy(config, checkpoint.parent / 'config.py')
+    run_tool('evaluate.py', checkpoint.parent, '--subset', 200, '--k', 5, '--out', out)
+    again = json.loads(out.read_text())
+    name = 'encoder, pre-trained'
+    assert again['accuracy_percent'][name]['knn'] == report['accuracy_percent'][name]['knn'], 'a work directory alone'
     with pytest.raises(SystemExit, match=r"evaluate\.py: error: no labelled data in 'nowhere'"):
         run_tool('evaluate.py', config, checkpoint, '--data', 'nowhere')

@@ -149,6 +149,16 @@ def test_a_folder_of_class_folders(held_out: str, tmp_path: Path) -> None:
     assert len(grey.test.labels) == 4
 
 
+def test_a_folder_of_classes_without_a_split(tmp_path: Path) -> None:
+    for name, count in (('a', 10), ('b', 6)):
+        (tmp_path / name).mkdir()
+        for i in range(count):
+            Image.fromarray(np.full((8, 8, 3), i, np.uint8)).save(tmp_path / name / f'{i:02}.png')
+    data = load_labelled(str(tmp_path), encoder())
+    assert data.train.labels.tolist() == [0] * 8 + [1] * 5
+    assert data.test.images[:, 0, 0, 0].tolist() == [4, 9, 4], 'every fifth of a class'
+
+
 def test_what_is_no_labelled_data(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match='nowhere'):
         load_labelled(str(tmp_path / 'nowhere'), encoder())
