@@ -19,6 +19,7 @@ import torch
 from randsac_mm.files import atomic_write
 from randsac_mm.inference import embed_files, load
 from randsac_mm.inference.neighbours import make_neighbour_page
+from randsac_mm.locations import command_name
 
 
 def work(args: argparse.Namespace) -> None:
@@ -30,7 +31,7 @@ def work(args: argparse.Namespace) -> None:
             page.write_text(make_neighbour_page(encoder, args.out, about, args.neighbours), encoding='utf-8')
         print(f'{args.out}.html')
     for fault in about['faulty']:
-        print(f'embed.py: not embedded: {fault["image"]}: {fault["reason"]}', file=sys.stderr)
+        print(f'{command_name() or "embed.py"}: not embedded: {fault["image"]}: {fault["reason"]}', file=sys.stderr)
     if about['faulty']:
         raise ValueError(f'{len(about["faulty"])} of {about["images"]} images could not be read; they are named above')
 

@@ -17,6 +17,7 @@ from PIL import Image
 
 from randsac_mm.inference import Faulty, Predictor
 from randsac_mm.inference.drawing import PARTS
+from randsac_mm.locations import command_name
 
 
 def work(args: argparse.Namespace) -> None:
@@ -26,7 +27,7 @@ def work(args: argparse.Namespace) -> None:
     for result in predict.stream(args.images, args.out):
         if isinstance(result, Faulty):
             faults += 1
-            print(f'predict.py: not predicted: {result}', file=sys.stderr)
+            print(f'{command_name() or "predict.py"}: not predicted: {result}', file=sys.stderr)
         else:
             done += 1
             print(*result.files)

@@ -39,20 +39,11 @@ model = dict(
 )
 read = dict(type='LoadImageFromFile', color_type='color' if colour else 'grayscale')
 fine = dict(backend='pillow', interpolation='bicubic')
-randaug = dict(
-    type='RandAugment',
-    policies='timm_increasing',
-    num_policies=2,
-    total_level=10,
-    magnitude_level=9,
-    magnitude_std=0.5,
-    hparams=dict(pad_val=[104, 116, 124], interpolation='bicubic'),
-)
 train_pipeline = [
     read,
     dict(type='RandomResizedCrop', scale=size, crop_ratio_range=crops, **fine),
     *([dict(type='RandomFlip', prob=0.5)] if colour or size >= 32 else []),  # small grey images may be characters
-    *([randaug] if colour else []),
+    *([{{_base_.randaug}}] if colour else []),
     dict(type='PackInputs'),
 ]
 test_pipeline = [

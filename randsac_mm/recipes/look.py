@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from randsac_mm.datasets import LabelledImageFolder, find_image_files, read_image
+from randsac_mm.datasets import LabelledImageFolder, find_image_files, read_image, spread
 from randsac_mm.datasets.scan import scan_images
 
 _GREY = ('1', 'L', 'LA', 'I', 'I;16', 'I;16B')  # Pillow's modes without colours
@@ -63,8 +63,8 @@ def look_at_images(folder: Path) -> Images:
 
 def measure_pixels(folder: Path, channels: int) -> tuple[list[float], list[float]]:
     """Return mean and standard deviation of the pixels of each channel, 0 .. 255, over at most 200 images."""
-    paths = find_image_files(folder)
-    paths = [path for path in paths[:: -(-len(paths) // _SAMPLE)] if scan_images([str(path)])[0].fault is None]
+    sample = list(map(str, spread(find_image_files(folder), _SAMPLE)[:_SAMPLE]))
+    paths = [path for path, facts in zip(sample, scan_images(sample), strict=True) if facts.fault is None]
     sums = np.zeros((2, channels))
     for path in paths:
         pixels = read_image(path)[..., :channels].reshape(-1, channels).astype(np.float64)

@@ -87,7 +87,6 @@ def test_a_folder_becomes_a_run(digits, tmp_path, capsys):
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings('ignore::pytest.PytestUnhandledThreadExceptionWarning')  # of workers of the broken run
 def test_the_config_is_one_for_train(digits, tmp_path, run_tool, monkeypatch):
     """It runs again elsewhere, and continues when it is interrupted, to the same weights."""
     run, copy = tmp_path / 'run', tmp_path / 'copy'
