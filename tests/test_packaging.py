@@ -1,5 +1,6 @@
 """The package can be installed beside either OpenMMLab family, and its requirement files agree with each other."""
 
+import importlib.metadata
 import json
 import os
 import re
@@ -13,6 +14,7 @@ import pytest
 import tomllib
 from mmengine.fileio import load
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 from randsac_mm.version import __version__
@@ -140,6 +142,15 @@ def test_every_requirement_is_pinned_to_a_version_that_satisfies_it(root: Path, 
             assert [specifier.operator for specifier in requirement.specifier] == ['=='], requirement
         else:
             assert pins[canonicalize_name(requirement.name)] in requirement.specifier
+
+
+def test_every_pin_allows_the_first_releases_of_python(pins: dict[str, str]):
+    """pip would search for minutes for others that fit together, in vain."""
+    packages = [package for package in importlib.metadata.distributions() if canonicalize_name(package.name) in pins]
+    assert len(packages) > 50
+    for package in packages:
+        allowed = SpecifierSet(package.metadata['Requires-Python'] or '')
+        assert all(version in allowed for version in ('3.11.0', '3.12.0')), package.name
 
 
 def test_families_do_not_mix(root: Path):

@@ -152,9 +152,8 @@ make_env() {
     esac
     pip=("$dir/bin/python" -m pip install -c "$REQ/constraints.txt")
     step 'a private environment' '5 seconds' "$PYTHON" -m venv "$dir"
-    # Debian 12's pip, 23.0.1, finds no versions that fit together, or not within minutes.
     step 'torch and torchvision' '1 to 3 minutes, 2.5 GB to download' \
-        "${pip[@]}" "$(pinned pip)" setuptools wheel "$(pinned torch)" "$(pinned torchvision)"
+        "${pip[@]}" setuptools wheel "$(pinned torch)" "$(pinned torchvision)"
     # Without pip's cache, which might have a wheel of the same name with ops for another torch.
     [[ $flavour == stock ]] ||
         step 'mmcv without compiled ops' '10 seconds' "${pip[@]}" --no-cache-dir --no-deps onedl-mmcv
