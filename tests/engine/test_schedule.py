@@ -27,7 +27,7 @@ def schedule(cfg: Config) -> tuple:
 def test_every_config_can_be_run_for_another_number_of_epochs(path: Path) -> None:
     cfg = Config.fromfile(path)
     if 'max_iters' in cfg.train_cfg:
-        with pytest.raises(ValueError, match='--epochs 2: .*max_iters.* counts no epochs'):
+        with pytest.raises(ValueError, match=r'--epochs 2: .*max_iters.* counts no epochs'):
             set_epochs(cfg, 2)
         return
     whole = schedule(cfg)
