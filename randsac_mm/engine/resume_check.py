@@ -17,7 +17,7 @@ from randsac_mm.datasets.data_report import name_some
 from randsac_mm.engine.compile import CompileHook
 from randsac_mm.engine.config_check import KNOWN_KEYS
 from randsac_mm.engine.distributed import on_first_rank
-from randsac_mm.engine.schedule import check_optimizer, check_schedules, use_new_schedule
+from randsac_mm.engine.schedule import add_rise, check_optimizer, check_schedules, use_new_schedule
 from randsac_mm.engine.train_files import describe_change
 from randsac_mm.engine.work_dir import check_parts
 from randsac_mm.kernels import choose_backend
@@ -51,7 +51,8 @@ def read_first(hook: Hook, runner: Any) -> None:
 def check_resume(runner: Any, checkpoint: dict[str, Any], hook: Any) -> None:
     """Compare a checkpoint with the run that is to continue from it, as the options of the checkpoint hook demand.
 
-    With ``new_schedule`` the checkpoint is changed, see :func:`~randsac_mm.engine.schedule.use_new_schedule`.
+    With ``new_schedule`` the checkpoint is changed unless it has that schedule, see
+    :func:`~randsac_mm.engine.schedule.use_new_schedule`.
 
     Raises:
         ValueError: If something is missing or does not fit, or changes the model or the numbers unasked.
@@ -78,16 +79,19 @@ def check_resume(runner: Any, checkpoint: dict[str, Any], hook: Any) -> None:
     allowed = hook.allow_changes or 'numerics' not in meta  # an earlier version may have had other defaults
     refuse("the config is not the checkpoint's", [line for line in serious if line not in of_schedule], allowed)
     check_tensors(runner, checkpoint)
-    if hook.new_schedule:
-        use_new_schedule(runner, checkpoint)
-    else:
+    limits = {'max_epochs': runner.max_epochs, 'max_iters': runner.max_iters}
+    info = checkpoint['message_hub'].get('runtime_info', {})
+    add_rise(runner, info)
+    try:
         if runner.param_schedulers and not (saved and isinstance(saved, (list, dict))):
             raise ValueError(f'{path} has no param_schedulers: set default_hooks.checkpoint.new_schedule=True')
-        limits = {'max_epochs': runner.max_epochs, 'max_iters': runner.max_iters}
-        info = checkpoint['message_hub'].get('runtime_info', {})
         check_schedules(runner.param_schedulers, saved, limits, info, hook.keep_schedule)
         if not hook.keep_schedule:
             check_optimizer(runner.optim_wrapper, checkpoint['optimizer'])
+    except ValueError:
+        if not hook.new_schedule:
+            raise
+        use_new_schedule(runner, checkpoint)
     refuse("the config is not the checkpoint's", of_schedule, allowed)
     if others:
         runner.logger.info(f'Changes of the config that do not change the numbers: {name_some(others)}')

@@ -9,6 +9,7 @@ from mmengine.config import Config
 from mmengine.optim import (
     ConstantParamScheduler,
     CosineAnnealingParamScheduler,
+    LinearLR,
     LinearParamScheduler,
     MultiStepParamScheduler,
     OptimWrapperDict,
@@ -19,6 +20,8 @@ from mmengine.optim import (
 # What a config decides; the other entries of a scheduler's state are progress.
 _SETTINGS = ('begin', 'end', 'by_epoch', 'T_max', 'total_iters', 'total_steps', 'step_size', 'milestones', 'gamma')
 _UNLIMITED = int(1e9)  # mmengine's default `end`
+_RISE = 'lr_rise'  # in the message hub, and thereby in checkpoints
+_RISE_SHARE = 20  # a rise takes one step of that many that are to come
 _SPEED_ONLY = ('params', 'foreach', 'fused', 'capturable', 'differentiable')  # change no result
 _ADVICE = (
     'Restore the old values, or set default_hooks.checkpoint.keep_schedule=True to keep those of the checkpoint, or '
@@ -112,11 +115,15 @@ def use_new_schedule(runner: Any, checkpoint: dict) -> None:
     """Replace the settings of optimiser and schedules in a loaded checkpoint by the config's, at the same step.
 
     The schedules of the config are run from the start to that step, so that the rest of the training gets the values of
-    a run that had them from the start. The optimiser's averages stay.
+    a run that had them from the start. If that raises the learning rate of a run with one optimiser, as for a longer
+    run, it rises from the current one, during a twentieth of the remaining steps. The optimiser's averages stay.
 
     Raises:
         ValueError: If a schedule depends on results of validation.
     """
+    hub = checkpoint['message_hub']
+    if hub.get('runtime_info', {}).pop(_RISE, None):
+        runner.param_schedulers.pop()
     schedulers = _flat(runner.param_schedulers)
     if any(getattr(s, 'need_val_args', False) for s in schedulers):
         raise ValueError('new_schedule=True: a schedule that depends on validation cannot be run from the start')
@@ -131,6 +138,20 @@ def use_new_schedule(runner: Any, checkpoint: dict) -> None:
                 s.step()
         for s in by_epoch if has_epochs else ():
             s.step()
+    if isinstance(runner.param_schedulers, list):
+        before, now = (
+            groups[0]['lr'] for groups in (checkpoint['optimizer']['param_groups'], runner.optim_wrapper.param_groups)
+        )
+        length = (runner.max_iters - meta['iter']) // _RISE_SHARE
+        if before < now and length > 1:
+            runner.logger.info(f'The learning rate rises from {before:.3g} to {now:.3g} in {length} steps')
+            hub['resumed_keys'][_RISE] = True
+            hub['runtime_info'][_RISE] = [meta['iter'], meta['iter'] + length, max(before / now, 1e-4)]
+            add_rise(runner, hub['runtime_info'])
+            rise = runner.param_schedulers[-1]
+            rise._global_step = meta['iter'] - 1
+            rise.step()
+            schedulers.append(rise)
     for new, old in _groups(runner.optim_wrapper, checkpoint['optimizer']):
         parameters = old['params']
         old.clear()
@@ -140,6 +161,14 @@ def use_new_schedule(runner: Any, checkpoint: dict) -> None:
     else:
         states = [s.state_dict() for s in schedulers]
     checkpoint['param_schedulers'] = states
+
+
+def add_rise(runner: Any, info: Mapping[str, Any]) -> None:
+    """Add the schedule of a rise that a checkpoint's run had, see :func:`use_new_schedule`; ``info`` is of its hub."""
+    if _RISE in info:
+        begin, end, factor = info[_RISE]
+        options = dict(start_factor=factor, begin=begin, end=end, by_epoch=False)
+        runner.param_schedulers.append(LinearLR(runner.optim_wrapper, **options))
 
 
 def check_schedules(

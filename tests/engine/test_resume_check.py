@@ -4,8 +4,10 @@ import contextlib
 import copy
 import gzip
 import re
+import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from engine.toy_engine import Interrupted, ToyData, last_checkpoint, toy_config, train
@@ -252,17 +254,35 @@ def test_the_refusal_names_what_works(half, tmp_path, epochs, longer):
 
 
 def test_extend_to(tmp_path, run_tool):
-    def config(epochs):
-        content = toy_config(tmp_path / 'part', epochs=epochs)
+    """The rate rises from its last value to the longer schedule; interrupted meanwhile, the run ends the same."""
+
+    def config(epochs, folder, stop=None):
+        content = toy_config(tmp_path / folder, epochs=epochs)
+        content['custom_hooks'] = [{'type': 'Interrupt', 'iteration': stop}] if stop else []
         content['param_scheduler'][0].update(begin=0)
         content['train_dataloader']['dataset'].update(size=13)
         Config(content).dump(tmp_path / 'toy.py')
         return tmp_path / 'toy.py'
 
-    run_tool('train.py', config(2), '--no-check')
-    assert last_checkpoint(tmp_path / 'part').name == 'epoch_2.pth'
-    run_tool('train.py', config(2), '--no-check', '--extend-to', 4, '--cfg-options', 'experiment_name=longer')
-    assert last_checkpoint(tmp_path / 'part').name == 'epoch_4.pth'
-    rates = torch.load(tmp_path / 'part' / 'epoch_4.pth', weights_only=True)['message_hub']['log_scalars']['train/lr']
-    whole = train(tmp_path / 'whole', epochs=4)
-    assert rates['values'][8:].tolist() == whole.message_hub.get_scalar('train/lr').data[0][8:].tolist()
+    def rates(folder, epochs):
+        hub = torch.load(tmp_path / folder / f'epoch_{epochs}.pth', weights_only=True)['message_hub']
+        return hub['log_scalars']['train/lr']['values'].tolist()
+
+    longer = ('--no-check', '--extend-to', 42, '--cfg-options')
+    run_tool('train.py', config(2, 'part'), '--no-check')
+    shutil.copytree(tmp_path / 'part', tmp_path / 'again')
+    run_tool('train.py', config(2, 'part'), *longer, 'experiment_name=longer')
+    assert last_checkpoint(tmp_path / 'part').name == 'epoch_42.pth'
+    whole = train(tmp_path / 'whole', epochs=42).message_hub.get_scalar('train/lr').data[0].tolist()
+    part, last = rates('part', 42), rates('part', 2)[-1]
+    assert part[8] < whole[8]
+    assert part[8] == pytest.approx(last, rel=0.3)
+    factors = [ours / theirs for ours, theirs in zip(part[8:16], whole[8:16], strict=True)]
+    assert factors == pytest.approx(np.linspace(factors[0], 1, 8))  # a twentieth of 160 steps
+    assert part[16:] == pytest.approx(whole[16:])
+
+    with pytest.raises(Interrupted):
+        run_tool('train.py', config(2, 'again', stop=14), *longer, 'experiment_name=broken')
+    assert last_checkpoint(tmp_path / 'again').name == 'epoch_3.pth'
+    run_tool('train.py', config(2, 'again'), *longer, 'experiment_name=again')
+    assert rates('again', 42) == part
