@@ -15,6 +15,7 @@ from mmengine.evaluator import DumpResults
 
 from randsac_mm.engine import launch
 from randsac_mm.engine.distributed import leave_process_group
+from randsac_mm.engine.resources import ending_workers
 
 
 def work(args: argparse.Namespace) -> None:
@@ -25,7 +26,8 @@ def work(args: argparse.Namespace) -> None:
     runner = launch.build_test_runner(cfg, args.checkpoint)
     if args.out and args.out.endswith('.pkl'):
         runner.test_evaluator.metrics.append(DumpResults(out_file_path=args.out))
-    metrics = runner.test()
+    with ending_workers(runner):
+        metrics = runner.test()
     if args.out and args.out.endswith('.json') and runner.rank == 0:
         mmengine.dump({name: float(value) for name, value in metrics.items()}, args.out, indent=2)
     del runner

@@ -25,7 +25,7 @@ from randsac_mm.engine.distributed import connect, on_first_rank, prepare_cpu_pr
 from randsac_mm.engine.non_finite import NonFiniteError
 from randsac_mm.engine.options import parse_options
 from randsac_mm.engine.origin import write_origin
-from randsac_mm.engine.resources import fit_workers, keep_freed_memory
+from randsac_mm.engine.resources import ending_workers, fit_workers, keep_freed_memory
 from randsac_mm.engine.safe_loading import check_folder, use_safe_reader
 from randsac_mm.engine.schedule import drop_fixed_schedules
 from randsac_mm.engine.signals import restore_handlers
@@ -252,7 +252,8 @@ def train(cfg: Config, begin: Callable[[Any], None] = lambda runner: None) -> Ru
         runner = build_runner(cfg)
         begin(runner)
         try:
-            runner.train()
+            with ending_workers(runner):
+                runner.train()
             return runner
         except NonFiniteError as error:
             hook = (cfg.get('default_hooks') or {}).get('checkpoint') or {}
@@ -262,7 +263,7 @@ def train(cfg: Config, begin: Callable[[Any], None] = lambda runner: None) -> Ru
             hook.attempt = attempt
             text = f'{error.args[0].partition(".")[0]}. Back to {cfg.load_from}, with other random numbers'
             runner.logger.warning(f'{text} (attempt {attempt + 1} of {_ATTEMPTS})')
-            error.__traceback__ = None  # frees the model, and ends the workers
+            error.__traceback__ = None  # frees the model
             del runner
             gc.collect()
             time.sleep(1)  # mmengine names runs by the second

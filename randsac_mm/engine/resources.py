@@ -4,8 +4,10 @@ import ctypes
 import math
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from mmengine.config import Config
 
@@ -48,6 +50,19 @@ def fit_workers(cfg: Config, options: Mapping[str, object]) -> None:
     loader = cfg.get('train_dataloader')
     if loader and loader.get('num_workers') and 'train_dataloader.num_workers' not in options:
         loader.num_workers = max(1, min(most, cores_per_process() - 1))
+
+
+@contextmanager
+def ending_workers(runner: Any) -> Iterator[None]:
+    """End the worker processes of a runner's data loaders; the garbage collector would later wait 5 s for each."""
+    try:
+        yield
+    finally:
+        for loop in (runner._train_loop, runner._val_loop, runner._test_loop):
+            # The former has torch's persistent workers, the latter those of IterBasedTrainLoop.
+            for source in (getattr(loop, 'dataloader', None), getattr(loop, 'dataloader_iterator', None)):
+                if getattr(source, '_iterator', None) is not None:
+                    source._iterator = None
 
 
 def keep_freed_memory() -> None:

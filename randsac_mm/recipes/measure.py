@@ -12,6 +12,7 @@ from mmengine.config import Config
 from mmengine.hooks import Hook
 
 from randsac_mm.engine import launch
+from randsac_mm.engine.resources import ending_workers
 
 _STEPS, _SECONDS = 3, 3.0  # to be timed at least, behind the first step
 _HOOKS = ('runtime_info', 'timer', 'sampler_seed', 'sample_seeds', 'param_scheduler')
@@ -81,7 +82,8 @@ def measure(cfg: Config, limit: float) -> Measurement:
         try:
             runner = launch.build_runner(cfg)
             runner.register_hook(stopwatch)
-            runner.train()
+            with ending_workers(runner):
+                runner.train()
         except _EnoughError:
             pass
         except (MemoryError, RuntimeError) as error:

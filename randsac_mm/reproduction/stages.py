@@ -18,7 +18,7 @@ from randsac_mm.complexity import count_executed
 from randsac_mm.datasets import InMemoryDataset
 from randsac_mm.engine import launch
 from randsac_mm.engine.origin import describe_origin
-from randsac_mm.engine.resources import fit_workers
+from randsac_mm.engine.resources import ending_workers, fit_workers
 from randsac_mm.engine.schedule import set_epochs
 from randsac_mm.engine.work_dir import find_checkpoint, use_resume
 from randsac_mm.evaluation import LabelledImages, evaluate_backbone, knn_accuracy, ridge_accuracy
@@ -155,7 +155,8 @@ def _train(cfg: Config) -> Runner:
     use_resume(cfg, 'auto')
     with _quiet():
         runner = launch.build_runner(cfg)
-        runner.train()
+        with ending_workers(runner):
+            runner.train()
     return runner
 
 

@@ -1,14 +1,18 @@
 """Cores are shared fairly, workers fit them, and freed memory is used again."""
 
+import contextlib
+import multiprocessing
 import platform
 import subprocess
 import sys
 
 import pytest
+from engine.toy_engine import Interrupted, toy_config
 from mmengine.config import Config
+from mmengine.runner import Runner
 
 from randsac_mm.engine import resources
-from randsac_mm.engine.resources import cores_per_process, fit_workers
+from randsac_mm.engine.resources import cores_per_process, ending_workers, fit_workers
 
 
 @pytest.mark.parametrize(
@@ -49,6 +53,20 @@ def test_workers_are_fitted_to_the_machine(monkeypatch, cores, config, workers):
     assert cfg.train_dataloader.num_workers == config.get('train_dataloader', {}).get('num_workers', 8)
     fit_workers(cfg, {})
     assert cfg.train_dataloader.num_workers == workers
+
+
+@pytest.mark.parametrize('length', [{'iters': 6}, {'epochs': 2}])
+@pytest.mark.parametrize('stop', [None, 5])
+def test_workers_end_with_the_training(tmp_path, length, stop):
+    config = toy_config(tmp_path, workers=2, **length)
+    config['train_dataloader']['persistent_workers'] = True
+    config['custom_hooks'] = [{'type': 'Interrupt', 'iteration': stop}] if stop else []
+    runner = Runner.from_cfg(Config(config))
+    before = set(multiprocessing.active_children())
+    with pytest.raises(Interrupted) if stop else contextlib.nullcontext(), ending_workers(runner):
+        runner.train()
+    assert runner.iter == (stop or runner.max_iters)
+    assert set(multiprocessing.active_children()) <= before
 
 
 MEASURE = """

@@ -222,6 +222,16 @@ def test_layouts_of_class_folders(held_out: str | None, encoder: Encoder, labell
     assert not paths[0] & paths[1]
 
 
+@pytest.mark.parametrize('steps', [30, 31])
+def test_only_a_long_training_is_regularized(steps: int, encoder: Encoder, labelled: Path, tmp_path: Path) -> None:
+    """Longer than 30 epochs, which eight images and batches of eight have in 30 steps."""
+    text = make_config('classify', encoder, look_at_classes(encoder, labelled))
+    text = re.sub(r'(?m)^max_iters = \d+', f'max_iters = {steps}', text)
+    (tmp_path / 'config.py').write_text(text)
+    model = load_config(str(tmp_path / 'config.py'), None, None, 'none').model
+    assert (bool(model.train_cfg), model.backbone.drop_path_rate > 0) == (steps > 30, steps > 30)
+
+
 @pytest.mark.parametrize(('seconds', 'validations'), [(30, 2), (200, 3), (7200, 10)])
 def test_time_is_a_budget_of_the_run(
     seconds: float, validations: int, encoder: Encoder, labelled: Path, tmp_path: Path
