@@ -118,6 +118,7 @@ def test_loops_of_iterations_are_probed_by_iteration(tmp_path):
     runner = Runner(**config)
     runner.train()
     assert [entry['step'] for entry in log(runner)] == [0, 3, 6, 7]
+    time.sleep(1)  # mmengine names runs by the second
     runner = Runner(**{**config, 'experiment_name': 'again', 'resume': True, 'load_from': str(tmp_path / 'iter_6.pth')})
     runner.train()
     assert [entry['step'] for entry in log(runner)] == [7]
