@@ -43,8 +43,7 @@ class ResumableCheckpointHook(CheckpointHook):
         max_keep_ckpts: Checkpoints to keep, at least 2; -1: all.
         keep_schedule: Resume even if the config's schedules, learning rate, weight decay or betas differ from the
             checkpoint's, and keep the latter.
-        new_schedule: Resume with those of the config: from this step on as if the run had had them from the start, but
-            a higher learning rate is reached in a twentieth of the remaining steps.
+        new_schedule: Resume with those of the config, after a warm-up; see ``engine.schedule.use_new_schedule``.
         allow_changes: Resume even if other settings, or the training files, differ from the checkpoint's.
         attempt: If above the checkpoint's, resume with other random numbers; see ``engine.launch.train``.
         **kwargs: Every other option of mmengine's ``CheckpointHook``, among them ``save_best``.

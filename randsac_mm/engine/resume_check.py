@@ -17,7 +17,7 @@ from randsac_mm.datasets.data_report import name_some
 from randsac_mm.engine.compile import CompileHook
 from randsac_mm.engine.config_check import KNOWN_KEYS
 from randsac_mm.engine.distributed import on_first_rank
-from randsac_mm.engine.schedule import add_rise, check_optimizer, check_schedules, use_new_schedule
+from randsac_mm.engine.schedule import add_warmup, check_optimizer, check_schedules, use_new_schedule
 from randsac_mm.engine.train_files import describe_change
 from randsac_mm.engine.work_dir import check_parts
 from randsac_mm.kernels import choose_backend
@@ -81,7 +81,8 @@ def check_resume(runner: Any, checkpoint: dict[str, Any], hook: Any) -> None:
     check_tensors(runner, checkpoint)
     limits = {'max_epochs': runner.max_epochs, 'max_iters': runner.max_iters}
     info = checkpoint['message_hub'].get('runtime_info', {})
-    add_rise(runner, info)
+    add_warmup(runner, info)
+    changed = any(map(_SCHEDULE.match, others))
     try:
         if runner.param_schedulers and not (saved and isinstance(saved, (list, dict))):
             raise ValueError(f'{path} has no param_schedulers: set default_hooks.checkpoint.new_schedule=True')
@@ -91,6 +92,8 @@ def check_resume(runner: Any, checkpoint: dict[str, Any], hook: Any) -> None:
     except ValueError:
         if not hook.new_schedule:
             raise
+        changed = True
+    if hook.new_schedule and changed:
         use_new_schedule(runner, checkpoint)
     refuse("the config is not the checkpoint's", of_schedule, allowed)
     if others:

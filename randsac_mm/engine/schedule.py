@@ -20,8 +20,8 @@ from mmengine.optim import (
 # What a config decides; the other entries of a scheduler's state are progress.
 _SETTINGS = ('begin', 'end', 'by_epoch', 'T_max', 'total_iters', 'total_steps', 'step_size', 'milestones', 'gamma')
 _UNLIMITED = int(1e9)  # mmengine's default `end`
-_RISE = 'lr_rise'  # in the message hub, and thereby in checkpoints
-_RISE_SHARE = 20  # a rise takes one step of that many that are to come
+_WARMUP = 'warmup'  # in the message hub, and thereby in checkpoints
+_WARMUP_SHARE = 20  # one step of so many that remain
 _SPEED_ONLY = ('params', 'foreach', 'fused', 'capturable', 'differentiable')  # change no result
 _ADVICE = (
     'Restore the old values, or set default_hooks.checkpoint.keep_schedule=True to keep those of the checkpoint, or '
@@ -116,13 +116,13 @@ def use_new_schedule(runner: Any, checkpoint: dict) -> None:
 
     The schedules of the config are run from the start to that step, so that the rest of the training gets the values of
     a run that had them from the start. If that raises the learning rate of a run with one optimiser, as for a longer
-    run, it rises from the current one, during a twentieth of the remaining steps. The optimiser's averages stay.
+    run, it warms up from the current one, during a twentieth of the remaining steps. The optimiser's averages stay.
 
     Raises:
         ValueError: If a schedule depends on results of validation.
     """
     hub = checkpoint['message_hub']
-    if hub.get('runtime_info', {}).pop(_RISE, None):
+    if hub.get('runtime_info', {}).pop(_WARMUP, None) and isinstance(runner.param_schedulers, list):
         runner.param_schedulers.pop()
     schedulers = _flat(runner.param_schedulers)
     if any(getattr(s, 'need_val_args', False) for s in schedulers):
@@ -142,16 +142,16 @@ def use_new_schedule(runner: Any, checkpoint: dict) -> None:
         before, now = (
             groups[0]['lr'] for groups in (checkpoint['optimizer']['param_groups'], runner.optim_wrapper.param_groups)
         )
-        length = (runner.max_iters - meta['iter']) // _RISE_SHARE
+        length = (runner.max_iters - meta['iter']) // _WARMUP_SHARE
         if before < now and length > 1:
-            runner.logger.info(f'The learning rate rises from {before:.3g} to {now:.3g} in {length} steps')
-            hub['resumed_keys'][_RISE] = True
-            hub['runtime_info'][_RISE] = [meta['iter'], meta['iter'] + length, max(before / now, 1e-4)]
-            add_rise(runner, hub['runtime_info'])
-            rise = runner.param_schedulers[-1]
-            rise._global_step = meta['iter'] - 1
-            rise.step()
-            schedulers.append(rise)
+            runner.logger.info(f'The learning rate warms up from {before:.3g} to {now:.3g} in {length} steps')
+            hub['resumed_keys'][_WARMUP] = True
+            hub['runtime_info'][_WARMUP] = [meta['iter'], meta['iter'] + length, max(before / now, 1e-4)]
+            add_warmup(runner, hub['runtime_info'])
+            warmup = runner.param_schedulers[-1]
+            warmup._global_step = meta['iter'] - 1
+            warmup.step()
+            schedulers.append(warmup)
     for new, old in _groups(runner.optim_wrapper, checkpoint['optimizer']):
         parameters = old['params']
         old.clear()
@@ -163,10 +163,10 @@ def use_new_schedule(runner: Any, checkpoint: dict) -> None:
     checkpoint['param_schedulers'] = states
 
 
-def add_rise(runner: Any, info: Mapping[str, Any]) -> None:
-    """Add the schedule of a rise that a checkpoint's run had, see :func:`use_new_schedule`; ``info`` is of its hub."""
-    if _RISE in info:
-        begin, end, factor = info[_RISE]
+def add_warmup(runner: Any, info: Mapping[str, Any]) -> None:
+    """Add the warm-up that a checkpoint's run had, see :func:`use_new_schedule`; ``info`` is of its hub."""
+    if _WARMUP in info and isinstance(runner.param_schedulers, list):
+        begin, end, factor = info[_WARMUP]
         options = dict(start_factor=factor, begin=begin, end=end, by_epoch=False)
         runner.param_schedulers.append(LinearLR(runner.optim_wrapper, **options))
 

@@ -29,7 +29,7 @@ def look_at_classes(encoder: Encoder, data: Path) -> Found:
     train, val = (LabelledImageFolder(str(root), **part) for part in parts)
     classes, size = train.metainfo['classes'], choose_side('classify', 0, encoder)
     variables = dict(data_root=str(root), classes=classes, train=parts[0], val=parts[1], size=size, images=len(train))
-    # A fifth, or a half, of an image under 32 px shows nothing of what is in it.
+    # A fifth or a half of an image under 32 px often misses what is in it.
     smallest = 0.8 if size < 32 else 0.2
     variables |= dict(short_side=size, crops=(smallest, 1.0)) if size < 96 else dict(short_side=size * 8 // 7)
     text = f'{len(train):,} images to train on, {len(val):,} to validate on, {len(classes)} classes: '

@@ -125,6 +125,21 @@ def test_new_settings_hold_from_the_step_of_the_resume(tmp_path, length, warm, d
     assert len(torch.load(last_checkpoint(tmp_path / 'part'), weights_only=True)['param_schedulers']) == 2
 
 
+@pytest.mark.parametrize('schedule', [[{**DECAY, 'by_epoch': False, 'T_max': 8, 'end': 8, 'eta_min': 0.02}], None])
+def test_a_schedule_of_the_same_length_or_none_is_new(tmp_path, schedule):
+    """Only the last value differs; or there is none, though the checkpoint's run had warmed up."""
+    old = [{**DECAY, 'by_epoch': False, 'T_max': 8, 'end': 8}]
+    run(tmp_path / 'part', old, stop=5, iters=8)
+    if schedule is None:
+        path = last_checkpoint(tmp_path / 'part')
+        content = torch.load(path, weights_only=True)
+        content['message_hub']['runtime_info']['warmup'] = [4, 6, 0.5]
+        torch.save(content, path)
+    _, whole = run(tmp_path / 'whole', schedule, iters=8)
+    _, rates = run(tmp_path / 'part', schedule, resume=tmp_path / 'part', hook={'new_schedule': True}, iters=8)
+    assert rates[5:] == pytest.approx(whole[5:])
+
+
 @MODELS.register_module()
 class Diverges(ToyModel):
     def train_step(self, data, optim_wrapper):
