@@ -7,8 +7,9 @@ import importlib.util
 import math
 import os
 import shutil
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any, NamedTuple
 
 import torch
 from mmengine.hooks import Hook
@@ -16,6 +17,7 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch import nn
 
+from randsac_mm.models.layers import run_layer
 from randsac_mm.registry import register
 
 _SMALL = 50e6  # parameters; below, launching kernels takes a GPU's host longer than the GPU needs to run them
@@ -26,18 +28,20 @@ _LAUNCH = 6e-3  # seconds in which a GPU's host starts the kernels of a step; wi
 class _Cost(NamedTuple):
     """What compiling takes and saves on a kind of device, in seconds; on a CPU with one thread."""
 
+    start: float  # to load the compiler and to try the one for C++
     layer: float  # to compile a layer, forward and backward
     float32: float  # saved for every 1e12 operations of a step
     bfloat16: float
 
 
 _COSTS = {
-    # docs/results/step_cpu.md and step_cpu_bf16.md: means of the models there; a second thread halves the first.
-    'cpu': _Cost(layer=5.0, float32=0.2, bfloat16=1.0),
+    # docs/results/first_step_cpu.md; savings: step_cpu.md and step_cpu_bf16.md, means of the models there.
+    'cpu': _Cost(start=35.0, layer=5.0, float32=0.2, bfloat16=1.0),
     # ViT-B, K = 9, 256 images on an H200: 45 s for 18 layers; 116 ms of kernels became 86 ms, for 29e12 operations.
     # Taken for float32, too: what is saved are the passes through memory between matrix products, which both have.
-    'cuda': _Cost(layer=2.5, float32=1e-3, bfloat16=1e-3),
+    'cuda': _Cost(start=0.0, layer=2.5, float32=1e-3, bfloat16=1e-3),
 }
+_IN_UNITS = ('cpu',)  # devices on which units cost at most 2 % of a step; benchmarks/gpu.sh compares both on a GPU
 
 
 def estimate_compiling(
@@ -48,7 +52,7 @@ def estimate_compiling(
     Args:
         device: ``'cpu'`` or the type of an accelerator.
         bfloat16: Whether matrix products are computed in bfloat16, or else in float32.
-        layers: Number of the compiled layers.
+        layers: Number of the layers that are compiled; of those that share one code one.
         parameters: Their number of parameters.
         tokens: Tokens of a batch, without those of the last segment if the caller knows.
         threads: Threads of this process.
@@ -61,20 +65,25 @@ def estimate_compiling(
     threads = threads if device == 'cpu' else 1
     operations = 6 * parameters * tokens  # a multiply-add is two, and the backward pass takes twice the forward pass
     saved = (cost.bfloat16 if bfloat16 else cost.float32) * operations / 1e12 / threads
-    return cost.layer * layers / min(threads, 2), max(saved, _LAUNCH if replays else 0)
+    return (cost.start + cost.layer * layers) / min(threads, 2), max(saved, _LAUNCH if replays else 0)
 
 
-def compile_model(model: nn.Module, mode: str | None = None, backend: str | Callable = 'inductor') -> list[str]:
+def compile_model(
+    model: nn.Module, mode: str | None = None, backend: str | Callable = 'inductor', whole: bool | None = None
+) -> list[str]:
     """Compile a model's training step by ``torch.compile`` when it is first run.
 
-    Compiles the whole loss of a RandSAC model; in other models, and in distributed training, which exchanges gradients
-    of some layers while it computes others, each module of a list named ``layers`` (never of the two-stream baseline).
+    Compiles the modules of each list named ``layers``, of which those that are alike share one compiled code; or the
+    whole loss of a RandSAC model. Nothing of such a model but the training step runs compiled code.
     Segments that vary in size take a few shapes, each compiled when it first occurs, see :meth:`RandSAC.loss`.
 
     Args:
         model: Any model, wrapped for distributed training or not.
         mode: Mode of ``torch.compile``; ``'reduce-overhead'`` replays CUDA graphs.
         backend: As in ``torch.compile``.
+        whole: Whether to compile the whole loss. Default: on a GPU, except in distributed training, which exchanges
+            gradients of some layers while it computes others; and of the two-stream baseline, whose layers run on two
+            tensors at once.
 
     Returns:
         What is compiled, for a log: ``['loss']`` or names of modules.
@@ -85,45 +94,58 @@ def compile_model(model: nn.Module, mode: str | None = None, backend: str | Call
     from torch._dynamo import config  # loads the compiler, which takes seconds
 
     config.cache_size_limit = max(config.cache_size_limit, 64)  # shapes of one function; the name in all versions
-    options = dict(mode=mode, dynamic=False, backend=backend)
-    wrapped = is_model_wrapper(model)
-    if wrapped:
-        model = model.module
-    if _is_whole(model, wrapped):
-        model.compiled_loss = torch.compile(model.compute_loss, **options)
-        return ['loss']
+    compile_function = partial(torch.compile, mode=mode, dynamic=False, backend=backend)
     layers = _find_layers(model)
+    whole = _is_whole(model) if whole is None else whole
+    model = _unwrap(model)
+    if whole:
+        model.compiled_loss = compile_function(model.compute_loss)
+        return ['loss']
     if not layers:
         raise ValueError(f'{type(model).__name__} has no module list named layers: nothing to compile')
-    for layer in layers.values():
-        layer.compile(**options)
+    if hasattr(model, 'compute_loss'):
+        model.run_layer = compile_function(run_layer)
+    else:
+        for layer in layers.values():
+            layer.compile(mode=mode, dynamic=False, backend=backend)
     return list(layers)
 
 
-def _is_whole(model: nn.Module, wrapped: bool) -> bool:
-    """Return whether the loss of an unwrapped model is compiled as one."""
-    return hasattr(model, 'compute_loss') and (not wrapped or model.neck is None)
+def _unwrap(model: nn.Module) -> Any:
+    return model.module if is_model_wrapper(model) else model
+
+
+def _is_whole(model: nn.Module) -> bool:
+    """Return whether the whole loss of a model is compiled, by the rule."""
+    inner = _unwrap(model)
+    if not hasattr(inner, 'compute_loss'):
+        return False
+    return inner.neck is None or (inner is model and next(model.parameters()).device.type not in _IN_UNITS)
 
 
 def _find_layers(model: nn.Module) -> dict[str, nn.Module]:
-    lists = {name: module for name, module in model.named_modules() if name.rpartition('.')[2] == 'layers'}
+    modules = _unwrap(model).named_modules()
+    lists = {name: module for name, module in modules if name.rpartition('.')[2] == 'layers'}
     found = {name: module for name, module in lists.items() if isinstance(module, nn.ModuleList)}
     return {f'{name}.{i}': layer for name, module in found.items() for i, layer in enumerate(module)}
 
 
+def _count_kinds(layers: Iterable[nn.Module]) -> int:
+    """Return the number of kinds of layers: those of one kind have the same class and parameters of the same shapes."""
+    return len({(type(layer), *((name, p.shape) for name, p in layer.named_parameters())) for layer in layers})
+
+
 def _estimate(runner: Runner, replays: bool) -> tuple[float, float]:
     """Estimate what compiling costs and saves a run, see :func:`estimate_compiling`."""
-    wrapped = is_model_wrapper(runner.model)
-    model = runner.model.module if wrapped else runner.model
-    layers = _find_layers(model)
-    parts = [model] if _is_whole(model, wrapped) else list(layers.values())
+    model = runner.model
+    layers, whole = list(_find_layers(model).values()), _is_whole(model)
     grids = [module.patch_resolution for module in model.modules() if hasattr(module, 'patch_resolution')]
     images = getattr(runner.train_dataloader.batch_sampler, 'batch_size', 1)
     return estimate_compiling(
         next(model.parameters()).device.type,
         type(runner.optim_wrapper).__name__ != 'OptimWrapper',
-        len(layers),
-        sum(p.numel() for part in parts for p in part.parameters()),
+        len(layers) if whole else _count_kinds(layers),
+        sum(p.numel() for part in ([model] if whole else layers) for p in part.parameters()),
         images * (math.prod(grids[0]) if grids else 196),  # 224 pixels in patches of 16
         torch.get_num_threads(),
         replays,

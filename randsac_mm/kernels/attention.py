@@ -29,17 +29,24 @@ except ImportError:  # before torch 2.3, where cuDNN attention did not exist eit
 _is_compiling = getattr(getattr(torch, 'compiler', None), 'is_compiling', lambda: False)  # of torch 2.3
 
 
-def choose_backend(name: str, device: torch.device, dtype: torch.dtype) -> str:
+def choose_backend(name: str, device: torch.device, dtype: torch.dtype, compiled: bool = False) -> str:
     """Return the attention back-end for a name; ``'auto'`` is a fixed rule, so that equal configs give equal numbers.
 
     It stands for ``'plain'`` in deterministic runs and for queries in bfloat16 in compiled code on a CPU, where fused
     code is faster than SDPA's kernel; else for ``'sdpa'``. Any other name is returned as it is.
+
+    Args:
+        name: Name of a back-end or ``'auto'``.
+        device: Device of the queries.
+        dtype: Type of the queries.
+        compiled: Whether layers that attend are compiled, one by one; inside compiled code this is known.
     """
     if name != 'auto':
         return name
     if torch.are_deterministic_algorithms_enabled():
         return 'plain'
-    return 'plain' if device.type == 'cpu' and dtype == torch.bfloat16 and _is_compiling() else 'sdpa'
+    fused = device.type == 'cpu' and dtype == torch.bfloat16 and (compiled or _is_compiling())
+    return 'plain' if fused else 'sdpa'
 
 
 def check_backend(name: str) -> None:

@@ -15,6 +15,7 @@ from randsac_mm.segments import Layout, dense_rank, raster_layout, sorted_layout
 
 from .backbone import RandSACViT
 from .head import RandSACHead
+from .layers import run_layer
 from .preprocessor import RandSACDataPreprocessor
 
 
@@ -57,8 +58,9 @@ class RandSAC(BaseSelfSupervisor):
     backbone: RandSACViT
     head: RandSACHead
     data_preprocessor: RandSACDataPreprocessor
-    # Compiled code of compute_loss, of this very object; see randsac_mm.engine.compile_model.
-    compiled_loss: Callable[..., Tensor] | None = None
+    # randsac_mm.engine.compile_model puts compiled code in the place of one of them, for the training step.
+    compiled_loss: Callable[..., Tensor] | None = None  # compute_loss of this very object
+    run_layer: Callable[..., Tensor] = staticmethod(run_layer)
 
     def __init__(
         self,
@@ -149,17 +151,17 @@ class RandSAC(BaseSelfSupervisor):
     def compute_loss(
         self, inputs: Tensor, rank: Tensor, tokens_per_segment: int | None, lengths: tuple[int, int] | None = None
     ) -> Tensor:
-        """Compute the loss as :meth:`loss`; :func:`randsac_mm.engine.compile_model` compiles this function."""
+        """Compute the loss as :meth:`loss`; :func:`randsac_mm.engine.compile_model` compiles it, or its layers."""
         layout = sorted_layout(rank, tokens_per_segment, lengths)
-        pred = self.predict(inputs, layout)
+        pred = self.predict(inputs, layout, self.run_layer)
         return self.head.loss(pred, inputs, layout.target, layout.predicted)
 
-    def predict(self, inputs: Tensor, layout: Layout) -> Tensor:
+    def predict(self, inputs: Tensor, layout: Layout, run: Callable[..., Tensor] = run_layer) -> Tensor:
         """Predict the target tokens of a layout: patches (B, T, P * P * C) from images (B, C, H, W)."""
-        layout = self._prepare(layout)
-        hidden = self.backbone.encode(inputs, layout)
+        layout = self._prepare(layout, run is not run_layer)
+        hidden = self.backbone.encode(inputs, layout, run)
         grid = self.backbone.grid(*inputs.shape[2:])
-        return self.head(self.neck(hidden, layout, grid, self.backbone.trained_grid))
+        return self.head(self.neck(hidden, layout, grid, self.backbone.trained_grid, run))
 
     @torch.no_grad()
     def reconstruct(self, inputs: Tensor, rank: Tensor | None = None) -> Reconstruction:
@@ -184,14 +186,15 @@ class RandSAC(BaseSelfSupervisor):
     def __getstate__(self) -> dict:
         """Return the state without compiled code, which belongs to this model's parameters and not to copies."""
         state = super().__getstate__()
-        state.pop('compiled_loss', None)
+        for name in ('compiled_loss', 'run_layer'):
+            state.pop(name, None)
         return state
 
-    def _prepare(self, layout: Layout) -> Layout:
+    def _prepare(self, layout: Layout, compiled: bool = False) -> Layout:
         """Prepare the masks of a layout for the attention back-end, once a step."""
         weight = self.head.proj.weight
         dtype = autocast_dtype(weight.device.type) or weight.dtype
-        return layout.prepare(choose_backend(self.attention, weight.device, dtype), dtype)
+        return layout.prepare(choose_backend(self.attention, weight.device, dtype, compiled), dtype)
 
     def _count_groups(self, rank: Tensor) -> int:
         """Return in how many groups the images of ranks (B, N) are cut to lengths; 0: not worth it, nothing is cut."""

@@ -1,6 +1,6 @@
 """The encoder: a plain ViT for transfer, a block-causal one for pre-training (paper section 4.1)."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from mmengine.logging import print_log
@@ -153,12 +153,13 @@ class RandSACViT(BaseBackbone):
                 outs.append(self._format(x, grid))
         return tuple(outs)
 
-    def encode(self, images: Tensor, layout: Layout) -> list[Tensor]:
+    def encode(self, images: Tensor, layout: Layout, run: Callable[..., Tensor] = run_layer) -> list[Tensor]:
         """Encode serialized tokens: each attends to its own segment and to earlier ones.
 
         Args:
             images: Normalised images (B, C, H, W).
             layout: Which S tokens to encode, and their mask.
+            run: The function :func:`run_layer`, or its compiled code.
 
         Returns:
             The hidden states H^1 .. H^L of all layers, each (B, S, D), the last one normalised if ``final_norm``.
@@ -169,7 +170,7 @@ class RandSACViT(BaseBackbone):
         x = self.embed_source(images, layout)
         hidden = []
         for layer in self.layers:
-            x = run_layer(layer, self.with_cp, x, layout.source_mask)
+            x = run(layer, self.with_cp, x, layout.source_mask)
             hidden.append(x)
         if self.final_norm:
             hidden[-1] = self.ln1(x)

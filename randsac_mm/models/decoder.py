@@ -1,5 +1,6 @@
 """The decoder and its learned skip connections to all encoder layers (paper sections 4.1 and 4.2)."""
 
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -134,7 +135,12 @@ class RandSACDecoder(BaseModule):
         init_projections(self.layers)
 
     def forward(
-        self, hidden: list[Tensor], layout: Layout, grid: tuple[int, int], trained_grid: tuple[int, int] | None = None
+        self,
+        hidden: list[Tensor],
+        layout: Layout,
+        grid: tuple[int, int],
+        trained_grid: tuple[int, int] | None = None,
+        run: Callable[..., Tensor] = run_layer,
     ) -> Tensor:
         """Decode the target tokens of a layout.
 
@@ -143,14 +149,18 @@ class RandSACDecoder(BaseModule):
             layout: Which T tokens to predict, and the masks.
             grid: Height and width of the token grid.
             trained_grid: Grid to which coordinates are stretched, see :func:`sincos_positions`.
+            run: The function :func:`run_layer`, or its compiled code.
 
         Returns:
             Decoded tokens (B, T, D), normalised, ready for the head.
         """
-        memory = self.skip(hidden) if self.skip is not None else [hidden[-1]] * self.num_layers
+        mix: Callable = run_layer if hidden[0].device.type == 'cpu' else run  # on a CPU eager code is as fast
+        memory = [hidden[-1]] * self.num_layers if self.skip is None else mix(self.skip, False, hidden)
         positions = sincos_positions(grid, self.embed_dims, memory[0].device, trained_grid)
         x = positions[0, layout.target]  # (B, T, D), no content
         x = x.to(next(self.parameters()).dtype)  # not the memory's, which is half precision under autocast
+        if run is not run_layer and torch.is_grad_enabled():
+            x.requires_grad_()  # as the input of the other layers, so that they all share one compiled code
         for layer, z in zip(self.layers, memory, strict=True):
-            x = run_layer(layer, self.with_cp, x, z, layout.target_mask, layout.memory_mask)
+            x = run(layer, self.with_cp, x, z, layout.target_mask, layout.memory_mask)
         return self.ln(x)

@@ -21,7 +21,10 @@ EPS = 1e-6  # of every layer norm, as in mmpretrain's and MAE's ViT
 
 
 def run_layer(layer: nn.Module, with_cp: bool, *args: object) -> Tensor:
-    """Run a layer; with ``with_cp``, in training, its inside is recomputed in the backward pass."""
+    """Run a layer; with ``with_cp``, in training, its inside is recomputed in the backward pass.
+
+    :func:`randsac_mm.engine.compile_model` compiles this function: layers that are alike share one compiled code.
+    """
     if with_cp and layer.training and torch.is_grad_enabled():
         return checkpoint(layer, *args, use_reentrant=False)
     return layer(*args)

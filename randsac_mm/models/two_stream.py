@@ -1,5 +1,6 @@
 """The two-stream baseline without a decoder: the encoder's own weights predict (paper appendix A.3, after XLNet)."""
 
+from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor, nn
@@ -8,6 +9,7 @@ from randsac_mm.registry import register
 from randsac_mm.segments import Layout
 
 from .algorithm import RandSAC
+from .layers import run_layer
 from .positions import sincos_positions
 
 
@@ -25,8 +27,8 @@ class TwoStreamRandSAC(RandSAC):
         Appendix A.3 "Two-stream Transformer", Figure 5 left, Tables 10 and 11.
     """
 
-    def predict(self, inputs: Tensor, layout: Layout) -> Tensor:
-        """See base class."""
+    def predict(self, inputs: Tensor, layout: Layout, run: Callable[..., Tensor] = run_layer) -> Tensor:
+        """See base class; layers run on two streams, which :func:`compile_model` compiles only as a whole."""
         layout = self._prepare(layout)
         backbone = self.backbone
         content = backbone.embed_source(inputs, layout)  # (B, S, D)

@@ -44,8 +44,8 @@ def test_figures_follow_from_times(bench, monkeypatch, tmp_path):
     times = {'eager': [1.0, 2.0, 8.0], 'plain': [3.0, 6.0, 24.0]}  # the machine slows all alike
 
     def prepare(name, *_):
-        facts = {'loss': 1.0, 'ready_seconds': 0.0, 'memory_bytes': 0}
-        return step.Variant(loss=None, step=iter(times[name]), operations=600), facts
+        facts = {'loss': 1.0, 'first_step_seconds': 0.0, 'memory_bytes': 0}
+        return step.Variant(step=iter(times[name]), operations=600), facts
 
     rates = iter([{'torch': 600.0, 'best': 1200.0 / noise} for noise in (1, 2, 8)])
     monkeypatch.setattr(step, 'prepare', prepare)
@@ -63,8 +63,10 @@ def test_figures_follow_from_times(bench, monkeypatch, tmp_path):
 @pytest.mark.parametrize(('name', 'sizes'), [('eager', [8, 8]), ('eager+uncut', [16])])
 def test_blobs_in_groups_and_uncut(bench, monkeypatch, name, sizes):
     found = []
-    monkeypatch.setattr(RandSAC, 'compute_loss', lambda model, images, *_: found.append(len(images)) or images.sum())
-    bench('step').make_variant(name, 'vit-t_blob-3', 16, CPU, torch.float32).loss()
+    monkeypatch.setattr(
+        RandSAC, 'compute_loss', lambda model, images, *_: found.append(len(images)) or model.head.proj.bias.sum()
+    )
+    bench('step').make_variant(name, 'vit-t_blob-3', 16, CPU, torch.float32).step()
     assert found == sizes
 
 
@@ -92,7 +94,7 @@ def test_a_variant_of_another_function_gets_no_figures(bench, monkeypatch, tmp_p
         if name == 'plain':
             raise RuntimeError('no such kernel\nand more')
         variant = make(name, *args)
-        return variant._replace(loss=lambda: variant.loss() + 1) if name == 'eager:plain' else variant
+        return variant._replace(step=lambda: variant.step() + 1) if name == 'eager:plain' else variant
 
     monkeypatch.setattr(step, 'make_variant', spoil)
     with pytest.raises(SystemExit, match='eager:plain'):

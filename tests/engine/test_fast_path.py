@@ -60,7 +60,7 @@ def train(model, loss=fast_loss, fused=True, accumulate=1):
     [
         ('square-hierarchical', None, 1, False),
         ('blob-flat', None, 1, False),
-        ('square-hierarchical', 'loss', 1, False),
+        ('square-hierarchical', 'whole', 1, False),
         ('blob-flat', 'layers', 2, True),
     ],
 )
@@ -70,7 +70,7 @@ def test_fast_layout_and_compiled_code_give_the_losses_of_the_simple_path(partit
     model = make(partition, with_cp=with_cp)
     keys = list(model.state_dict())
     if compiled:
-        compile_model(Wrapper(model) if compiled == 'layers' else model)
+        compile_model(Wrapper(model) if with_cp else model, whole=compiled == 'whole')
     graphs = []
 
     def loss_and_count(model, batch):

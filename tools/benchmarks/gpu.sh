@@ -54,7 +54,7 @@ step() {
 }
 
 # In processes of their own: a kernel that fails may take the device's context with it.
-step vit-b_k9 120 vit-b_k9 'compiled eager'
+step vit-b_k9 150 vit-b_k9 'units whole eager'
 step vit-b_k9_triton 60 vit-b_k9 'compiled compiled:triton'
 step vit-s 60 vit-s 'compiled graphs'
 step vit-t 60 vit-t 'compiled graphs'

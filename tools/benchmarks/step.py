@@ -8,6 +8,7 @@ Variants:
     eager, compiled, graphs    ours; `:plain`, `:sdpa` or `:triton` behind it sets the attention, `+torch` PyTorch's
                                float32 product on any CPU, `+uncut` all tokens but one at each end for images of
                                blobs (default: the rules of the package)
+    units, whole               compiled once for each kind of layer, and as one (compiled: by the rule)
     plain, plain-compiled      PyTorch's transformer layers: all tokens, additive masks for each image
     mae, mae-compiled          mmpretrain's MAE, same encoder, 224 px
 
@@ -41,25 +42,24 @@ from randsac_mm.engine import compile_model
 from randsac_mm.engine.resources import keep_freed_memory
 
 DTYPES = {'fp32': torch.float32, 'bf16': torch.bfloat16}
-OURS = ('eager', 'compiled', 'graphs')
+OURS = ('eager', 'compiled', 'units', 'whole', 'graphs')
 NAMES = [
     *map(''.join, product(OURS, ('', ':plain', ':sdpa', ':triton'), ('', '+torch', '+uncut'))),
     *('plain', 'plain-compiled', 'mae', 'mae-compiled'),
 ]
 DEFAULT = ['compiled', 'eager', 'eager+torch', 'plain', 'mae-compiled', 'mae']
-COLUMNS = ('variant', 'multiply-adds', 'images/s', 'step', 'quartiles', '/ first', 'of rate', 'memory', 'ready')
+COLUMNS = ('variant', 'multiply-adds', 'images/s', 'step', 'quartiles', '/ first', 'of rate', 'memory', 'first step')
 LEGEND = """\
 multiply-adds: of one image's forward pass. step: ms. / first: time over that of the first variant. of rate: operations
 that the result needs (closed form, backward twice forward, masked pairs counted) per second, over the rate of the
 model's linear layers in the same round, of each product the fastest kernel; all medians of rounds. memory: peak GB of a
-GPU that training adds, with weights and optimiser. ready: seconds until two steps are done, with compiling."""
+GPU that training adds, with weights and optimiser. first step: its seconds, with compiling."""
 
 
 class Variant(NamedTuple):
     """One way to take a training step, with weights and an optimiser of its own."""
 
-    loss: Callable[[], Tensor]  # with a fresh serialization
-    step: Callable[[], None]
+    step: Callable[[], Tensor]  # draws a serialization and returns the loss
     operations: int  # that a step needs, all images together
 
 
@@ -78,7 +78,8 @@ def make_variant(name: str, model_name: str, batch: int, device: torch.device, d
         size, draw, compute = model.backbone.img_size, lambda images: {'data_samples': None}, model.loss
         multiply_adds = count_executed(model)
     elif kind != 'eager':
-        compile_model(model, mode='reduce-overhead' if kind == 'graphs' else None)
+        whole = {'units': False, 'whole': True, 'graphs': True}.get(kind)
+        compile_model(model, mode='reduce-overhead' if kind == 'graphs' else None, whole=whole)
     if name.endswith('+uncut'):
         model._count_groups = lambda rank: 0
     if compiled:
@@ -88,37 +89,37 @@ def make_variant(name: str, model_name: str, batch: int, device: torch.device, d
     # Baselines get PyTorch's default AdamW for the device, ours the fused one that its configs choose.
     optimizer = torch.optim.AdamW(learned, lr=1e-5, weight_decay=0.05, fused=True if kind in OURS else None)
 
-    def loss() -> Tensor:
+    def step() -> Tensor:
+        torch.compiler.cudagraph_mark_step_begin()
         drawn = draw(images)
         with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-            return compute(images, **drawn)['loss']
-
-    def step() -> None:
-        torch.compiler.cudagraph_mark_step_begin()
-        loss().backward()
+            loss = compute(images, **drawn)['loss']
+        loss.backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
+        return loss.detach()
 
     if name.endswith('+torch'):
         kernels = importlib.import_module('randsac_mm.kernels.linear')
-        loss, step = (mock.patch.object(kernels, 'ONEDNN', False)(function) for function in (loss, step))
-    return Variant(loss, step, 6 * batch * multiply_adds)
+        step = mock.patch.object(kernels, 'ONEDNN', False)(step)
+    return Variant(step, 6 * batch * multiply_adds)
 
 
 def prepare(name: str, model_name: str, batch: int, device: torch.device, dtype: torch.dtype) -> tuple[Variant, dict]:
-    """Make a variant and take two steps; return its loss before training too, and what the steps cost."""
-    gpu, start = device if device.type == 'cuda' else None, time.perf_counter()
+    """Make a variant and take two steps; return the first loss too, and what the steps cost."""
+    gpu = device if device.type == 'cuda' else None
     before = torch.cuda.memory_allocated(gpu)  # 0 without a GPU
     variant = make_variant(name, model_name, batch, device, dtype)
     torch.manual_seed(0)
-    loss = variant.loss().item()
-    variant.step()  # whatever is compiled is compiled now
+    start = time.perf_counter()
+    loss = variant.step().item()  # whatever is compiled is compiled now
+    seconds = time.perf_counter() - start
     gc.collect()
     if gpu:
         torch.cuda.reset_peak_memory_stats(gpu)
     variant.step()
     memory = torch.cuda.max_memory_allocated(gpu) - before
-    return variant, {'loss': loss, 'ready_seconds': time.perf_counter() - start, 'memory_bytes': memory or None}
+    return variant, {'loss': loss, 'first_step_seconds': seconds, 'memory_bytes': memory or None}
 
 
 def benchmark(model_name: str, args: argparse.Namespace, report: dict) -> None:
@@ -176,7 +177,7 @@ def describe(result: dict) -> str:
             continue
         middle, low, high = (f'{1e3 * value:.1f}' for value in (row['step']['median'], *row['step']['quartiles']))
         memory = f'{row["memory_bytes"] / 1e9:.2f}' if row['memory_bytes'] else ''
-        cells = [f'{row["ratio"]:.2f}', f'{100 * row["utilisation"]:.1f} %', memory, f'{row["ready_seconds"]:.1f}']
+        cells = [f'{row["ratio"]:.2f}', f'{100 * row["utilisation"]:.1f} %', memory, f'{row["first_step_seconds"]:.1f}']
         work, speed = f'{row["multiply_adds"] / 1e9:.2f} G', f'{row["images_per_second"]:.1f}'
         table.append([name, work, speed, middle, f'{low} .. {high}', *cells])
     rates = [f'{name} {rate["median"] / 1e9:,.0f}' for name, rate in result['matrix_rates'].items()]
