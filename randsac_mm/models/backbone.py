@@ -3,17 +3,19 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
 from mmengine.logging import print_log
 from mmpretrain.models.backbones import VisionTransformer
 from mmpretrain.models.backbones.base_backbone import BaseBackbone
 from torch import Tensor, nn
 
+from randsac_mm.kernels import autocast_dtype
 from randsac_mm.registry import register
 from randsac_mm.segments import Layout
 from randsac_mm.transfer import pyramid_indices
 from randsac_mm.transfer.strict_loading import strict_init_cfg
 
-from .layers import EPS, EncoderLayer, PatchEmbed, init_projections, run_layer
+from .layers import EncoderLayer, LayerNorm, PatchEmbed, init_projections, run_layer
 from .positions import POSITION_TYPES, adopt_positions, resize_positions, sincos_positions
 
 _ARCH_KEYS = ('embed_dims', 'num_layers', 'num_heads', 'feedforward_channels')
@@ -51,6 +53,8 @@ class RandSACViT(BaseBackbone):
             ``'trainable'``, for fine-tuning as in MAE: parameters, stretched to ``img_size`` when they are loaded and
             interpolated to other sizes.
         frozen_stages: Number of layers, from the input, that are not trained; -1: none, 0: only the embeddings.
+        residual_in_fp32: Whether the residual stream of the pre-training stays float32 under bfloat16 autocast, instead
+            of bfloat16, also that of the decoder. Norms compute in float32 in either case.
         with_cp: Whether training recomputes the inside of each layer in the backward pass instead of storing it.
         init_cfg: Initialisation from a checkpoint, as in mmengine. Without it the weights are Xavier uniform.
 
@@ -77,6 +81,7 @@ class RandSACViT(BaseBackbone):
         final_norm: bool = True,
         positions: str = 'stretched',
         frozen_stages: int = -1,
+        residual_in_fp32: bool = False,
         with_cp: bool = False,
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
@@ -100,6 +105,7 @@ class RandSACViT(BaseBackbone):
         if not -1 <= frozen_stages <= self.num_layers:
             raise ValueError(f'frozen_stages={frozen_stages} must lie between -1 and num_layers={self.num_layers}')
         self.frozen_stages = frozen_stages
+        self.residual_in_fp32 = residual_in_fp32
         self.with_cp = with_cp
 
         self.patch_embed = PatchEmbed(in_channels, self.embed_dims, patch_size)
@@ -120,9 +126,9 @@ class RandSACViT(BaseBackbone):
         )
         self.final_norm = final_norm
         if final_norm:
-            self.ln1 = nn.LayerNorm(self.embed_dims, eps=EPS)
+            self.ln1 = LayerNorm(self.embed_dims)
         if out_type == 'avg_featmap':
-            self.ln2 = nn.LayerNorm(self.embed_dims, eps=EPS)
+            self.ln2 = LayerNorm(self.embed_dims)
         init_projections(self.layers)
         self._freeze()
 
@@ -179,7 +185,10 @@ class RandSACViT(BaseBackbone):
     def embed_source(self, images: Tensor, layout: Layout) -> Tensor:
         """Return the embedded source tokens of a layout with their positions, H^0 (B, S, D); see :meth:`encode`."""
         grid = self._check_images(images)
-        return self.patch_embed.forward_some(images, layout.source) + self.positions(grid)[0, layout.source]
+        x = self.patch_embed.forward_some(images, layout.source) + self.positions(grid)[0, layout.source]
+        # Not in float16, which the sums of many layers may exceed.
+        narrow = autocast_dtype(x.device.type) == torch.bfloat16 and not self.residual_in_fp32
+        return x.to(torch.bfloat16) if narrow else x
 
     def positions(self, grid: tuple[int, int]) -> Tensor:
         """Return the positions (1, N, D) of a grid of N tokens, see the argument ``positions``."""

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from randsac_mm.registry import register
 from randsac_mm.segments import Layout
 
-from .layers import EPS, DecoderLayer, NormPosition, init_projections, run_layer
+from .layers import DecoderLayer, LayerNorm, NormPosition, init_projections, run_layer
 from .positions import sincos_positions
 
 SkipInit = Literal['last', 'mean', 'normal']
@@ -60,7 +60,7 @@ class SkipConnection(BaseModule):
             weight.normal_(std=encoder_layers**-0.5)
         self.weight = nn.Parameter(weight)
         norms = {'none': 0, 'before': encoder_layers, 'after': decoder_layers}[norm]
-        self.norms = nn.ModuleList(nn.LayerNorm(encoder_dims, eps=EPS) for _ in range(norms))
+        self.norms = nn.ModuleList(LayerNorm(encoder_dims) for _ in range(norms))
 
     def forward(self, hidden: list[Tensor]) -> list[Tensor]:
         """Map hidden states H^1 .. H^L_enc, each (B, S, D), to memories Z^1 .. Z^L_dec, each (B, S, D)."""
@@ -131,7 +131,7 @@ class RandSACDecoder(BaseModule):
             DecoderLayer(embed_dims, encoder_dims, num_heads, hidden_dims, qkv_bias, norm_position)
             for _ in range(num_layers)
         )
-        self.ln = nn.LayerNorm(embed_dims, eps=EPS) if norm_position == 'pre' else nn.Identity()
+        self.ln = LayerNorm(embed_dims) if norm_position == 'pre' else nn.Identity()
         init_projections(self.layers)
 
     def forward(
@@ -158,7 +158,7 @@ class RandSACDecoder(BaseModule):
         memory = [hidden[-1]] * self.num_layers if self.skip is None else mix(self.skip, False, hidden)
         positions = sincos_positions(grid, self.embed_dims, memory[0].device, trained_grid)
         x = positions[0, layout.target]  # (B, T, D), no content
-        x = x.to(next(self.parameters()).dtype)  # not the memory's, which is half precision under autocast
+        x = x.to(hidden[0].dtype)  # the encoder's residual stream, not the memory, which autocast may have changed
         if run is not run_layer and torch.is_grad_enabled():
             x.requires_grad_()  # as the input of the other layers, so that they all share one compiled code
         for layer, z in zip(self.layers, memory, strict=True):

@@ -17,7 +17,20 @@ from randsac_mm.kernels import attention, linear
 from randsac_mm.segments import Mask
 
 NormPosition = Literal['pre', 'post']
-EPS = 1e-6  # of every layer norm, as in mmpretrain's and MAE's ViT
+
+
+class LayerNorm(nn.LayerNorm):
+    """Layer norm of tokens (..., D) with the epsilon of mmpretrain's and MAE's ViT, which keeps the type of its input.
+
+    It computes in the wider type of input and weight: on a CPU PyTorch's sums gradients of the weight in bfloat16.
+    """
+
+    def __init__(self, embed_dims: int) -> None:
+        super().__init__(embed_dims, eps=1e-6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise tokens (..., D)."""
+        return super().forward(x.to(torch.promote_types(x.dtype, self.weight.dtype))).to(x.dtype)
 
 
 def run_layer(layer: nn.Module, with_cp: bool, *args: object) -> Tensor:
@@ -170,9 +183,9 @@ class EncoderLayer(BaseModule):
         qkv_bias: bool = True,
     ) -> None:
         super().__init__()
-        self.ln1 = nn.LayerNorm(embed_dims, eps=EPS)
+        self.ln1 = LayerNorm(embed_dims)
         self.attn = SelfAttention(embed_dims, num_heads, qkv_bias)
-        self.ln2 = nn.LayerNorm(embed_dims, eps=EPS)
+        self.ln2 = LayerNorm(embed_dims)
         self.ffn = FeedForward(embed_dims, feedforward_channels)
         self.drop_path = DropPath(drop_path_rate) if drop_path_rate else nn.Identity()
 
@@ -211,11 +224,11 @@ class DecoderLayer(BaseModule):
         if norm_position not in ('pre', 'post'):
             raise ValueError(f"norm_position={norm_position!r} must be 'pre' or 'post'")
         self.pre = norm_position == 'pre'
-        self.ln1 = nn.LayerNorm(embed_dims, eps=EPS)
+        self.ln1 = LayerNorm(embed_dims)
         self.self_attn = SelfAttention(embed_dims, num_heads, qkv_bias)
-        self.ln2 = nn.LayerNorm(embed_dims, eps=EPS)
+        self.ln2 = LayerNorm(embed_dims)
         self.cross_attn = CrossAttention(embed_dims, memory_dims, num_heads, qkv_bias)
-        self.ln3 = nn.LayerNorm(embed_dims, eps=EPS)
+        self.ln3 = LayerNorm(embed_dims)
         self.ffn = FeedForward(embed_dims, feedforward_channels)
 
     def forward(self, x: Tensor, memory: Tensor, target_mask: Mask, memory_mask: Mask) -> Tensor:

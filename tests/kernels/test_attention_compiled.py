@@ -63,6 +63,7 @@ def test_auto_is_plain_in_compiled_bfloat16_on_a_cpu():
     x = torch.zeros(1, dtype=torch.bfloat16)
     compiled = torch.compile(chosen, backend='eager', fullgraph=True)
     assert (compiled(x), compiled(x.float()), chosen(x)) == (1, 0, 0)
+    assert choose_backend('auto', x.device, x.dtype, compiled=True) == 'plain'
 
 
 def test_operators_have_correct_schemas_and_gradients():

@@ -1,10 +1,13 @@
 """Contract: parts fit or are refused, in any number type; ``reconstruct`` returns whole images."""
 
+import copy
+
 import pytest
 import torch
 from builders import ARCHITECTURES, CHANNELS, DECODER, ENCODER, PARTITIONS, PATCH, Operations, build, config, images
 from host_syncs import record_host_syncs
 from mmpretrain.registry import MODELS
+from torch import nn
 
 from randsac_mm.segments import raster_layout
 
@@ -156,6 +159,51 @@ def test_bfloat16_autocast_stays_close(neck):
     torch.testing.assert_close(loss, expected, rtol=0.01, atol=0)
     loss.backward()
     assert all(p.grad.isfinite().all() for p in model.parameters() if p.requires_grad)
+
+
+@pytest.mark.parametrize(
+    ('autocast', 'residual_in_fp32', 'stream'),
+    [
+        (torch.bfloat16, False, torch.bfloat16),
+        (torch.bfloat16, True, torch.float32),
+        (torch.float16, False, torch.float32),  # whose range many sums may exceed
+        (None, False, torch.float32),
+    ],
+    ids=str,
+)
+@every_architecture
+def test_type_of_the_residual_stream(neck, autocast, residual_in_fp32, stream):
+    """Sums and normed tokens have it in encoder and decoder; features of a backbone in other models stay float32."""
+    model, x = build(config(neck=neck, residual_in_fp32=residual_in_fp32)), images()
+    found = set()
+    for module in model.modules():
+        if isinstance(module, nn.LayerNorm):
+            module.register_forward_hook(lambda module, args, out: found.update((args[0].dtype, out.dtype)))
+    with torch.autocast('cpu', dtype=autocast, enabled=autocast is not None):
+        model.loss(x)
+        assert found == {stream}
+        (features,) = model.extract_feat(x)
+    assert features.dtype == torch.float32
+
+
+@every_architecture
+def test_a_bfloat16_stream_costs_little_precision(neck):
+    """The error of all gradients together, against float64, is at most twice that of a float32 stream."""
+    model, x = build(config(neck=neck)), images(batch_size=16)
+    drawn = model.data_preprocessor.draw(x)
+
+    def gradients(model, x):
+        model.zero_grad()
+        model.loss(x, **drawn)['loss'].backward()
+        return torch.cat([p.grad.flatten().double() for p in model.parameters() if p.grad is not None])
+
+    exact = gradients(copy.deepcopy(model).double(), x.double())
+    errors = []
+    for model.backbone.residual_in_fp32 in (True, False):
+        with torch.autocast('cpu', dtype=torch.bfloat16):
+            errors.append((gradients(model, x) - exact).norm() / exact.norm())
+    assert 0 < errors[1] <= 2 * errors[0] < 0.2
+    assert errors[0] != errors[1], 'the option did nothing'
 
 
 @pytest.mark.parametrize('dtype', [torch.float64, torch.bfloat16], ids=str)
