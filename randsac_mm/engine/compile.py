@@ -8,7 +8,6 @@ import math
 import os
 import shutil
 from collections.abc import Callable, Iterable
-from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -41,7 +40,9 @@ _COSTS = {
     # Taken for float32, too: what is saved are the passes through memory between matrix products, which both have.
     'cuda': _Cost(start=0.0, layer=2.5, float32=1e-3, bfloat16=1e-3),
 }
-_IN_UNITS = ('cpu',)  # devices on which units cost at most 2 % of a step; benchmarks/gpu.sh compares both on a GPU
+# Devices on which each kind of layer is compiled once: on a CPU the first step comes three times earlier, and later ones
+# take 2 to 8 % longer (docs/results/first_step_cpu.md, a noisy machine). On a GPU benchmarks/gpu.sh compares both.
+_IN_UNITS = ('cpu',)
 
 
 def estimate_compiling(
@@ -94,20 +95,19 @@ def compile_model(
     from torch._dynamo import config  # loads the compiler, which takes seconds
 
     config.cache_size_limit = max(config.cache_size_limit, 64)  # shapes of one function; the name in all versions
-    compile_function = partial(torch.compile, mode=mode, dynamic=False, backend=backend)
-    layers = _find_layers(model)
+    options = dict(mode=mode, dynamic=False, backend=backend)
     whole = _is_whole(model) if whole is None else whole
-    model = _unwrap(model)
+    model, layers = _unwrap(model), _find_layers(model)
     if whole:
-        model.compiled_loss = compile_function(model.compute_loss)
+        model.compiled_loss = torch.compile(model.compute_loss, **options)
         return ['loss']
     if not layers:
         raise ValueError(f'{type(model).__name__} has no module list named layers: nothing to compile')
     if hasattr(model, 'compute_loss'):
-        model.run_layer = compile_function(run_layer)
+        model.run_layer = torch.compile(run_layer, **options)
     else:
         for layer in layers.values():
-            layer.compile(mode=mode, dynamic=False, backend=backend)
+            layer.compile(**options)
     return list(layers)
 
 
