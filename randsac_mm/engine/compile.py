@@ -40,7 +40,7 @@ _COSTS = {
     # Taken for float32, too: what is saved are the passes through memory between matrix products, which both have.
     'cuda': _Cost(start=0.0, layer=2.5, float32=1e-3, bfloat16=1e-3),
 }
-# Devices on which each kind of layer is compiled once. On a CPU the first step then comes three times earlier, and later
+# Devices on which each kind of layer is compiled once. On a CPU the first step is then three times as early, and later
 # ones take 2 to 8 % longer (docs/results/first_step_cpu.md, a noisy machine). On a GPU benchmarks/gpu.sh compares both.
 _IN_UNITS = ('cpu',)
 
