@@ -33,13 +33,8 @@ def choose_backend(name: str, device: torch.device, dtype: torch.dtype, compiled
     """Return the attention back-end for a name; ``'auto'`` is a fixed rule, so that equal configs give equal numbers.
 
     It stands for ``'plain'`` in deterministic runs and for queries in bfloat16 in compiled code on a CPU, where fused
-    code is faster than SDPA's kernel; else for ``'sdpa'``. Any other name is returned as it is.
-
-    Args:
-        name: Name of a back-end or ``'auto'``.
-        device: Device of the queries.
-        dtype: Type of the queries.
-        compiled: Whether layers that attend are compiled, one by one; inside compiled code this is known.
+    code is faster than SDPA's kernel; else for ``'sdpa'``. Any other name is returned as it is. ``compiled``: whether
+    layers are compiled one by one, which code outside of them cannot see.
     """
     if name != 'auto':
         return name

@@ -56,7 +56,8 @@ def main(argv: list[str] | None = None) -> None:
             first = [f'{measure.spread(seconds[way][state])["median"]:.1f} s' for state in ('cold', 'warm')]
             step = later[way]
             rows.append((model, way, *first, f'{1e3 * step["step"]["median"]:.0f} ms', f'{step["ratio"]:.3f}'))
-        text = f'{args.dtype}, medians of {args.rounds} processes; later steps: of 7 rounds\n\n{measure.markdown(rows)}'
+        about = f'{args.dtype}; medians of first steps, processes of each: {args.rounds}; of later steps, rounds: 7'
+        text = f'{about}\n\n{measure.markdown(rows)}'
         measure.write_report(report, text, args.out)
     print(text)
 
