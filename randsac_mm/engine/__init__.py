@@ -1,4 +1,4 @@
-"""Training of any OpenMMLab model with exact resuming, bfloat16 on any device, compiled steps, CPU processes.
+"""Training of any OpenMMLab model with exact resuming, bfloat16, compiled steps, CPU processes.
 
 Private parts of onedl-mmengine 0.10.12, mmengine 0.10.7 and torch 2.11 that it replaces or reads; check on upgrades:
 

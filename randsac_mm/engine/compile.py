@@ -16,6 +16,7 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch import nn
 
+from randsac_mm.engine.optim import uses_mixed_precision
 from randsac_mm.models.layers import run_layer
 from randsac_mm.registry import register
 
@@ -141,9 +142,10 @@ def _estimate(runner: Runner, replays: bool) -> tuple[float, float]:
     layers, whole = list(_find_layers(model).values()), _is_whole(model)
     grids = [module.patch_resolution for module in model.modules() if hasattr(module, 'patch_resolution')]
     images = getattr(runner.train_dataloader.batch_sampler, 'batch_size', 1)
+    device = next(model.parameters()).device
     return estimate_compiling(
-        next(model.parameters()).device.type,
-        type(runner.optim_wrapper).__name__ != 'OptimWrapper',
+        device.type,
+        uses_mixed_precision(runner.optim_wrapper, device),
         len(layers) if whole else _count_kinds(layers),
         sum(p.numel() for part in ([model] if whole else layers) for p in part.parameters()),
         images * (math.prod(grids[0]) if grids else 196),  # 224 pixels in patches of 16

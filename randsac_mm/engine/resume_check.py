@@ -17,6 +17,7 @@ from randsac_mm.datasets.data_report import name_some
 from randsac_mm.engine.compile import CompileHook
 from randsac_mm.engine.config_check import KNOWN_KEYS
 from randsac_mm.engine.distributed import on_first_rank
+from randsac_mm.engine.optim import uses_mixed_precision
 from randsac_mm.engine.schedule import add_warmup, check_optimizer, check_schedules, use_new_schedule
 from randsac_mm.engine.train_files import describe_change
 from randsac_mm.engine.work_dir import check_parts
@@ -185,13 +186,14 @@ def _flatten(node: Any, path: str = '') -> Iterator[tuple[str, Any]]:
 def describe_numerics(runner: Any) -> dict[str, Any]:
     """Return what decides how a run rounds: versions, kernels, processes, threads; plain values."""
     model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-    device, wrapper = next(model.parameters()).device, type(runner.optim_wrapper).__name__
-    dtype = torch.float32 if wrapper == 'OptimWrapper' else torch.bfloat16
+    device, wrapper = next(model.parameters()).device, runner.optim_wrapper
+    mixed = uses_mixed_precision(wrapper, device)
+    dtype = torch.bfloat16 if mixed else torch.float32
     return {
         'torch': str(torch.__version__),
         'device': device.type,
         'attention': choose_backend(getattr(model, 'attention', 'auto'), device, dtype),
-        'precision': wrapper,
+        'precision': type(wrapper).__name__ if mixed else 'OptimWrapper',
         'compiled': any(isinstance(hook, CompileHook) and hook.enabled for hook in runner.hooks),
         'mkldnn': bool(getattr(torch.backends.mkldnn, 'enabled', True)),  # torch 2.5
         'threads': torch.get_num_threads(),

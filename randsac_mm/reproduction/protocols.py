@@ -37,8 +37,8 @@ PROTOCOLS = {
     ),
     'cpu': Protocol(
         'narrow and shallow encoder (4 layers of 48 dimensions, decoder of 1 layer), 2 epochs of 40,000 images instead '
-        "of 800 or 1,600 of 50,000, 64 images a step, learning rate 3e-3, AdamW's second beta 0.95, bfloat16 autocast, "
-        'no fine-tuning; kNN and linear probe on the features of 20,000 training images',
+        "of 800 or 1,600 of 50,000, 64 images a step, learning rate 3e-3, AdamW's second beta 0.95, bfloat16 autocast "
+        'where the processor has it, no fine-tuning; kNN and linear probe on the features of 20,000 training images',
         size=(48, 4, 2, 1),
         epochs=2,
         batch_size=64,

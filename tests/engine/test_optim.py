@@ -8,7 +8,7 @@ from engine.toy_engine import Wrapper
 from mmengine.optim import OptimWrapper
 from torch import nn
 
-from randsac_mm.engine import AutocastOptimWrapper
+from randsac_mm.engine import AutocastOptimWrapper, optim
 
 
 class Neck(nn.Linear):
@@ -41,6 +41,13 @@ def detector(kind=AutocastOptimWrapper, **options):
 X = torch.linspace(-1, 1, 15).reshape(5, 3)
 
 
+@pytest.fixture
+def has_bfloat16(monkeypatch):
+    """A CPU that computes in bfloat16, whatever this one is."""
+    monkeypatch.setattr(optim, 'has_bfloat16', lambda device: True)
+
+
+@pytest.mark.usefixtures('has_bfloat16')
 def test_forward_is_bfloat16_and_weights_stay_float32():
     model, wrapper = detector()
     with wrapper.optim_context(model):
@@ -68,6 +75,34 @@ def test_accumulation_and_clipping_as_in_mmengine(options):
     assert torch.equal(*weights[0][:2]) == ('accumulative_counts' in options)
 
 
+@pytest.mark.parametrize('modules', [None, ['backbone', 'neck']])
+def test_where_bfloat16_is_emulated_a_step_has_the_bits_of_float32(monkeypatch, capsys, modules):
+    monkeypatch.setattr(optim, 'has_bfloat16', lambda device: False)
+    model, wrapper = detector(modules=modules)
+    assert not optim.uses_mixed_precision(wrapper, X.device)
+    for _ in range(2):
+        with wrapper.optim_context(model):
+            outputs = model(X)
+        for output, exact in zip(outputs, model(X), strict=True):
+            assert output.dtype == torch.float32
+            assert torch.equal(output, exact)
+    assert capsys.readouterr().out.count('float32') == 1, 'said once'
+
+
+@pytest.mark.parametrize(('generation', 'expected'), [(7, False), (8, True), (9, True)])
+def test_gpus_since_ampere_compute_in_bfloat16(monkeypatch, generation, expected):
+    monkeypatch.setattr(torch.cuda, 'get_device_capability', lambda device: (generation, 0))
+    assert optim.has_bfloat16(torch.device('cuda')) == expected
+
+
+def test_the_type_that_products_are_computed_in(monkeypatch):
+    for narrow in (True, False):
+        monkeypatch.setattr(optim, 'has_bfloat16', lambda device, narrow=narrow: narrow)
+        assert optim.uses_mixed_precision(detector()[1], X.device) == narrow
+        assert not optim.uses_mixed_precision(detector(OptimWrapper)[1], X.device)
+
+
+@pytest.mark.usefixtures('has_bfloat16')
 def test_named_modules_compute_in_bfloat16_and_return_float32():
     model, wrapper = detector(modules=['backbone', 'neck', 'heads.mask'])
     exact = model(X)[0]

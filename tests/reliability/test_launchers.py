@@ -14,10 +14,11 @@ CONFIG = ROOT / 'configs/randsac/vit_digits.py'
 
 
 def launch(folder: Path, *options: object, **variables: str) -> subprocess.Popen:
-    """Start a run of 12 epochs on two processes; its output is appended to ``output.txt``."""
+    """Start a run of 4 epochs on two processes, each with its own seed; its output is appended to ``output.txt``."""
     folder.mkdir(exist_ok=True)
-    command = ['bash', ROOT / 'tools/dist_train.sh', CONFIG, 2, '--work-dir', folder, '--epochs', 12, *options]
+    command = ['bash', ROOT / 'tools/dist_train.sh', CONFIG, 2, '--work-dir', folder, '--epochs', 4, *options]
     command += ['--cfg-options', 'default_hooks.checkpoint.interval=2', 'default_hooks.logger.interval=1']
+    command += ['randomness.diff_rank_seed=True']
     with open(folder / 'output.txt', 'ab') as output:
         return subprocess.Popen(
             list(map(str, command)), cwd=ROOT, env={**environment(), **variables}, stdout=output, stderr=output
@@ -47,30 +48,36 @@ def workers(launcher: subprocess.Popen) -> list[int]:
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_two_processes_survive_signals_and_a_loss(tmp_path):
-    """SIGUSR1; then one process is killed and torchrun starts both again; then SIGTERM; then the end."""
+    """SIGUSR1; the folder moves; one process is killed and torchrun starts both again; SIGTERM; then the end."""
     whole, run = tmp_path / 'whole', tmp_path / 'run'
     assert launch(whole).wait(300) == 0, (whole / 'output.txt').read_text()[-3000:]
 
-    first = launch(run)
-    wait_for(run, 'Epoch(train)   [1][ 5/11]')
+    first = launch(tmp_path / 'begun', '--resume', 'auto')
+    wait_for(tmp_path / 'begun', 'Epoch(train)   [1][ 5/11]')
     first.send_signal(signal.SIGUSR1)
     assert first.wait(60) == 0
+    (tmp_path / 'begun').rename(run)
+    assert 'so this is a new run from the start' in (run / 'output.txt').read_text()
     assert (run / 'interrupted.pth').exists()
 
     second = launch(run, '--resume', MAX_RESTARTS='1')
-    wait_for(run, 'Epoch(train)   [5][ 3/11]')
+    wait_for(run, 'Epoch(train)   [3][ 3/11]')
     os.kill(workers(second)[1], signal.SIGKILL)
-    wait_for(run, 'Epoch(train)   [5][ 8/11]')  # after the restart from epoch 4
+    wait_for(run, 'Epoch(train)   [3][ 8/11]')  # after the restart from epoch 2
     begin = time.monotonic()
     second.send_signal(signal.SIGTERM)
     assert second.wait(60) == 143
     print(f'two processes: {time.monotonic() - begin:.1f} s from SIGTERM to the end')
-    assert torch.load(run / 'interrupted.pth', weights_only=True)['meta']['epoch'] == 4
+    assert torch.load(run / 'interrupted.pth', weights_only=True)['meta']['epoch'] == 2
 
     assert launch(run, '--resume').wait(300) == 0, (run / 'output.txt').read_text()[-3000:]
-    expected, found = (torch.load(folder / 'epoch_12.pth', weights_only=True) for folder in (whole, run))
+    expected, found = (torch.load(folder / 'epoch_4.pth', weights_only=True) for folder in (whole, run))
     for key in ('state_dict', 'optimizer'):
         torch.testing.assert_close(found[key], expected[key], rtol=0, atol=0)
+    states = [[state['torch'] for state in content['meta']['random_states']] for content in (expected, found)]
+    assert [len(processes) for processes in states] == [2, 2]
+    assert all(map(torch.equal, *states))
+    assert not torch.equal(*states[0])
 
 
 @pytest.mark.parametrize(('name', 'status', 'requeued'), [('USR1', 0, True), ('TERM', 143, False), (None, 0, False)])

@@ -42,6 +42,8 @@ def test_memory_and_open_files_do_not_grow(tmp_path):
     def work():
         cfg = launch.load_config(str(ROOT / 'configs/randsac/vit_digits.py'), {}, str(tmp_path), 'none')
         set_epochs(cfg, max(2, steps // 22))
+        cfg.model.backbone.arch = dict(embed_dims=24, num_layers=2, num_heads=2, feedforward_channels=48)
+        cfg.model.neck.update(embed_dims=24, num_layers=1, num_heads=2)
         cfg.custom_hooks = [dict(type='WatchProcess')]
         launch.train(cfg)
 

@@ -1,8 +1,8 @@
 # The "1x" schedule of 12 epochs, 16 images in a step.
 batch_size = 16  # images in a step, over all devices; keep it in line with the data loader
 max_epochs = 12
-# bfloat16 in the parts that compute, on any device; between them mmcv's RoIAlign and non-maximum suppression, which
-# know no bfloat16.
+# bfloat16 in the parts that compute, on devices that have it; between them mmcv's RoIAlign and non-maximum
+# suppression, which know no bfloat16.
 bfloat16 = ['backbone', 'neck', 'rpn_head', 'roi_head.bbox_head', 'roi_head.mask_head']
 
 optim_wrapper = dict(

@@ -6,7 +6,7 @@ max_epochs = 100
 warmup_epochs = 5
 
 optim_wrapper = dict(
-    type='AutocastOptimWrapper',  # bfloat16 where it is safe, on any device
+    type='AutocastOptimWrapper',  # bfloat16 where it is safe, on devices that compute in it
     constructor='LayerDecayOptimWrapperConstructor',
     paramwise_cfg=dict(layer_decay_rate=0.65, norm_decay_mult=0.0, bias_decay_mult=0.0),
     optimizer=dict(type='AdamW', lr=base_lr * batch_size / 256, betas=(0.9, 0.95), weight_decay=0.05, fused=True),

@@ -5,7 +5,7 @@ max_epochs = 1600
 warmup_epochs = 40
 
 optim_wrapper = dict(
-    type='AutocastOptimWrapper',  # bfloat16 where it is safe, on any device
+    type='AutocastOptimWrapper',  # bfloat16 where it is safe, on devices that compute in it
     optimizer=dict(type='AdamW', lr=base_lr * batch_size / 256, betas=(0.9, 0.95), weight_decay=0.05, fused=True),
     # No decay for norms, biases and the weights of the skip connections, where a model has them.
     paramwise_cfg=dict(

@@ -6,7 +6,7 @@ warmup_epochs = 10
 
 optim_wrapper = dict(
     type='AutocastOptimWrapper',
-    modules=['backbone'],  # computes in bfloat16, on any device; averages, batch norm and classifier in float32
+    modules=['backbone'],  # computes in bfloat16 where the device does; averages, batch norm, classifier: float32
     optimizer=dict(type='LARS', lr=base_lr * batch_size / 256, momentum=0.9, weight_decay=0.0),
     # Biases start at zero and have no norm to go by.
     paramwise_cfg=dict(custom_keys=dict(bias=dict(decay_mult=0.0, lars_exclude=True))),

@@ -4,7 +4,7 @@ max_iters = 160000
 warmup_iters = 1500
 
 optim_wrapper = dict(
-    type='AutocastOptimWrapper',  # bfloat16 where it is safe, on any device
+    type='AutocastOptimWrapper',  # bfloat16 where it is safe, on devices that compute in it
     constructor='LayerDecayOptimWrapperConstructor',
     paramwise_cfg=dict(layer_decay_rate=0.65, norm_decay_mult=0.0, bias_decay_mult=0.0),
     optimizer=dict(type='AdamW', lr=7e-4, betas=(0.9, 0.999), weight_decay=0.05, fused=True),
