@@ -36,13 +36,16 @@ class _Cost(NamedTuple):
 
 _COSTS = {
     # docs/results/first_step_cpu.md; savings: step_cpu.md and step_cpu_bf16.md, means of the models there.
-    'cpu': _Cost(start=35.0, layer=5.0, float32=0.2, bfloat16=1.0),
+    'avx512': _Cost(start=35.0, layer=5.0, float32=0.2, bfloat16=1.0),
+    # Without AVX-512 compiled steps took 2 to 14 % longer than eager ones, see step_cpu_avx2.md: PyTorch's GELU, which
+    # is oneDNN's, is then nearly twice as fast as the compiler's.
+    'cpu': _Cost(start=35.0, layer=5.0, float32=0.0, bfloat16=0.0),
     # ViT-B, K = 9, 256 images on an H200: 45 s for 18 layers; 116 ms of kernels became 86 ms, for 29e12 operations.
     # Taken for float32, too: what is saved are the passes through memory between matrix products, which both have.
     'cuda': _Cost(start=0.0, layer=2.5, float32=1e-3, bfloat16=1e-3),
 }
 # Devices on which each kind of layer is compiled once. On a CPU the first step is then three times as early, and later
-# ones take 2 to 8 % longer (docs/results/first_step_cpu.md, a noisy machine). On a GPU benchmarks/gpu.sh compares both.
+# ones take as long, within the noise (docs/results/first_step_cpu.md). On a GPU benchmarks/gpu.sh compares both.
 _IN_UNITS = ('cpu',)
 
 
@@ -52,7 +55,7 @@ def estimate_compiling(
     """Estimate what compiling costs and saves, to compare: it pays if it costs less than it saves in all steps.
 
     Args:
-        device: ``'cpu'`` or the type of an accelerator.
+        device: Type of the device; ``'avx512'`` for a CPU with AVX-512.
         bfloat16: Whether matrix products are computed in bfloat16, or else in float32.
         layers: Number of the layers that are compiled; of those that share one code one.
         parameters: Their number of parameters.
@@ -64,7 +67,7 @@ def estimate_compiling(
         Seconds to compile, and seconds that a compiled step saves.
     """
     cost = _COSTS.get(device, _COSTS['cuda'])
-    threads = threads if device == 'cpu' else 1
+    threads = threads if device in ('cpu', 'avx512') else 1
     operations = 6 * parameters * tokens  # a multiply-add is two, and the backward pass takes twice the forward pass
     saved = (cost.bfloat16 if bfloat16 else cost.float32) * operations / 1e12 / threads
     return (cost.start + cost.layer * layers) / min(threads, 2), max(saved, _LAUNCH if replays else 0)
@@ -143,8 +146,9 @@ def _estimate(runner: Runner, replays: bool) -> tuple[float, float]:
     grids = [module.patch_resolution for module in model.modules() if hasattr(module, 'patch_resolution')]
     images = getattr(runner.train_dataloader.batch_sampler, 'batch_size', 1)
     device = next(model.parameters()).device
+    wide = device.type == 'cpu' and torch.backends.cpu.get_cpu_capability() == 'AVX512'
     return estimate_compiling(
-        device.type,
+        'avx512' if wide else device.type,
         uses_mixed_precision(runner.optim_wrapper, device),
         len(layers) if whole else _count_kinds(layers),
         sum(p.numel() for part in ([model] if whole else layers) for p in part.parameters()),
@@ -215,8 +219,8 @@ class CompileHook(Hook):
         compiled = compile_model(runner.model, 'reduce-overhead' if replays else None)
         what = compiled[0] if len(compiled) == 1 else f'{len(compiled)} modules'
         graphs = ', replayed as CUDA graphs' if replays else ''
-        pays = f'pays after about {math.ceil(seconds / saved):,} of {steps:,} steps'
-        runner.logger.info(f'Compiled: {what}{graphs}; it takes about {seconds:,.0f} s in the first step and {pays}')
+        saves = f'{steps:,} steps save about {saved * steps:,.0f} s'
+        runner.logger.info(f'Compiled: {what}{graphs}; it takes about {seconds:,.0f} s in the first step, and {saves}')
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: object = None) -> None:
         """Allow CUDA graphs to overwrite the last step's tensors."""

@@ -62,7 +62,7 @@ class AutocastOptimWrapper(OptimWrapper):
         whole = model.module if is_model_wrapper(model) else model
         narrow = has_bfloat16(device)
         if self._is_first_step and not narrow:
-            print_log(f'This {device.type} only emulates bfloat16: computing in float32, which is faster', 'current')
+            print_log(f'This {device.type} only emulates bfloat16; float32 is faster, and used instead', 'current')
         self._is_first_step = False
         with super().optim_context(model), ExitStack() as stack:
             if self.modules is None:
