@@ -67,7 +67,7 @@ if __name__ == '__main__':
     parser.add_argument('--resume', nargs='?', const='latest', metavar='auto|CHECKPOINT', help=text)
     parser.add_argument('--epochs', type=int, help='number of epochs; warm-up and decay of the lr follow')
     parser.add_argument('--extend-to', type=int, metavar='EPOCHS', help='resume with the schedule of a run that long')
-    parser.add_argument('--amp', action='store_true', help='compute in bfloat16, on CPU or GPU')
+    parser.add_argument('--amp', action='store_true', help='compute in bfloat16, on CPUs and GPUs that have it')
     parser.add_argument('--auto-scale-lr', action='store_true', help='scale the lr by actual over intended batch size')
     parser.add_argument('--no-validate', action='store_true', help='train without validating')
     parser.add_argument('--no-check', action='store_true', help='do not check the data sets before the training')

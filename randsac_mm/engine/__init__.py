@@ -14,6 +14,7 @@ Private parts of onedl-mmengine 0.10.12, mmengine 0.10.7 and torch 2.11 that it 
 * ``sample_seeds.py``: ``InfiniteSampler._infinite_indices`` and ``_indices_of_rank``; ``DataLoader.__setattr__``
 * ``time_budget.py``: ``IterBasedTrainLoop._max_iters``
 * ``compile.py``: ``OptimWrapper._accumulative_counts``, torch's ``_dynamo``
+* ``optim.py``: torch's operator ``mkldnn::_is_mkldnn_bf16_supported``
 """
 
 from randsac_mm.engine.checkpoint import ResumableCheckpointHook

@@ -1,6 +1,8 @@
 """bfloat16 forward passes on a CPU; everything else as in mmengine's wrapper."""
 
 import copy
+import platform
+from pathlib import Path
 
 import pytest
 import torch
@@ -87,6 +89,12 @@ def test_where_bfloat16_is_emulated_a_step_has_the_bits_of_float32(monkeypatch, 
             assert output.dtype == torch.float32
             assert torch.equal(output, exact)
     assert capsys.readouterr().out.count('float32') == 1, 'said once'
+
+
+@pytest.mark.skipif(platform.machine() != 'x86_64' or platform.system() != 'Linux', reason='needs the flags of the CPU')
+def test_cpus_with_avx512_compute_in_bfloat16():
+    flags = set(Path('/proc/cpuinfo').read_text().split())
+    assert optim.has_bfloat16(torch.device('cpu')) == ({'avx512bw', 'avx512vl', 'avx512dq'} <= flags)
 
 
 @pytest.mark.parametrize(('generation', 'expected'), [(7, False), (8, True), (9, True)])
