@@ -122,6 +122,7 @@ def outcome(task: str, version: str, cfg: Config, named: list[str]) -> list[dict
     return None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('version', SEGMENTATION)
 def test_segmentation(shared_data: Path, tmp_path: Path, version: str) -> None:
     change, dataset, expected, named = SEGMENTATION[version]
@@ -192,6 +193,7 @@ DETECTION: dict[str, tuple[Callable | None, list[str]]] = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('version', DETECTION)
 def test_detection(shared_data: Path, tmp_path: Path, version: str) -> None:
     change, named = DETECTION[version]

@@ -44,6 +44,7 @@ def check_prediction(model: torch.nn.Module, batch: dict) -> list:
     return results
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('size', [(48, 80), (80, 48)])
 @pytest.mark.parametrize(('patch_size', 'divisor'), [(8, 8), (8, 32), (14, 14), (14, 56), (16, 16), (16, 32)], ids=str)
 def test_patch_sizes(patch_size, divisor, size):

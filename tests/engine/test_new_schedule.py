@@ -38,6 +38,7 @@ def run(folder, schedule, *, wrapper=None, stop=None, resume=None, strategy=None
     return runner, runner.message_hub.get_scalar('train/lr').data[0].tolist()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('strategy', [None, 'SingleDeviceStrategy'])
 @pytest.mark.parametrize(
     ('length', 'batches', 'warm', 'decay'),
@@ -75,6 +76,7 @@ def test_a_warm_up_that_ends_after_the_run_is_named(tmp_path):
     assert 'the warm-up ends at step 500, the run at 5' in next(tmp_path.glob('*/*.log')).read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ('wrapper', 'named'),
     [
@@ -98,6 +100,7 @@ def test_a_resumed_run_with_other_settings_is_refused_or_keeps_the_old(tmp_path,
     assert kept.optim_wrapper.param_groups[0]['weight_decay'] == 0.01
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('strategy', [None, 'SingleDeviceStrategy'])
 @pytest.mark.parametrize(
     ('length', 'warm', 'decay', 'stop'),

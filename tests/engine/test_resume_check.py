@@ -253,6 +253,7 @@ def test_the_refusal_names_what_works(half, tmp_path, epochs, longer):
     assert len(str(refused.value).splitlines()) == 2
 
 
+@pytest.mark.slow
 def test_extend_to(tmp_path, run_tool):
     """The rate rises from its last value to the longer schedule; interrupted meanwhile, the run ends the same."""
 

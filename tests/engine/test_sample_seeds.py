@@ -38,6 +38,7 @@ def read(loader, steps=STEPS):
     return [sorted(tuple(sample.tolist()) for sample in next(batches)['inputs']) for _ in range(steps)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('sampler', ['DefaultSampler', 'InfiniteSampler'])
 @pytest.mark.parametrize('workers', [0, 2])
 def test_any_number_of_processes_and_workers_sees_the_same(monkeypatch, sampler, workers):

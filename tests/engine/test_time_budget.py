@@ -61,6 +61,7 @@ def run(tmp_path, monkeypatch):
     return train
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     'cost',
     [

@@ -121,6 +121,7 @@ def small():
     return [np.array(Image.fromarray(photo).resize((32, 32))) for photo in photographs()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ('kind', 'options'),
     [

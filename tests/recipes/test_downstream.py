@@ -100,6 +100,7 @@ def losses_of(cfg: Config) -> tuple[torch.nn.Module, dict, dict]:
 FIT = [(task, kind) for task in TASKS for kind in KINDS if (task, kind) != ('detect', 'p2')]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(('task', 'kind'), FIT)
 def test_config_fits_encoder_and_data_and_takes_a_step(
     task: str, kind: str, runs: dict[str, Path], shapes: Path, labelled: Path, tmp_path: Path
@@ -205,6 +206,7 @@ def test_layouts_of_images_and_masks(
     assert f'{4 if split else 1} to validate on' in found.data
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('held_out', ['val', 'test', None])
 def test_layouts_of_class_folders(held_out: str | None, encoder: Encoder, labelled: Path, tmp_path: Path) -> None:
     data = labelled
@@ -232,6 +234,7 @@ def test_only_a_long_training_is_regularized(steps: int, encoder: Encoder, label
     assert (bool(model.train_cfg), model.backbone.drop_path_rate > 0) == (steps > 30, steps > 30)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(('seconds', 'validations'), [(30, 2), (200, 3), (7200, 10)])
 def test_time_is_a_budget_of_the_run(
     seconds: float, validations: int, encoder: Encoder, labelled: Path, tmp_path: Path

@@ -66,6 +66,7 @@ def measured(monkeypatch):
     return use
 
 
+@pytest.mark.slow
 def test_a_folder_becomes_a_run(digits, tmp_path, capsys):
     """The config that was written stays as it is, though mmengine dumps the complete one by the same name."""
     run = tmp_path / 'run'
@@ -104,6 +105,7 @@ def test_the_config_is_one_for_train(digits, tmp_path, run_tool, monkeypatch):
     assert all(torch.equal(first[key], again[key]) for key in first)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ('error', 'expected'),
     [
@@ -170,6 +172,7 @@ def test_a_time_that_is_too_short_is_refused_with_the_least(digits, tmp_path, me
     assert not (tmp_path / 'run').exists()
 
 
+@pytest.mark.slow
 def test_probes_take_a_share_of_the_time(digits, tmp_path, measured):
     """Twelve, each of so many images and half as many, at a third of a step's time for an image."""
     for image, expected in ((0.01, 100), (1e-5, 5000)):
@@ -221,6 +224,7 @@ def test_mean_and_deviation_are_those_of_the_pixels(tmp_path):
     assert deviation == pytest.approx(pixels.reshape(-1, 3).std(0), abs=0.01)
 
 
+@pytest.mark.slow
 def test_labelled_folders(digits, tmp_path):
     assert look_at_labels(digits)[1:] == ('val', tuple('0123456789'))
     for split in ('train', 'test'):

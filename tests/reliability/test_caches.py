@@ -98,6 +98,7 @@ def pixels(dataset):
     return [item['img'].tobytes() for item in dataset]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('damage', STORES.values(), ids=STORES)
 def test_pixel_store(photos, logged, damage):
     folder = cached(photos).folder
@@ -144,6 +145,7 @@ def test_a_cache_that_cannot_be_written(photos, way):
         cached(photos)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('damage', DAMAGES)
 @pytest.mark.parametrize('pattern', ['scans/*', 'annotations/*.memory', 'annotations/*[!y]'])
 def test_memory_of_scans_and_annotations(photos, logged, tmp_path, monkeypatch, pattern, damage):

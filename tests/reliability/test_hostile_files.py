@@ -250,6 +250,7 @@ ROADS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('road', ROADS)
 def test_every_road_refuses_every_file(road):
     for key, content in FILES.items():
