@@ -45,7 +45,7 @@ _COSTS = {
     'cuda': _Cost(start=0.0, layer=2.5, float32=1e-3, bfloat16=1e-3),
 }
 # Devices on which each kind of layer is compiled once. On a CPU the first step is then three times as early, and later
-# ones take as long, within the noise (docs/results/first_step_cpu.md). On a GPU benchmarks/gpu.sh compares both.
+# ones take as long (docs/results/first_step_cpu.md, step_layers_cpu.md). On a GPU benchmarks/gpu.sh compares both.
 _IN_UNITS = ('cpu',)
 
 
