@@ -103,6 +103,12 @@ def root() -> Path:
 
 
 @pytest.fixture
+def has_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let `AutocastOptimWrapper` compute in bfloat16, even on a CPU that emulates it."""
+    monkeypatch.setattr('randsac_mm.engine.optim.has_bfloat16', lambda device: True)
+
+
+@pytest.fixture
 def run_tool(root: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Run a script of tools/ with a command line, in this process."""
 

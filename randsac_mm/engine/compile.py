@@ -37,8 +37,8 @@ class _Cost(NamedTuple):
 _COSTS = {
     # docs/results/first_step_cpu.md; savings: step_cpu.md and step_cpu_bf16.md, means of the models there.
     'avx512': _Cost(start=35.0, layer=5.0, float32=0.2, bfloat16=1.0),
-    # Without AVX-512 steps compiled by layers took 2 to 14 % longer than eager ones, see step_cpu_avx2.md: PyTorch's
-    # GELU, which is oneDNN's, is then nearly twice as fast as the compiler's.
+    # Without AVX-512 compiled steps were not faster than eager ones beyond the noise, those of small models slower, see
+    # step_cpu_avx2.md: PyTorch's GELU, which is oneDNN's, is then faster than the compiler's.
     'cpu': _Cost(start=35.0, layer=5.0, float32=0.0, bfloat16=0.0),
     # ViT-B, K = 9, 256 images on an H200: 45 s for 18 layers; 116 ms of kernels became 86 ms, for 29e12 operations.
     # Taken for float32, too: what is saved are the passes through memory between matrix products, which both have.

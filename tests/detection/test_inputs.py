@@ -8,7 +8,7 @@ import pytest
 import torch
 from detection.tiny import make_batch, tiny_model
 
-from randsac_mm.engine import AutocastOptimWrapper, optim
+from randsac_mm.engine import AutocastOptimWrapper
 
 BOXES = [(4.0, 6.0, 40.0, 30.0), (20.0, 3.0, 33.0, 44.0)]
 
@@ -90,9 +90,9 @@ def test_prediction_with_nothing_found():
         assert len(sample.pred_instances) == 0
 
 
-def test_bfloat16_works_in_named_parts_and_not_around_everything(monkeypatch):
+@pytest.mark.usefixtures('has_bfloat16')
+def test_bfloat16_works_in_named_parts_and_not_around_everything():
     """Why the recipes name modules. If the second half fails, mmcv knows bfloat16 and they need not."""
-    monkeypatch.setattr(optim, 'has_bfloat16', lambda device: True)
     model = tiny_model().train()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     modules = ['backbone', 'neck', 'rpn_head', 'roi_head.bbox_head', 'roi_head.mask_head']

@@ -43,12 +43,6 @@ def detector(kind=AutocastOptimWrapper, **options):
 X = torch.linspace(-1, 1, 15).reshape(5, 3)
 
 
-@pytest.fixture
-def has_bfloat16(monkeypatch):
-    """A CPU that computes in bfloat16, whatever this one is."""
-    monkeypatch.setattr(optim, 'has_bfloat16', lambda device: True)
-
-
 @pytest.mark.usefixtures('has_bfloat16')
 def test_forward_is_bfloat16_and_weights_stay_float32():
     model, wrapper = detector()

@@ -34,6 +34,7 @@ RUNS = {
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures('has_bfloat16')
 @pytest.mark.parametrize('name', [pytest.param(name, marks=slow if i > 1 else ()) for i, name in enumerate(RUNS)])
 def test_training_with_and_without_the_probe_ends_with_the_same_bits(tmp_path, name):
     expected = trained_state(train(tmp_path / 'plain', **RUNS[name]))

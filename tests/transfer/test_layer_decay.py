@@ -165,6 +165,7 @@ def test_custom_keys_come_first_and_the_longest_counts():
     assert groups['decode_head.conv_seg.weight']['name'] == 'depth_5_decay_x0.5_lr_x2'
 
 
+@pytest.mark.usefixtures('has_bfloat16')
 @pytest.mark.parametrize('kind', ['OptimWrapper', 'AutocastOptimWrapper'])
 def test_trains_with_a_schedule_and_resumes(tmp_path, kind):
     schedule = [
